@@ -1,0 +1,40 @@
+"""Requests to stop: signals set a flag, the training saves itself between two steps, and the exit code is 75."""
+
+import signal
+from types import FrameType, TracebackType
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """Training stopped because it was asked to, with everything saved. Exit code 75 (try again later)."""
+
+    exit_code = 75
+
+
+class StopRequest:
+    """While entered, the first stop signal only sets a flag; a second SIGINT (Ctrl-C) interrupts at once.
+
+    Attributes:
+        received: name of the signal that asked for a stop, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name

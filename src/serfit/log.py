@@ -1,0 +1,88 @@
+"""What people see while it runs: lines on the terminal and in train.log, and a progress bar on a terminal."""
+
+import time
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Log:
+    """Says each line on the terminal and, once attached, into a line-buffered file with the time before it.
+
+    Lines said before `attach` are kept and written to the file then.
+    """
+
+    QUIET_SECONDS = 30.0
+    """Least time between two plain progress lines."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._file: TextIO | None = None
+        self._waiting: list[str] = []
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_plain = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """One line (or several) for the terminal and the file."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.record(line)
+
+    def record(self, line: str) -> None:
+        """One line (or several) for the file alone."""
+        stamped = "".join(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {part}\n" for part in line.splitlines())
+        if self._file is None:
+            self._waiting.append(stamped)
+        else:
+            self._file.write(stamped)
+
+    def attach(self, path: Path) -> None:
+        """Go on in a file (appending), beginning with what was said before."""
+        self._file = path.open("a", buffering=1, encoding="utf-8")
+        self._file.write("".join(self._waiting))
+        self._waiting.clear()
+
+    def advance(self, what: str, done: int, total: int, text: str = "") -> None:
+        """Show that `done` of `total` is done: a bar on a terminal, and a plain line every 30 seconds elsewhere."""
+        terminal = self._console.is_terminal
+        if terminal:
+            self._move_bar(what, done, total, text)
+        if time.monotonic() - self._last_plain >= self.QUIET_SECONDS:
+            self._last_plain = time.monotonic()
+            line = f"{what}: {done}/{total} {text}".rstrip()
+            if terminal:
+                self.record(line)
+            else:
+                self.say(line)
+
+    def _move_bar(self, what: str, done: int, total: int, text: str) -> None:
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._progress.add_task(what, total=total, text=text)
+            self._progress.start()
+        assert self._task is not None
+        self._progress.update(self._task, description=what, completed=done, total=total, text=text)
+
+    def settle(self) -> None:
+        """Take the progress bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        self._last_plain = time.monotonic()
+
+    def close(self) -> None:
+        """Close the file; the terminal stays usable."""
+        self.settle()
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,139 @@
+"""The concordance correlation coefficient and its companions, exact and in float64.
+
+Every score is computed once over all utterances of a part; nothing here averages over batches.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from serfit.labels import DIMENSIONS, Dimension
+
+
+def ccc(targets: ArrayLike, values: ArrayLike) -> float | None:
+    """Concordance correlation coefficient of two sequences of equal length N, in [-1, 1].
+
+    2 cov(x, y) / (var(x) + var(y) + (mean(x) - mean(y))^2) with population moments, as in
+    Lin, "A concordance correlation coefficient to evaluate reproducibility", Biometrics 45 (1989).
+
+    Returns None where it is undefined: no utterances, a value that isn't finite, or both sequences
+    constant and equal. A constant prediction of varying targets is defined, and 0.
+
+    >>> ccc([1, 2, 3, 4], [1, 2, 3, 4]), ccc([1, 2, 3, 4], [2, 2, 2, 2]), ccc([3, 3], [3, 3])
+    (1.0, 0.0, None)
+    """
+    x = np.asarray(targets, dtype=np.float64)
+    y = np.asarray(values, dtype=np.float64)
+    assert x.ndim == 1, f"ccc takes sequences [N], not {x.shape}"
+    assert x.shape == y.shape, f"ccc takes two sequences of one length, not {x.shape} and {y.shape}"
+    if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    dx, dy = x - x.mean(), y - y.mean()
+    denominator = (dx @ dx + dy @ dy) / x.size + (x.mean() - y.mean()) ** 2
+    if denominator == 0.0:
+        return None
+    return float(2.0 * (dx @ dy) / x.size / denominator)
+
+
+def pearson(targets: ArrayLike, values: ArrayLike) -> float | None:
+    """Pearson correlation of two sequences of length N, or None where either is constant, empty or not finite."""
+    x = np.asarray(targets, dtype=np.float64)
+    y = np.asarray(values, dtype=np.float64)
+    if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    dx, dy = x - x.mean(), y - y.mean()
+    denominator = float(np.sqrt((dx @ dx) * (dy @ dy)))
+    return float(dx @ dy) / denominator if denominator > 0.0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class DimensionScores:
+    """Scores of one dimension; None stands for undefined and is never better than anything.
+
+    Attributes:
+        ccc: concordance correlation coefficient.
+        pearson: Pearson correlation.
+        rmse: root mean squared error, on the corpus's scale.
+        mae: mean absolute error, on the corpus's scale.
+        bias: mean of prediction minus target, on the corpus's scale.
+        spread: standard deviation of the predictions over that of the targets; near 0 the output has collapsed.
+        count: number of utterances.
+    """
+
+    ccc: float | None
+    pearson: float | None
+    rmse: float | None
+    mae: float | None
+    bias: float | None
+    spread: float | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores per dimension, in the order of `labels.DIMENSIONS`."""
+
+    dimensions: Mapping[Dimension, DimensionScores]
+
+    def ccc(self, dimension: Dimension) -> float | None:
+        """CCC of one dimension; None where undefined or where the dimension wasn't scored."""
+        scored = self.dimensions.get(dimension)
+        return None if scored is None else scored.ccc
+
+    @property
+    def average(self) -> float | None:
+        """Mean CCC over all scored dimensions (CCC-Avg); None as soon as one of them is undefined."""
+        values = [scored.ccc for scored in self.dimensions.values()]
+        defined = [value for value in values if value is not None]
+        return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, undefined scores as null."""
+        fields = DimensionScores.__slots__
+        scored: dict[str, Any] = {
+            dimension: {name: getattr(values, name) for name in fields} for dimension, values in self.dimensions.items()
+        }
+        return {"ccc_average": self.average, **scored}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Scores":
+        """The inverse of `to_json`."""
+        return cls({dimension: DimensionScores(**data[dimension]) for dimension in DIMENSIONS if dimension in data})
+
+
+def score_dimension(targets: ArrayLike, values: ArrayLike) -> DimensionScores:
+    """All scores of one dimension from targets [N] and predictions [N], both on the corpus's scale."""
+    x: NDArray[np.float64] = np.asarray(targets, dtype=np.float64)
+    y: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return DimensionScores(None, None, None, None, None, None, int(x.size))
+    error = y - x
+    return DimensionScores(
+        ccc=ccc(x, y),
+        pearson=pearson(x, y),
+        rmse=float(np.sqrt((error**2).mean())),
+        mae=float(np.abs(error).mean()),
+        bias=float(error.mean()),
+        spread=float(y.std() / x.std()) if x.std() > 0.0 else None,
+        count=int(x.size),
+    )
+
+
+def score(targets: ArrayLike, values: ArrayLike, dimensions: Sequence[Dimension]) -> Scores:
+    """Scores of predictions [N, D] against targets [N, D], both on the corpus's scale, columns named by dimension."""
+    x = np.asarray(targets, dtype=np.float64)
+    y = np.asarray(values, dtype=np.float64)
+    assert x.shape == y.shape == (len(x), len(dimensions)), f"{x.shape} and {y.shape} for {len(dimensions)} dimensions"
+    return Scores({name: score_dimension(x[:, column], y[:, column]) for column, name in enumerate(dimensions)})
+
+
+def better(candidate: float | None, best: float | None) -> bool:
+    """Whether a score beats the best so far; undefined never does, and ties keep the earlier.
+
+    >>> better(0.5, None), better(None, 0.1), better(0.5, 0.5)
+    (True, False, False)
+    """
+    return candidate is not None and (best is None or candidate > best)

@@ -1,0 +1,113 @@
+"""The machine a run happens on: its device, its precision, its versions."""
+
+import importlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from serfit.errors import UserError
+
+RECORDED_PACKAGES = ("serfit", "torch", "transformers", "safetensors", "numpy", "soundfile", "soxr")
+
+
+def choose_device(gpu: int | None) -> tuple[torch.device, str]:
+    """The device to compute on, and one line that says so.
+
+    Args:
+        gpu: index among the visible GPUs, or None for the first one, else the CPU.
+
+    Raises:
+        UserError: when that GPU doesn't exist.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu is None and count == 0:
+        return torch.device("cpu"), f"device: CPU with {torch.get_num_threads()} threads (no GPU is visible)"
+    index = 0 if gpu is None else gpu
+    if not 0 <= index < count:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        allowed = f"0 to {count - 1}" if count > 1 else "only 0" if count else "no GPU is visible to torch"
+        raise UserError(
+            f"GPU {index} doesn't exist: {allowed} (CUDA_VISIBLE_DEVICES={visible}); "
+            "leave --gpu out to take the first GPU, or the CPU where there is none"
+        )
+    torch.cuda.set_device(index)
+    properties = torch.cuda.get_device_properties(index)
+    gibibytes = properties.total_memory / 1024**3
+    return torch.device("cuda", index), f"device: GPU {index}, {properties.name}, {gibibytes:.0f} GiB"
+
+
+def choose_precision(
+    precision: Literal["auto", "fp32", "bf16"], device: torch.device
+) -> tuple[str, Callable[[], AbstractContextManager[object]]]:
+    """The precision in force ("fp32" or "bf16") and a function that makes the autocast context for it."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp32":
+        return precision, nullcontext
+    return precision, lambda: torch.autocast(device.type, torch.bfloat16)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, source commit, command and machine, as written into a run directory."""
+    return {
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": _commit(),
+        "command": sys.argv,
+        "host": platform.node(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device_type": device.type,
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the source checkout, with "+changes" when it differs from what is committed; None outside of one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if commit.returncode != 0:
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def machine_lines() -> list[str]:
+    """Device, versions and known troubles of this machine, one line each."""
+    lines = [choose_device(None)[1]]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            free, total = torch.cuda.mem_get_info(index)
+            lines.append(f"GPU {index}: {properties.name}, {free / 1024**3:.1f} of {total / 1024**3:.1f} GiB free")
+        lines.append(f"bf16 mixed precision: {'yes' if torch.cuda.is_bf16_supported() else 'no'}")
+    lines.append(f"Python {platform.python_version()}, CUDA build {torch.version.cuda or 'none'}")
+    lines += [f"{name} {_version(name) or 'is missing'}" for name in RECORDED_PACKAGES]
+    if _version("torchaudio") is not None:
+        try:
+            importlib.import_module("torchaudio")
+        except (ImportError, OSError, RuntimeError) as error:
+            lines.append(
+                f"warning: torchaudio is installed but doesn't load ({type(error).__name__}); serfit doesn't need it, "
+                "but peft fails to import beside it: remove it, or install the build that belongs to this torch"
+            )
+    return lines
