@@ -1,0 +1,133 @@
+"""Self-attention of speech encoders, through the fused kernel and through the modules' own projections.
+
+transformers' WavLM hands raw weights to one big function, which materialises all attention weights and by-passes any
+adapter wrapped around a projection. Here every projection is called as a module, and the gated relative position bias
+enters the fused kernel as an additive mask.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from serfit.nn.dropout import Noise, dropped
+from serfit.nn.frames import Layout
+
+_CUDA_ALIGNMENT = 16
+"""Row length of an additive mask that the fused CUDA kernels read without copying it, in elements."""
+
+
+def relative_buckets(distances: Tensor, buckets: int, farthest: int) -> Tensor:
+    """Bucket of each signed distance key - query: exact when small, logarithmic up to farthest, a half per sign.
+
+    T5's scheme (Raffel et al., "Exploring the limits of transfer learning", JMLR 2020), as WavLM uses it.
+
+    Args:
+        distances: integers, any shape.
+        buckets: number of buckets over both signs.
+        farthest: distance from which on everything falls into the last bucket.
+    """
+    half = buckets // 2
+    exact = half // 2
+    size = distances.abs()
+    growth = torch.log(size.clamp(min=1).float() / exact) / math.log(farthest / exact) * (half - exact)
+    coarse = (exact + growth).long().clamp(max=half - 1)
+    return torch.where(size < exact, size, coarse) + (distances > 0).long() * half
+
+
+def position_bias(attention: Any, frames: int) -> Tensor:
+    """Relative position bias [heads, T, P] of the WavLM attention module that owns `rel_attn_embed` (layer 0).
+
+    Looked up once per distance instead of once per pair of frames. P is T, on CUDA rounded up for the fused kernels;
+    entries beyond T mean nothing.
+    """
+    table = attention.rel_attn_embed.weight
+    distances = torch.arange(1 - frames, frames, device=table.device)
+    found = relative_buckets(distances, attention.num_buckets, attention.max_distance)
+    step = _CUDA_ALIGNMENT if table.device.type == "cuda" else 1
+    width = -(-frames // step) * step
+    by_distance = F.pad(F.embedding(found, table).t(), (0, width - frames))
+    return by_distance.unfold(-1, width, 1).flip(1)
+
+
+def bias_gate(attention: Any, hidden: Tensor) -> Tensor:
+    """WavLM's gate [B, heads, T, 1] on the position bias, from the attention's input [B, T, H].
+
+    Chen et al., "WavLM", IEEE JSTSP 2022, section IV-A: two sigmoids per head and query.
+    """
+    batch, frames, _ = hidden.shape
+    heads = hidden.view(batch, frames, attention.num_heads, -1).transpose(1, 2)
+    pair = attention.gru_rel_pos_linear(heads).view(batch, attention.num_heads, frames, 2, 4).sum(-1)
+    update, reset = torch.sigmoid(pair).chunk(2, dim=-1)
+    gate: Tensor = update * (reset * attention.gru_rel_pos_const - 1.0) + 2.0
+    return gate
+
+
+def additive_mask(gate: Tensor, bias: Tensor, layout: Layout) -> Tensor:
+    """Gated position bias [B, heads, T, T], -inf on padded keys; gate [B, heads, T, 1], position bias [heads, T, P]."""
+    mask = gate * bias
+    if layout.valid is not None:
+        keys = torch.zeros(layout.valid.shape, dtype=mask.dtype, device=mask.device)
+        keys.masked_fill_(~layout.valid, -math.inf)
+        mask.add_(F.pad(keys, (0, bias.shape[-1] - layout.frames))[:, None, None, :])
+    return mask[..., : layout.frames]
+
+
+def attend(
+    attention: Any,
+    hidden: Tensor,
+    layout: Layout,
+    bias: Tensor | None = None,
+    p: float = 0.0,
+    noise: Noise | None = None,
+    site: int = 0,
+) -> Tensor:
+    """Self-attention [B, T, H] -> [B, T, H] through a transformers attention module's projections.
+
+    Equals the module's own forward on valid frames; padded frames are neither attended to nor meaningful.
+
+    Args:
+        attention: WavLM's, HuBERT's or wav2vec2's attention module.
+        hidden: [B, T, H].
+        layout: which frames are valid.
+        bias: `position_bias` [heads, T, P] for WavLM, which gates it; None for plain attention.
+        p: dropout probability of attention weights; above 0 and with noise, the fused kernel can't be used.
+        noise: dropout seeds, None for no dropout.
+        site: the dropout site.
+    """
+    batch, frames, width = hidden.shape
+
+    def heads(projection: Any) -> Tensor:
+        split: Tensor = projection(hidden).view(batch, frames, attention.num_heads, -1).transpose(1, 2)
+        return split
+
+    query, key, value = heads(attention.q_proj), heads(attention.k_proj), heads(attention.v_proj)
+    mask: Tensor | None
+    if bias is not None:
+        mask = additive_mask(bias_gate(attention, hidden).to(query.dtype), bias.to(query.dtype), layout)
+    else:
+        mask = None if layout.valid is None else layout.valid[:, None, None, :]
+    noise = noise if p > 0.0 else None
+    # on the CPU the fused kernel has no gradient for a mask, and what replaces it is slower than the explicit softmax
+    learned = mask is not None and mask.requires_grad and mask.device.type == "cpu"
+    if noise is None and not learned:
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    else:
+        weights = attention_weights(query, key, mask)
+        if noise is not None:
+            shapes = [(weights.shape[1], count, count) for count in layout.counts]
+            weights = dropped(weights, shapes, p, noise, site)
+        mixed = weights.to(value.dtype) @ value
+    out: Tensor = attention.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width))
+    return out
+
+
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax weights [B, heads, T, T] of queries and keys [B, heads, T, H / heads] under an additive or bool mask."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    weights: Tensor = scores.softmax(dim=-1)
+    return weights

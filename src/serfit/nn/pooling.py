@@ -1,0 +1,99 @@
+"""From frames to one vector per utterance, in float32 or float64 and blind to padding."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from serfit.nn.frames import Layout
+
+_ATTENTION_WIDTH = 128
+_SMALLEST_VARIANCE = 1e-6
+
+
+def mean_weights(layout: Layout, dtype: torch.dtype) -> Tensor:
+    """Weights [B, T] of the mean over valid frames: 1 / length on them, 0 on padding."""
+    share = layout.lengths.to(dtype).reciprocal()[:, None].expand(-1, layout.frames)
+    return share if layout.valid is None else share.masked_fill(~layout.valid, 0.0)
+
+
+def weighted_mean(frames: Tensor, weights: Tensor) -> Tensor:
+    """Sum of frames [B, T, H] weighted by [B, T], as [B, H]."""
+    return (frames * weights[..., None]).sum(dim=1)
+
+
+class LayerMix(nn.Module):
+    """Softmax-weighted sum of K hidden states, each normalised over H without parameters of its own.
+
+    Hidden states of different depth differ in scale by orders of magnitude; without the norm the weights would mean
+    nothing. A single state passes unchanged.
+    """
+
+    def __init__(self, states: int) -> None:
+        """A mix of so many states (K), equal at first."""
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(states)) if states > 1 else None
+
+    def forward(self, states: tuple[Tensor, ...]) -> Tensor:
+        """K states [B, T, H] to one."""
+        if self.weights is None:
+            return states[0]
+        shares = self.weights.softmax(0)
+        assert len(states) == len(shares), f"{len(states)} hidden states for a mix of {len(shares)}"
+        width = states[0].shape[-1]
+        # as the norm's scale the share costs neither a pass nor a stored copy of the normalised state
+        mixed = F.layer_norm(states[0], (width,), shares[0].expand(width))
+        for state, share in zip(states[1:], shares[1:], strict=True):
+            mixed = mixed + F.layer_norm(state, (width,), share.expand(width))
+        return mixed
+
+    def normalised(self, state: Tensor) -> Tensor:
+        """One state [B, T, H] as it enters the sum."""
+        return state if self.weights is None else F.layer_norm(state, state.shape[-1:])
+
+    def pooled(self, means: Tensor) -> Tensor:
+        """Mix of states [B, K, H] that were normalised and averaged over time before: the mean commutes with it."""
+        return means[:, 0] if self.weights is None else torch.einsum("k,bkh->bh", self.weights.softmax(0), means)
+
+
+class AttentionPooling(nn.Module):
+    """Attention-weighted mean over frames, and deviation where asked for.
+
+    Okabe et al., "Attentive statistics pooling for deep speaker embedding", Interspeech 2018. The scores have no
+    output bias: softmax would cancel it.
+    """
+
+    def __init__(self, width: int, deviation: bool) -> None:
+        """Pool states of a width H into H values, or 2 H with the deviation."""
+        super().__init__()
+        self.hidden = nn.Linear(width, _ATTENTION_WIDTH)
+        self.score = nn.Linear(_ATTENTION_WIDTH, 1, bias=False)
+        self.deviation = deviation
+
+    def forward(self, frames: Tensor, layout: Layout) -> Tensor:
+        """[B, T, H] to [B, H], or [B, 2 H]: mean, then standard deviation."""
+        scores = self.score(torch.tanh(self.hidden(frames))).squeeze(-1)
+        if layout.valid is not None:
+            scores = scores.masked_fill(~layout.valid, -math.inf)
+        weights = scores.softmax(dim=1)
+        mean = weighted_mean(frames, weights)
+        if not self.deviation:
+            return mean
+        variance = weighted_mean((frames - mean[:, None]).square(), weights)
+        return torch.cat([mean, variance.clamp(min=_SMALLEST_VARIANCE).sqrt()], dim=-1)
+
+
+Pooling = Literal["mean", "attention", "attentive_statistics"]
+
+
+def build_pooling(kind: Pooling, width: int) -> AttentionPooling | None:
+    """The trainable pooling of a kind; None for the mean, which has nothing to train."""
+    match kind:
+        case "mean":
+            return None
+        case "attention":
+            return AttentionPooling(width, deviation=False)
+        case "attentive_statistics":
+            return AttentionPooling(width, deviation=True)

@@ -1,0 +1,291 @@
+"""Where an encoder's weights come from: the hub, a folder, Microsoft's own file, or a seed."""
+
+import contextlib
+import hashlib
+import json
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from serfit.config.schema import ModelParams
+from serfit.counters import address
+from serfit.errors import UserError, listed
+from serfit.nn.encoder import SpeechEncoder, refuse_unknown_parts
+from serfit.nn.microsoft import configuration, renamed
+
+MODEL_TYPES = ("wavlm", "hubert", "wav2vec2")
+"""Architectures that load by name."""
+
+_HARMLESS = ("masked_spec_embed",)
+"""Weights that a checkpoint may lack: only SpecAugment reads them."""
+
+_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, pickle.UnpicklingError)
+"""What readers of configurations and weights raise when a file isn't what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where weights came from.
+
+    Attributes:
+        name: hub id, folder, file or random:size, as the user wrote it.
+        revision: commit on the hub, or None where there is none.
+        sha256: `weights_digest` of the weights as loaded.
+    """
+
+    name: str
+    revision: str | None
+    sha256: str
+
+
+def weights_digest(weights: nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, whatever their order or device."""
+    if isinstance(weights, nn.Module):
+        weights = weights.state_dict()
+    named = weights.items() if isinstance(weights, Mapping) else weights
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named, key=lambda pair: pair[0]):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_encoder(
+    params: ModelParams, seed: int, gradient_checkpointing: bool = False
+) -> tuple[SpeechEncoder, Provenance]:
+    """The encoder that the configuration names, frozen as it says.
+
+    Args:
+        params: which encoder, what is frozen, dropout.
+        seed: decides random weights, and those that a checkpoint lacks; torch's global generator stays as it was.
+        gradient_checkpointing: recompute activations in the backward pass.
+
+    Raises:
+        UserError: weights that can't be had or don't fit, an architecture without support, too many frozen layers.
+    """
+    name = params.speech_encoder
+    hf, normalise, revision = _load(name, params.encoder_revision, seed)
+    encoder = SpeechEncoder(
+        hf,
+        keep_all=params.layers == "weighted",
+        normalise=normalise,
+        p=params.encoder_dropout,
+        attention_p=params.attention_dropout,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    freeze(encoder, params)
+    return encoder, Provenance(name, revision, weights_digest(hf))
+
+
+def freeze(encoder: SpeechEncoder, params: ModelParams) -> None:
+    """Take the gradient off the parts that the configuration freezes.
+
+    Frozen layers take everything below them along: CNN, projection and positional convolution.
+
+    Raises:
+        UserError: more layers frozen than there are.
+    """
+    if params.freeze_layers > encoder.depth:
+        raise UserError(
+            f"model.params.freeze_layers is {params.freeze_layers}, but {params.speech_encoder} has "
+            f"{encoder.depth} layers; use 0 to {encoder.depth}, or freeze_speech_encoder: true"
+        )
+    if params.freeze_speech_encoder:
+        encoder.requires_grad_(False)
+        return
+    last = 2 + params.freeze_layers if params.freeze_layers else int(params.freeze_cnn)
+    for stage in range(1, last + 1):
+        for module in encoder.stage_modules(stage).values():
+            module.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Draw from torch's CPU generator as if freshly seeded by an address, and put its state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(address(*parts))
+        yield
+
+
+def _load(name: str, revision: str | None, seed: int) -> tuple[Any, bool | None, str | None]:
+    """A transformers model, its do_normalize where stated, and its commit where known."""
+    with seeded("encoder", seed), _quiet_transformers():
+        if name.startswith("random:"):
+            return random_encoder(name), None, None
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return (*load_folder(path, name), None)
+        if path.suffix == ".pt":
+            return (*load_microsoft(path), None)
+        folder, commit = _download(name, revision)
+        return (*load_folder(folder, name), commit)
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and warnings while loading; what matters is checked and said by serfit."""
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def random_encoder(name: str) -> Any:
+    """WavLM with random weights: random:tiny (large's layout), random:tiny-base, random:base, random:large."""
+    from transformers import WavLMConfig, WavLMModel
+
+    tiny: dict[str, Any] = {
+        "conv_dim": (32,) * 7,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+        "initializer_range": 0.1,
+    }
+    large: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+    match name:
+        case "random:tiny":
+            return WavLMModel(WavLMConfig(**tiny, **large))
+        case "random:tiny-base":
+            return WavLMModel(WavLMConfig(**tiny))
+        case "random:base":
+            return WavLMModel(WavLMConfig())
+        case "random:large":
+            size: dict[str, Any] = {
+                "hidden_size": 1024,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "intermediate_size": 4096,
+            }
+            return WavLMModel(WavLMConfig(**size, **large))
+    raise UserError(
+        f"model.params.speech_encoder is {name}, but random weights come as random:tiny, random:tiny-base, "
+        "random:base and random:large; use one of these, a hub id or a folder"
+    )
+
+
+def load_folder(folder: Path, name: str) -> tuple[Any, bool | None]:
+    """A model and its do_normalize from a folder in hub layout.
+
+    Raises:
+        UserError: a file that is missing or unreadable, an unsupported architecture, weights that don't fit.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    _check_model_type(folder, name)
+    if not any(folder.glob("model*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        raise UserError(
+            f"{name} holds no weights: neither model.safetensors nor pytorch_model.bin is in {folder}; "
+            f"fetch them with `hf download microsoft/wavlm-large --local-dir {folder}`"
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        refuse_unknown_parts(config)
+        hf, report = AutoModel.from_pretrained(
+            folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except _UNREADABLE as error:
+        raise UserError(f"the weights of {name} can't be read: {_reason(error)}; fetch them again") from error
+    check_complete(report["missing_keys"], [key for key, *_ in report["mismatched_keys"]], name)
+    return hf, _do_normalize(folder)
+
+
+def load_microsoft(path: Path) -> tuple[Any, bool]:
+    """A model and its normalisation from WavLM's original file, for example WavLM-Large.pt; no code in it is run.
+
+    Raises:
+        UserError: a file that is missing, unreadable or something else.
+    """
+    from transformers import WavLMConfig, WavLMModel
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        cfg, tensors = content["cfg"], content["model"]
+        hf = WavLMModel(WavLMConfig(**configuration(cfg)))
+        report = hf.load_state_dict(renamed(tensors), strict=False)
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{path} can't be read as a WavLM checkpoint: {_reason(error)}; model.params.speech_encoder takes "
+            "Microsoft's own WavLM-*.pt, a folder in hub layout or a hub id"
+        ) from error
+    check_complete(report.missing_keys, [], str(path))
+    return hf, bool(cfg.get("normalize", False))
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, without a full stop."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
+def check_complete(missing: Iterable[str], mismatched: Iterable[str], name: str) -> None:
+    """Raise UserError where weights of the encoder were not in the file and stayed random."""
+    random = sorted({*(key for key in missing if not key.endswith(_HARMLESS)), *mismatched})
+    if random:
+        raise UserError(
+            f"{name} lacks weights that its config.json promises ({listed(random)}), and training would start from "
+            "random numbers there; the file is incomplete or of another architecture: fetch it again"
+        )
+
+
+def _check_model_type(folder: Path, name: str) -> None:
+    try:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"model.params.speech_encoder is {name}, but {folder / 'config.json'} is missing or no JSON object; "
+            "the folder must hold config.json and model.safetensors (or pytorch_model.bin), as on the hub"
+        ) from error
+    if model_type not in MODEL_TYPES:
+        raise UserError(
+            f"{name} is of type {model_type}, which serfit doesn't support; use a {', '.join(MODEL_TYPES)} encoder"
+        )
+
+
+def _do_normalize(folder: Path) -> bool | None:
+    """What preprocessor_config.json says about normalising the waveform; None where it says nothing."""
+    file = folder / "preprocessor_config.json"
+    if not file.exists():
+        return None
+    try:
+        stated = json.loads(file.read_text(encoding="utf-8")).get("do_normalize")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file} is no readable JSON object, and it decides whether waveforms are normalised; fetch it again, or "
+            "remove it to take what the encoder's layout suggests"
+        ) from error
+    return None if stated is None else bool(stated)
+
+
+def _download(name: str, revision: str | None) -> tuple[Path, str]:
+    """Snapshot folder and commit of a hub id, from the local cache where it is there."""
+    from huggingface_hub import snapshot_download
+
+    texts = ["config.json", "preprocessor_config.json"]
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*texts, "model*.safetensors*"]))
+        if not any(folder.glob("model*.safetensors")):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*texts, "pytorch_model*.bin*"]))
+    except Exception as error:  # of a kind that changes with the hub client's HTTP library
+        at = "" if revision is None else f" at revision {revision}"
+        raise UserError(
+            f"the weights of {name}{at} can't be had ({type(error).__name__}), neither from a folder of that name nor "
+            "from the hub or its local cache; on a machine with a network run `hf download "
+            f"{name} --local-dir DIR` and set model.params.speech_encoder to DIR, or set HF_ENDPOINT to a mirror"
+        ) from error
+    return folder, folder.name

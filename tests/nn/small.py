@@ -1,0 +1,52 @@
+"""Small random encoders of every family and layout that serfit reads, and waveforms of unequal length."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+FAMILIES = ("wavlm", "hubert", "wav2vec2")
+LAYOUTS = ("base", "large")
+
+
+def build_hf(family: str, layout: str, **changes: Any) -> Any:
+    """A transformers model with three narrow layers, no weight of which is at its initial 0 or 1."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(
+        family,
+        conv_dim=(16,) * 7,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        initializer_range=0.2,
+        feat_extract_norm="layer" if layout == "large" else "group",
+        do_stable_layer_norm=layout == "large",
+        conv_bias=layout == "large",
+        **changes,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = AutoModel.from_config(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def padded(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """A batch [B, T, ...] and its lengths [B]."""
+    return pad_sequence(tensors, batch_first=True), torch.tensor([len(tensor) for tensor in tensors])
+
+
+def encode(encoder: Any, batch: Tensor, lengths: Tensor, start: int, stop: int, **how: Any) -> Any:
+    """Run a batch of features of a stage [B, T, ...] through an encoder."""
+    from serfit.nn.encoder import States
+    from serfit.nn.frames import Layout
+
+    layout = Layout.of(lengths.tolist(), batch.shape[1], batch.device)
+    return encoder.run(States((batch,), layout), start, stop, **how)
