@@ -1,0 +1,43 @@
+"""From the data section of a configuration to a corpus."""
+
+from collections.abc import Sequence
+
+from serfit.config.schema import Data
+from serfit.corpus.iemocap import read_iemocap
+from serfit.corpus.table import read_table
+from serfit.corpus.utterance import Corpus
+from serfit.errors import UserError, listed
+from serfit.labels import Dimension, LabelScale
+
+
+def load_corpus(data: Data) -> Corpus:
+    """Read the corpus that the configuration asks for; every utterance has a rating of every trained dimension.
+
+    Ratings off the declared scale are an error for tables. IEMOCAP has a few in its official labels, which are kept
+    and noted.
+
+    Raises:
+        UserError: naming the files, rows or utterances that are wrong.
+    """
+    root = data.root.expanduser()
+    match data.corpus:
+        case "iemocap":
+            corpus = read_iemocap(root)
+        case "csv":
+            assert data.table is not None, "the schema asks for a table"
+            assert data.scales is not None, "the schema asks for scales"
+            scales = {name: LabelScale(*data.scales[name]) for name in data.dimensions}
+            corpus = read_table(root, data.table, data.dimensions, scales)
+    check_rated(corpus, data.dimensions)
+    return corpus
+
+
+def check_rated(corpus: Corpus, dimensions: Sequence[Dimension]) -> None:
+    """Raise a UserError when an utterance lacks a rating of a trained dimension."""
+    for name in dimensions:
+        unrated = [utterance.id for utterance in corpus.utterances if name not in utterance.ratings]
+        if unrated:
+            raise UserError(
+                f"{len(unrated)} of {len(corpus.utterances)} utterances of {corpus.name} have no {name}: "
+                f"{listed(unrated)}; remove them from the corpus, or {name} from data.dimensions"
+            )

@@ -1,0 +1,311 @@
+"""Any corpus as a CSV file: columns are chosen by name, ratings lie on a declared scale, errors name the row."""
+
+import csv
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from serfit.config.schema import Table
+from serfit.corpus.utterance import Corpus, Part, Utterance
+from serfit.errors import UserError, listed, nearest
+from serfit.labels import Dimension, LabelScale
+
+UNKNOWN = frozenset({"", "unknown", "nan", "none"})
+"""Spellings, in lower case, of a speaker, session or dialogue that isn't known."""
+
+PARTS: Mapping[str, Part] = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "development": "validation",
+    "test": "test",
+    "test1": "test",
+}
+"""Spellings, in lower case, of the official parts."""
+
+_GENDERS = {"f": "female", "female": "female", "m": "male", "male": "male"}
+_FURTHER_TEST = re.compile(r"test[ _-]?([02-9]|\d\d+)")
+_MOST_COMPLAINTS = 10
+
+Cells = Mapping[str, str]
+"""One row: stripped cell by column name."""
+
+
+class _RowError(Exception):
+    """What is wrong with a row."""
+
+
+def read_table(
+    root: Path, table: Table, dimensions: Sequence[Dimension], scales: Mapping[Dimension, LabelScale]
+) -> Corpus:
+    """Read a CSV file (UTF-8, with or without byte order mark; commas; header line).
+
+    All cells are text, stripped of surrounding blanks: ids keep their leading zeros. A rating is the mean of the
+    non-empty cells of its columns. `raters` is the number of those cells where a dimension has several columns, the
+    smallest over the dimensions. Further test parts (Test2, Test3 ...) are left out and counted in a note.
+
+    Args:
+        root: folder that relative paths start from.
+        table: the file and its columns.
+        dimensions: the ratings to read.
+        scales: the scale of each dimension; every single cell must lie on it.
+
+    Returns:
+        The corpus in the order of the file, named after the file.
+
+    Raises:
+        UserError: a file that can't be read, missing columns, or one message with all rows that can't be used.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"data.root is {root}, which {'is a file' if root.exists() else 'does not exist'}; "
+            "it must be the folder that the paths of the corpus are relative to"
+        )
+    path = root / table.path.expanduser()
+    exists = _file_finder()
+    utterances: dict[str, Utterance] = {}
+    numbers: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
+    complaints: list[str] = []
+    rows = 0
+    for number, cells in _rows(path, table, dimensions):
+        rows += 1
+        if table.part and _FURTHER_TEST.fullmatch(cells[table.part].lower()):
+            left_out[cells[table.part]] += 1
+            continue
+        try:
+            utterance = _utterance(cells, root, table, dimensions, scales, exists)
+            if utterance.id in utterances:
+                raise _RowError(f"id {utterance.id} stands in row {numbers[utterance.id]} already; ids must be unique")
+        except _RowError as complaint:
+            complaints.append(f"row {number}: {complaint}")
+        else:
+            utterances[utterance.id] = utterance
+            numbers[utterance.id] = number
+    if complaints:
+        raise UserError(_all_complaints(path, complaints, rows))
+    if not utterances:
+        kept = f" beside {_counted(left_out)}" if left_out else ""
+        raise UserError(f"{path} has no rows of utterances{kept}; give it a header line and one row per utterance")
+    return Corpus(path.name, tuple(utterances.values()), {name: scales[name] for name in dimensions}, _notes(left_out))
+
+
+def _all_complaints(path: Path, complaints: Sequence[str], rows: int) -> str:
+    shown = "\n".join(f"  {complaint}" for complaint in complaints[:_MOST_COMPLAINTS])
+    more = len(complaints) - _MOST_COMPLAINTS
+    return (
+        f"{path}: {len(complaints)} of {rows} rows can't be used:\n{shown}\n"
+        + (f"  and {more} more\n" if more > 0 else "")
+        + "correct or remove these rows, or correct data.table and data.scales (the header line is row 1)"
+    )
+
+
+def _counted(left_out: Counter[str]) -> str:
+    return ", ".join(f"{count} of part {name}" for name, count in sorted(left_out.items()))
+
+
+def _notes(left_out: Counter[str]) -> tuple[str, ...]:
+    if not left_out:
+        return ()
+    return (f"{left_out.total()} rows are left out ({_counted(left_out)}): only test or test1 is tested on",)
+
+
+def _rows(path: Path, table: Table, dimensions: Sequence[Dimension]) -> Iterator[tuple[int, Cells]]:
+    """Number and cells of every row that isn't blank, numbered as a spreadsheet does: the header line is row 1."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [cell.strip() for cell in next(reader, [])]
+            _check_columns(path, header, table, dimensions)
+            for number, row in enumerate(reader, start=2):
+                cells = [cell.strip() for cell in row]
+                if not any(cells):
+                    continue
+                if len(cells) != len(header):
+                    raise UserError(
+                        f"{path} row {number} has {len(cells)} cells and the header line has {len(header)}; they must "
+                        "agree (text with a comma in it needs double quotes)"
+                    )
+                yield number, dict(zip(header, cells, strict=True))
+    except OSError as error:
+        raise UserError(
+            f"data.table.path: can't read {path}: {error.strerror}; "
+            "it must be a CSV file, absolute or relative to data.root"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} isn't UTF-8 text: byte 0x{error.object[error.start]:02x} makes no sense; save the table as UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} isn't valid CSV ({error}); check its double quotes") from error
+
+
+def _check_columns(path: Path, header: Sequence[str], table: Table, dimensions: Sequence[Dimension]) -> None:
+    complaints = []
+    for key, name in _named_columns(table, dimensions):
+        close = nearest(name, header)
+        if header.count(name) > 1:
+            complaints.append(f'data.table.{key} names column "{name}", which stands {header.count(name)} times')
+        elif name not in header:
+            hint = f'; did you mean "{close}"?' if close else ""
+            complaints.append(f'data.table.{key} names column "{name}", which is missing{hint}')
+    if complaints:
+        separators = "; is it separated by something else than commas?" if len(header) == 1 else ""
+        raise UserError(
+            f"{path} doesn't have the columns that are asked for:\n"
+            + "\n".join(f"  {complaint}" for complaint in complaints)
+            + f"\nits columns are {listed(header, most=30) or 'none'}{separators}"
+        )
+
+
+def _named_columns(table: Table, dimensions: Sequence[Dimension]) -> list[tuple[str, str]]:
+    """(key of data.table, column) of everything that will be read."""
+    single = (
+        "audio",
+        "id",
+        "speaker",
+        "session",
+        "dialogue",
+        "start",
+        "end",
+        "part",
+        "gender",
+        "emotion",
+        "transcript",
+    )
+    named = [(key, getattr(table, key)) for key in single if getattr(table, key) is not None]
+    return named + [(dimension, column) for dimension in dimensions for column in _rating_columns(table, dimension)]
+
+
+def _rating_columns(table: Table, dimension: Dimension) -> list[str]:
+    columns: str | list[str] | None = getattr(table, dimension)
+    assert columns, f"data.table names no column for {dimension}"
+    return [columns] if isinstance(columns, str) else columns
+
+
+def _utterance(
+    cells: Cells,
+    root: Path,
+    table: Table,
+    dimensions: Sequence[Dimension],
+    scales: Mapping[Dimension, LabelScale],
+    exists: Callable[[Path], bool],
+) -> Utterance:
+    audio = cells[table.audio]
+    path = _audio_path(audio, root, table.audio, exists)
+    start = _seconds(cells, table.start)
+    end = _seconds(cells, table.end)
+    if end is not None and (start or 0.0) >= end:
+        raise _RowError(f"start {start or 0.0:g} s isn't before end {end:g} s")
+    ratings = {name: _ratings(cells, _rating_columns(table, name), name, scales[name]) for name in dimensions}
+    several = [len(ratings[name]) for name in dimensions if len(_rating_columns(table, name)) > 1]
+    return Utterance(
+        id=_id(cells, table, start, end),
+        path=path,
+        ratings={name: math.fsum(values) / len(values) for name, values in ratings.items()},
+        start=start or 0.0,
+        end=end,
+        duration=None if end is None else end - (start or 0.0),
+        speaker=_known(cells, table.speaker),
+        session=_known(cells, table.session),
+        dialogue=_known(cells, table.dialogue),
+        part=_part(cells[table.part]) if table.part else None,
+        gender=_GENDERS.get(cells[table.gender].lower()) if table.gender else None,
+        emotion=(cells[table.emotion] or None) if table.emotion else None,
+        transcript=(cells[table.transcript] or None) if table.transcript else None,
+        raters=min(several) if several else None,
+    )
+
+
+def _id(cells: Cells, table: Table, start: float | None, end: float | None) -> str:
+    """The id column, or the audio path with the segment's ends."""
+    if table.id is not None:
+        if not cells[table.id]:
+            raise _RowError(f'the id (column "{table.id}") is empty')
+        return cells[table.id]
+    if start is None and end is None:
+        return cells[table.audio]
+    return f"{cells[table.audio]}:{start or 0.0}-{'' if end is None else end}"
+
+
+def _audio_path(audio: str, root: Path, column: str, exists: Callable[[Path], bool]) -> Path:
+    if not audio:
+        raise _RowError(f'the audio file (column "{column}") is empty')
+    path = root / audio
+    if not exists(path):
+        absolute = " (an absolute path, so data.root isn't put before it)" if Path(audio).is_absolute() else ""
+        raise _RowError(f"audio file {path} doesn't exist{absolute}")
+    return path
+
+
+def _file_finder() -> Callable[[Path], bool]:
+    """A function that tells whether a file exists, with one listing per folder instead of one look per file."""
+
+    @cache
+    def names(folder: str) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(folder))
+        except OSError:
+            return frozenset()
+
+    def exists(path: Path) -> bool:
+        folder, name = os.path.split(path)
+        return name in names(folder) or path.is_file()  # the latter where names are equal in another spelling
+
+    return exists
+
+
+def _seconds(cells: Cells, column: str | None) -> float | None:
+    if column is None or not cells[column]:
+        return None
+    value = _number(cells[column])
+    if value is None or value < 0.0:
+        raise _RowError(f'column "{column}" is "{cells[column]}"; it must be seconds, 0 or more, like 12.5')
+    return value
+
+
+def _ratings(cells: Cells, columns: Sequence[str], dimension: Dimension, scale: LabelScale) -> list[float]:
+    """What the raters gave, at least one of them."""
+    given = [(column, cells[column]) for column in columns if cells[column]]
+    if not given:
+        raise _RowError(f"{dimension} is empty (column {listed(columns)}); an utterance needs a rating")
+    values = []
+    for column, cell in given:
+        value = _number(cell)
+        if value is None:
+            raise _RowError(f'{dimension} is "{cell}" (column {column}); a rating must be a number like 3.5, or empty')
+        if not scale.contains(value):
+            raise _RowError(
+                f"{dimension} is {cell} (column {column}), off the declared scale; "
+                f"data.scales.{dimension} says {scale.minimum:g} to {scale.maximum:g}"
+            )
+        values.append(value)
+    return values
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _known(cells: Cells, column: str | None) -> str | None:
+    if column is None or cells[column].lower() in UNKNOWN:
+        return None
+    return cells[column]
+
+
+def _part(cell: str) -> Part:
+    part = PARTS.get(cell.lower())
+    if part is None:
+        close = nearest(cell.lower(), PARTS)
+        hint = f'; did you mean "{close}"?' if close else ""
+        raise _RowError(f'part is "{cell}"; it must be one of {", ".join(PARTS)}{hint}')
+    return part

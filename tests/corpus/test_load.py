@@ -1,0 +1,66 @@
+"""From the configuration's data section to a corpus."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serfit.config.schema import Data, Table
+from serfit.corpus.load import check_rated, load_corpus
+from serfit.corpus.utterance import Corpus, Utterance
+from serfit.demo.release import ReleaseUtterance, write_release
+from serfit.errors import UserError
+from serfit.labels import LabelScale
+
+
+def write_table(root: Path, arousal: str) -> Data:
+    (root / "a.wav").touch()
+    (root / "table.csv").write_text(f"path,V,A\na.wav,0.5,{arousal}\n")
+    table = Table(path=Path("table.csv"), valence="V", arousal="A")
+    return Data(
+        corpus="csv", root=root, table=table, scales={"valence": (-2, 2), "arousal": (1, 5), "dominance": (0, 1)}
+    )
+
+
+def test_iemocap_keeps_a_rating_off_its_scale_and_notes_it(tmp_path: Path) -> None:
+    samples = np.zeros(160, dtype=np.float32)
+    write_release(tmp_path, [ReleaseUtterance("Ses01F_impro01_F000", 0.0, 1.0, "hap", 5.5, 3.0, 0.5, "Yes!", samples)])
+    corpus = load_corpus(Data(root=tmp_path))
+    assert corpus.utterances[0].ratings == {"valence": 5.5, "arousal": 3.0, "dominance": 0.5}
+    assert "2 ratings lie off the scale" in corpus.notes[1]
+
+
+def test_a_table_brings_the_scales_of_the_trained_dimensions(tmp_path: Path) -> None:
+    corpus = load_corpus(write_table(tmp_path, "4"))
+    assert corpus.scales == {"valence": LabelScale(-2, 2), "arousal": LabelScale(1, 5)}
+    assert corpus.utterances[0].ratings == {"valence": 0.5, "arousal": 4.0}
+
+
+def test_a_table_must_keep_to_its_scale(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"row 2: arousal is 6 \(column A\), off the declared scale"):
+        load_corpus(write_table(tmp_path, "6"))
+
+
+def test_the_root_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_table(tmp_path, "4")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_corpus(data.model_copy(update={"root": Path("~")})).utterances[0].path == tmp_path / "a.wav"
+
+
+def test_utterances_without_a_trained_rating_are_counted_and_named() -> None:
+    utterances = tuple(Utterance(name, Path(name), {"valence": 1.0} if name in "ab" else {}) for name in "abcdefg")
+    check_rated(Corpus("toy", utterances[:2], {}), ("valence",))
+    with pytest.raises(UserError) as caught:
+        check_rated(Corpus("toy", utterances, {}), ("valence",))
+    assert str(caught.value) == (
+        "5 of 7 utterances of toy have no valence: c, d, e and 2 more; remove them from the corpus, or valence from "
+        "data.dimensions"
+    )
+
+
+def test_reading_a_corpus_never_imports_torch() -> None:
+    modules = "serfit.corpus.load, serfit.corpus.folds, serfit.corpus.baseline, serfit.demo.release"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
