@@ -1,0 +1,248 @@
+"""Audio files as mono 16 kHz waveforms, read by content: what the name ends in doesn't matter.
+
+Decoding is libsndfile's (WAV, FLAC, Ogg, Opus, MP3, AIFF, NIST Sphere and more), resampling soxr's HQ recipe. Files
+that are damaged, cut short or say something untrue about their length are refused rather than half read.
+"""
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from serfit.errors import UserError
+
+SAMPLE_RATE = 16_000
+"""Samples per second of every waveform."""
+
+LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
+"""Sampling rates in Hz that audio files may state; others are mistakes in headers."""
+
+TOLERANCE = 0.01
+"""Seconds by which a segment may end behind the file, or a file fall short of its header: rounding, not damage."""
+
+CONTEXT = 0.05
+"""Seconds of audio on either side of a segment that take part in resampling; longer than soxr's HQ filter."""
+
+_BLOCK = 1 << 20
+"""Frames decoded at a time, so that a header that promises terabytes doesn't allocate them."""
+
+_UNKNOWN_SIZE = 0x7FFF_F000
+"""Chunk sizes from here on stand for "unknown" in files written to pipes."""
+
+
+def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> NDArray[np.float32]:
+    """Read a file, or a segment of it, as mono at 16 kHz.
+
+    Channels are averaged and other rates resampled. Integer formats map to [-1, 1]; floating-point samples beyond are
+    kept. A segment equals the same stretch of the whole file read at once (up to rounding where the file is resampled),
+    so it starts and ends without the clicks of audio cut before resampling. Only the segment is decoded where the
+    format can be entered in the middle.
+
+    Args:
+        path: any file that libsndfile reads.
+        start: start of the segment in seconds.
+        end: end of the segment in seconds; None for the end of the file. May lie up to 10 ms behind it.
+
+    Returns:
+        float32 [S], S >= 1; sample k lies at start + k / 16,000 s.
+
+    Raises:
+        UserError: for files that are missing, unreadable, damaged, cut short or empty, segments outside the file, and
+            samples that aren't finite.
+    """
+    with _opened(path) as sound:
+        rate, frames = sound.samplerate, sound.frames
+        first, last = _segment(path, rate, frames, start, end)
+        begin, stop = _frames_needed(first, last, rate, frames)
+        samples = _decoded(path, sound, begin, stop)
+    if not np.isfinite(samples).all():
+        where = (begin + int(np.argmin(np.isfinite(samples)))) / rate
+        raise UserError(f"{path} has samples that aren't finite numbers, the first at {where:.3f} s; export it again")
+    if rate == SAMPLE_RATE:
+        return samples
+    skipped = first - begin * SAMPLE_RATE // rate
+    resampled = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
+    return resampled[skipped : skipped + last - first].copy()
+
+
+def audio_duration(path: Path, start: float = 0.0, end: float | None = None) -> float:
+    """Seconds of audio in a file, or in a segment of it, from the file's header alone.
+
+    Raises:
+        UserError: as `read_audio`, but for what only decoding brings to light.
+    """
+    with _opened(path) as sound:
+        _segment(path, sound.samplerate, sound.frames, start, end)
+        whole = float(sound.frames / sound.samplerate)
+    return (whole if end is None else min(end, whole)) - start
+
+
+def content_digest(path: Path, start: float = 0.0, end: float | None = None) -> str:
+    """A name for what `read_audio` would read: SHA-256 (hex) of the file's bytes and the segment's bounds.
+
+    Raises:
+        UserError: when the file can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    bounds = f"{content} {float(start)!r} {None if end is None else float(end)!r}"
+    return hashlib.sha256(bounds.encode()).hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """The open file, its header checked; handed over by descriptor, so that libsndfile can't guess from the name."""
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a file; name an audio file")
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise UserError(f"{path} is empty (0 bytes); fetch or export it again")
+            try:
+                sound = soundfile.SoundFile(file.fileno(), closefd=False)
+            except soundfile.SoundFileError as error:
+                raise UserError(
+                    f"{path} is not audio that can be read ({_reason(error)}); convert it to WAV or FLAC, for example "
+                    "with ffmpeg"
+                ) from error
+            with sound:
+                _check_header(path, file.fileno(), sound)
+                yield sound
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _check_header(path: Path, descriptor: int, sound: soundfile.SoundFile) -> None:
+    """Refuse headers that can't be true, and files that end before their header says so."""
+    rate, frames = sound.samplerate, sound.frames
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise UserError(
+            f"{path} states a sampling rate of {rate} Hz; speech needs {LOWEST_RATE} to {HIGHEST_RATE} Hz; "
+            "correct its header or export it again"
+        )
+    if sound.format == "OGG" and not _ogg_is_complete(descriptor):
+        raise UserError(f"{path} is cut short: its last Ogg page is missing; fetch or export it again")
+    if frames <= 0:
+        raise UserError(f"{path} holds no audio (its header counts 0 samples); remove it or export it again")
+    if frames > 1 << 40:
+        raise UserError(f"{path} doesn't say how long it is; convert it to WAV or FLAC, for example with ffmpeg")
+    promised = _promised_frames(descriptor, sound)
+    if promised is not None and promised - frames > TOLERANCE * rate:
+        raise _cut_short(path, promised / rate, frames / rate)
+
+
+def _promised_frames(descriptor: int, sound: soundfile.SoundFile) -> float | None:
+    """Frames that the header counts where libsndfile trusts the file's size instead, else None.
+
+    libsndfile notes such repairs in its log: "data : 96000 (should be 57582)", sizes in bytes; a wrong RIFF size alone
+    harms nothing.
+    """
+    log = sound.extra_info
+    if sound.format == "NIST":
+        header = os.pread(descriptor, 1024, 0).decode("latin-1")
+        count = re.search(r"^sample_count -i (\d+)", header, re.MULTILINE)
+        return float(count[1]) if count else None
+    counted = re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)", log)
+    if counted:
+        return float(counted[1])
+    sizes = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if sizes is None or int(sizes[1]) >= _UNKNOWN_SIZE or int(sizes[2]) == 0:
+        return None
+    return float(sound.frames * int(sizes[1]) / int(sizes[2]))
+
+
+def _ogg_is_complete(descriptor: int) -> bool:
+    """Whether the last page is marked as the end of its stream (RFC 3533, section 6: bit 4 of the header type)."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, 1 << 17, max(0, size - (1 << 17)))  # two of the largest pages
+    page = tail.rfind(b"OggS")
+    return 0 <= page < len(tail) - 5 and bool(tail[page + 5] & 4)
+
+
+def _segment(path: Path, rate: int, frames: int, start: float, end: float | None) -> tuple[int, int]:
+    """First sample and the one after the last, at 16 kHz."""
+    seconds, total = frames / rate, _resampled_length(frames, rate)
+    stop = seconds if end is None else end
+    segment = f"the segment from {start:g} s to {'the end' if end is None else f'{end:g} s'}"
+    if not (math.isfinite(start) and math.isfinite(stop) and start >= 0.0 and (end is None or start < stop)):
+        raise UserError(f"{segment} of {path} can't be; it must start at 0 or later and end after its start")
+    if stop > seconds + TOLERANCE or start >= seconds:
+        raise UserError(f"{segment} lies outside {path}, which ends at {seconds:.3f} s; correct the segment's times")
+    first = round(start * SAMPLE_RATE)
+    last = total if end is None else min(round(stop * SAMPLE_RATE), total)
+    if first >= last:
+        raise UserError(f"{segment} of {path} ({seconds:.6f} s) is too short to hold a sample at {SAMPLE_RATE} Hz")
+    return first, last
+
+
+def _resampled_length(frames: int, rate: int) -> int:
+    """Samples at 16 kHz that soxr makes of so many frames: the nearest whole number, halves upwards."""
+    return (2 * frames * SAMPLE_RATE + rate) // (2 * rate)
+
+
+def _frames_needed(first: int, last: int, rate: int, frames: int) -> tuple[int, int]:
+    """The frames from which samples first to last (at 16 kHz) are made.
+
+    With resampling, they include the context of the filter and begin where a frame and a sample fall on the same
+    instant, which happens every rate / gcd(rate, 16,000) frames; so segments lie on the time grid of the whole file.
+    """
+    if rate == SAMPLE_RATE:
+        return first, last
+    context = math.ceil(CONTEXT * rate)
+    period = rate // math.gcd(rate, SAMPLE_RATE)
+    begin = max(0, first * rate // SAMPLE_RATE - context) // period * period
+    stop = min(frames, -(-last * rate // SAMPLE_RATE) + context)
+    return begin, stop
+
+
+def _decoded(path: Path, sound: soundfile.SoundFile, begin: int, stop: int) -> NDArray[np.float32]:
+    """Frames begin to stop, channels averaged (in float64, so that equal channels average to themselves)."""
+    position = 0
+    blocks = []
+    try:
+        if sound.seekable() and not sound.subtype.startswith("MPEG"):  # MPEG decoders depend on where they entered
+            position = sound.seek(begin)
+        while position < stop:
+            block = sound.read(min(_BLOCK, stop - position), dtype="float32", always_2d=True)
+            if len(block) == 0:
+                break
+            mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64)
+            blocks.append(mono[max(0, begin - position) :])
+            position += len(block)
+    except soundfile.SoundFileError as error:
+        raise UserError(
+            f"{path} can't be decoded ({_reason(error)}); it is damaged or cut short; fetch or export it again"
+        ) from error
+    if stop - position > TOLERANCE * sound.samplerate or position <= begin:
+        raise _cut_short(path, sound.frames / sound.samplerate, position / sound.samplerate)
+    return np.concatenate(blocks, dtype=np.float32)
+
+
+def _cut_short(path: Path, promised: float, present: float) -> UserError:
+    return UserError(
+        f"{path} is cut short: its header promises {promised:.3f} s of audio and {present:.3f} s are there; "
+        "fetch or export it again"
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"there is no audio file {path}; check the corpus's folder and the path given for it")
+    return UserError(f"can't read the audio file {path}: {error.strerror or error}; check the file and its permissions")
+
+
+def _reason(error: soundfile.SoundFileError) -> str:
+    """What libsndfile says, without its prefixes and full stop."""
+    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+    return text.strip().removeprefix("Error : ").rstrip(".") or "no reason given"
