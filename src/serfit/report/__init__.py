@@ -1,0 +1,1 @@
+"""Views of finished runs: comparison, curves, text. Everything is computed from structured records."""

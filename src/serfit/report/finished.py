@@ -1,0 +1,220 @@
+"""Finished run directories, read back. Only structured records are read; nothing parses a log."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serfit.corpus.utterance import Style
+from serfit.errors import UserError
+from serfit.labels import DIMENSIONS, Dimension
+from serfit.metrics import Scores
+from serfit.records import EpochRecord, Predictions
+from serfit.runs import CONFIG, ENVIRONMENT, FINISHED, METRICS, PREDICTIONS, SCORES
+
+CSV_PRECISION = 1e-4
+"""How far a score recomputed from predictions.csv (six decimals) may be from the one in scores.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """One finished run: one experiment on one fold with one seed.
+
+    Attributes:
+        directory: the run directory.
+        finished: when it finished, in nanoseconds of the marker file's time.
+        settings: its configuration, flattened to dotted keys.
+        environment: versions, commit, encoder, corpus and protocol, as recorded.
+        records: its epochs.
+        predictions: of every test utterance, on the corpus's scale.
+        test: test scores of the weights of the best epoch.
+        validation: validation scores of the same weights.
+        best_epoch: from 1.
+        baseline: test scores of the audio-free scenario baseline, where the corpus has scenarios.
+        within: test scores of deviations from the scenario means, likewise.
+        styles: test scores of improvised and scripted speech apart, likewise.
+    """
+
+    directory: Path
+    finished: int
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    records: tuple[EpochRecord, ...]
+    predictions: Predictions
+    test: Scores
+    validation: Scores
+    best_epoch: int
+    baseline: Scores | None
+    within: Scores | None
+    styles: Mapping[Style, Scores]
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return str(self.settings["experiment.name"])
+
+    @property
+    def fold(self) -> int:
+        """Fold, from 1."""
+        return int(self.settings["data.split.fold"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+        return int(self.settings["experiment.seed"])
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """What was predicted."""
+        return self.predictions.dimensions
+
+    @property
+    def corpus(self) -> str:
+        """Name of the corpus."""
+        return str(self.environment["corpus"]["name"])
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Utterances per part."""
+        counts: Mapping[str, int] = self.environment["corpus"]["counts"]
+        return counts
+
+    @property
+    def utterances(self) -> int:
+        """Utterances of the corpus in all parts together."""
+        return sum(self.counts.values())
+
+    @property
+    def folds(self) -> int | None:
+        """How many folds the experiment has; None where neither configuration nor environment tell."""
+        match self.settings["data.split.scheme"]:
+            case "official":
+                return 1
+            case "grouped_kfold":
+                return int(self.settings["data.split.folds"])
+        recorded = self.environment.get("folds")
+        if recorded is not None:
+            return int(recorded)
+        return 5 if self.settings["data.corpus"] == "iemocap" else None
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; lists stay values.
+
+    >>> flatten({"train": {"epochs": 20, "optimizer": {"lr": 0.1}}})
+    {'train.epochs': 20, 'train.optimizer.lr': 0.1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def finished_directories(runs_dir: Path) -> list[Path]:
+    """The directories in a folder that hold a finish marker, by name. Raises UserError when there is no such folder."""
+    if not runs_dir.is_dir():
+        raise UserError(f"there is no folder {runs_dir}; name the folder of the run directories (experiment.runs_dir)")
+    return sorted(child for child in runs_dir.iterdir() if (child / FINISHED).is_file())
+
+
+def read_run(directory: Path) -> FinishedRun:
+    """Read a finished run directory.
+
+    Raises:
+        UserError: it isn't one, a file is missing or broken, or its files contradict each other.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not a run directory: it doesn't exist; name one inside experiment.runs_dir")
+    if not (directory / FINISHED).is_file():
+        raise UserError(
+            f"{directory} is not a finished run: it has no file {FINISHED}; only finished runs have results"
+        )
+    config, environment, scores = (_json(directory / name) for name in (CONFIG, ENVIRONMENT, SCORES))
+    predictions = _predictions(directory / PREDICTIONS)
+    records = _records(directory / METRICS)
+    try:
+        run = FinishedRun(
+            directory=directory,
+            finished=(directory / FINISHED).stat().st_mtime_ns,
+            settings=flatten(config),
+            environment=environment,
+            records=records,
+            predictions=predictions,
+            test=Scores.from_json(scores["test"]),
+            validation=Scores.from_json(scores["validation"]),
+            best_epoch=int(scores["best_epoch"]),
+            baseline=_optional(scores.get("scenario_baseline")),
+            within=_optional(scores.get("within_scenario")),
+            styles={style: Scores.from_json(part) for style, part in scores.get("styles", {}).items()},
+        )
+        _ = run.name, run.fold, run.seed, run.corpus, run.utterances, run.folds  # every key that is read later
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{directory} is not a run directory of this program: {CONFIG}, {ENVIRONMENT} or {SCORES} lacks "
+            f"or mistypes a key ({type(error).__name__}: {error}); move the directory elsewhere"
+        ) from error
+    _check_scores(run)
+    return run
+
+
+def _check_scores(run: FinishedRun) -> None:
+    """Raise UserError when scores.json isn't what predictions.csv gives."""
+    again = run.predictions.scores()
+    if set(again.dimensions) != set(run.test.dimensions):
+        raise UserError(
+            f"{run.directory}: {SCORES} scores {', '.join(run.test.dimensions) or 'nothing'}, but {PREDICTIONS} has "
+            f"columns of {', '.join(again.dimensions)}; they are from different runs, so move the directory elsewhere"
+        )
+    for name in again.dimensions:
+        said, found = run.test.ccc(name), again.ccc(name)
+        if (said is None) != (found is None) or abs((said or 0.0) - (found or 0.0)) > CSV_PRECISION:
+            raise UserError(
+                f"{run.directory}: {SCORES} says that the CCC of {name} is {said}, but {PREDICTIONS} gives {found}; "
+                "one of them was changed after the run, so run it again or move the directory elsewhere"
+            )
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing from a run marked as finished; move the directory elsewhere") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read as JSON ({error}); move the run directory elsewhere") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds a {type(data).__name__}, not a JSON object; move the run directory elsewhere")
+    return data
+
+
+def _records(path: Path) -> tuple[EpochRecord, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return tuple(EpochRecord.from_json(json.loads(line)) for line in lines)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} can't be read as epoch records ({error}); move the run directory elsewhere") from error
+
+
+def _predictions(path: Path) -> Predictions:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        dimensions = tuple(name for name in DIMENSIONS if rows and f"{name}_predicted" in rows[0])
+        if not rows or not dimensions:
+            raise ValueError("no rows, or no columns of predictions")
+        ids = tuple(row["id"] for row in rows)
+        values = _columns(rows, [f"{name}_predicted" for name in dimensions])
+        return Predictions(ids, dimensions, _columns(rows, dimensions), values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} can't be read as predictions ({error}); move the run directory elsewhere") from error
+
+
+def _columns(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([[float(row[name]) for name in names] for row in rows], dtype=np.float64)
+
+
+def _optional(data: Mapping[str, Any] | None) -> Scores | None:
+    return None if data is None else Scores.from_json(data)

@@ -1,0 +1,164 @@
+"""The published result that a run is held against, and what to do next in each case."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from serfit.labels import DIMENSIONS, Dimension, letter
+from serfit.metrics import Scores
+
+Measure = Dimension | Literal["average"]
+"""What a column of CCC values is about: a dimension, or the mean over the predicted dimensions."""
+
+
+def measure(scores: Scores, name: Measure) -> float | None:
+    """CCC of a dimension, or the mean over all scored dimensions; None where undefined."""
+    return scores.average if name == "average" else scores.ccc(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A result measured elsewhere, once and for all.
+
+    Attributes:
+        system: who and what.
+        protocol: on what it was measured.
+        corpus: name of the corpus it was measured on.
+        utterances: number of rated utterances in that corpus.
+        ccc: mean test CCC per dimension.
+        average: mean of the dimensions' CCC, as stated by the source.
+    """
+
+    system: str
+    protocol: str
+    corpus: str
+    utterances: int
+    ccc: Mapping[Dimension, float]
+    average: float
+
+
+FROZEN = Reference(
+    system="reference project, frozen WavLM-Large + eGeMAPS + speaker",
+    protocol="IEMOCAP, 5 folds, validation = next session",
+    corpus="iemocap",
+    utterances=10_039,
+    ccc={"valence": 0.5896, "arousal": 0.6867},
+    average=0.6381,
+)
+"""What fine-tuning has to beat: the result with a frozen encoder."""
+
+GOAL = 0.62
+"""CCC of valence hoped for from unfreezing the encoder; the expected range ends at `GOAL_END`."""
+
+GOAL_END = 0.68
+"""Upper end of the range hoped for."""
+
+TOLERANCE = 0.01
+"""Largest relative difference in corpus size at which a run may still be held against a reference."""
+
+_REACHED = """next: run the whole experiment, all five folds with 50 epochs:
+  cp configs/finetune.yaml configs/finetune_full.yaml
+  sed -i 's/epochs: 20/epochs: 50/' configs/finetune_full.yaml
+  for k in 1 2 3 4 5; do uv run python src/train.py --config configs/finetune_full.yaml --fold $k; done"""
+
+_BETWEEN = """next: valence is on the way; train longer, or take the recommended recipe:
+  uv run python src/train.py --config configs/finetune.yaml --fold 1 train.epochs=50
+  uv run python src/train.py --config configs/recommended.yaml --fold 1"""
+
+_BELOW = """next: fine-tuning should not lose to the frozen encoder; look at loss.png and ccc.png in the run directory,
+then treat the encoder more gently, or take the recommended recipe:
+  uv run python src/train.py --config configs/finetune.yaml --fold 1 \\
+    train.optimizer.encoder_lr=0.000005 train.grad_clip=0.3
+  uv run python src/train.py --config configs/recommended.yaml --fold 1"""
+
+_UNDEFINED = """next: without a CCC of valence there is nothing to compare; see whether the run predicts valence at all
+(data.dimensions), and look into metrics.jsonl and predictions.csv for numbers that are not finite"""
+
+
+def obstacle(reference: Reference, corpus: str, utterances: int | None) -> str | None:
+    """Why results on a corpus can't be held against a reference, as a clause; None where they can.
+
+    Args:
+        reference: the result to compare with.
+        corpus: name of the corpus.
+        utterances: number of its utterances in all parts together; None where unknown.
+    """
+    if corpus != reference.corpus:
+        return f"the frozen reference was measured on {reference.corpus}, not on {corpus}"
+    if utterances is not None and abs(utterances - reference.utterances) > TOLERANCE * reference.utterances:
+        return f"the frozen reference was measured on {reference.utterances:,} utterances, not on {utterances:,}"
+    return None
+
+
+def difference(reference: Reference, ccc: Mapping[Dimension, float | None]) -> dict[Measure, float | None]:
+    """CCC minus reference, per dimension and for "average"; None where either is undefined.
+
+    The average is only compared when exactly the reference's dimensions were predicted.
+
+    >>> difference(FROZEN, {"valence": 0.6, "dominance": 0.5})["average"] is None
+    True
+    """
+    differences: dict[Measure, float | None] = {}
+    for name in DIMENSIONS:
+        value, other = ccc.get(name), reference.ccc.get(name)
+        differences[name] = None if value is None or other is None else value - other
+    defined = [value for value in ccc.values() if value is not None]
+    same = set(ccc) == set(reference.ccc) and len(defined) == len(ccc)
+    differences["average"] = sum(defined) / len(defined) - reference.average if same else None
+    return differences
+
+
+def verdict(scores: Scores, *, corpus: str = FROZEN.corpus, utterances: int | None = None) -> str:
+    """Hold the test scores of one IEMOCAP run against the frozen reference: differences, goal, next step.
+
+    Args:
+        scores: test scores of one run.
+        corpus: name of the run's corpus; on another corpus there is nothing to compare, and the text says so.
+        utterances: number of utterances of the corpus, if known; a much smaller corpus can't be compared either.
+
+    Returns:
+        Several lines of text without a final line end.
+    """
+    reason = obstacle(FROZEN, corpus, utterances)
+    if reason is not None:
+        return f"no verdict: {reason}"
+    valence = scores.ccc("valence")
+    lines = [_table(scores), "", _goal_line(valence), _CAUTION]
+    match valence:
+        case None:
+            lines.append(_UNDEFINED)
+        case value if value >= GOAL:
+            lines.append(_REACHED)
+        case value if value >= FROZEN.ccc["valence"]:
+            lines.append(_BETWEEN)
+        case _:
+            lines.append(_BELOW)
+    return "\n".join(lines)
+
+
+_CAUTION = (
+    "caution: the reference is the mean over five folds, and the CCC of one fold alone is uncertain by 0.03 to 0.05"
+)
+
+
+def _table(scores: Scores) -> str:
+    differences = difference(FROZEN, {name: scores.ccc(name) for name in scores.dimensions})
+    rows = [(f"CCC-{letter(name)}", scores.ccc(name), FROZEN.ccc[name], differences[name]) for name in FROZEN.ccc]
+    rows.append(("CCC-Avg", scores.average, FROZEN.average, differences["average"]))
+    lines = [f"{'':8}{'this run':>10}{'frozen reference':>18}{'difference':>12}"]
+    for name, value, other, change in rows:
+        lines.append(f"{name:8}{_number(value, '.4f'):>10}{other:>18.4f}{_number(change, '+.4f'):>12}")
+    return "\n".join(lines)
+
+
+def _goal_line(valence: float | None) -> str:
+    wanted = f"goal CCC-V >= {GOAL:.2f} (hoped for: {GOAL:.2f} to {GOAL_END:.2f})"
+    if valence is None:
+        return f"{wanted}: not reached, CCC-V is n/a"
+    if valence >= GOAL:
+        return f"{wanted}: reached"
+    return f"{wanted}: not reached, {GOAL - valence:.4f} short"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "n/a" if value is None else format(value, form)

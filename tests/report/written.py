@@ -1,0 +1,151 @@
+"""Synthetic finished runs, written the way a training writes them."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serfit.config.schema import ExperimentConfig
+from serfit.corpus.utterance import Utterance
+from serfit.counters import generator
+from serfit.labels import Dimension
+from serfit.metrics import DimensionScores, Scores, score
+from serfit.records import EpochRecord, Predictions
+from serfit.runs import ENVIRONMENT, FINISHED, METRICS, Run
+
+SIZES = (40, 44, 48, 52, 56)
+"""Test utterances of folds 1 to 5."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A run on the disk and the predictions behind it."""
+
+    directory: Path
+    predictions: Predictions
+
+
+def epoch_record(epoch: int, dimensions: Sequence[Dimension], best: bool, value: float = 0.5) -> EpochRecord:
+    numbers = generator("record", epoch)
+    targets = numbers.normal(size=(30, len(dimensions)))
+    noisy = [value * targets + numbers.normal(size=targets.shape) / (epoch + 1) for _ in range(2)]
+    parts = [score(targets, predicted, dimensions) for predicted in noisy]
+    return EpochRecord(epoch, 10 * epoch, 1 / epoch, *parts, {"encoder": 1e-5, "head": 1e-4}, 1.5, 0, best, best)
+
+
+def part_predictions(fold: int, seed: int, dimensions: Sequence[Dimension], noise: float, size: int) -> Predictions:
+    """Targets depend on the fold alone, predictions on everything."""
+    targets = generator("targets", fold).uniform(1, 5, size=(size, 3))[:, : len(dimensions)]
+    values = targets + noise * generator("values", fold, seed, f"{noise}").normal(size=targets.shape)
+    ids = tuple(f"Ses{fold:02d}_{number:03d}" for number in range(size))
+    return Predictions(ids, tuple(dimensions), targets.round(6), values.round(6))
+
+
+def settings(name: str, fold: int, seed: int, dimensions: Sequence[Dimension], corpus: str) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "corpus": corpus,
+        "root": "somewhere",
+        "dimensions": list(dimensions),
+        "split": {"fold": fold},
+    }
+    if corpus == "csv":
+        data |= {
+            "table": {"path": "table.csv", **{d: d for d in dimensions}},
+            "scales": dict.fromkeys(dimensions, (1, 5)),
+        }
+    return {"experiment": {"name": name, "seed": seed}, "data": data}
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A nested mapping with dotted keys replaced."""
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        inner = base
+        for step in path:
+            inner = inner.setdefault(step, {})
+        inner[last] = value
+    return base
+
+
+def write_run(
+    runs_dir: Path,
+    tick: int,
+    name: str = "alpha",
+    fold: int = 1,
+    seed: int = 1,
+    *,
+    dimensions: Sequence[Dimension] = ("valence", "arousal"),
+    noise: float = 0.5,
+    best_epoch: int = 2,
+    epochs: int = 3,
+    total: int = sum(SIZES),
+    corpus: str = "iemocap",
+    corpus_name: str | None = None,
+    predictions: Predictions | None = None,
+    baseline: bool = True,
+    finished: bool = True,
+    changes: dict[str, Any] | None = None,
+    environment: dict[str, Any] | None = None,
+) -> Written:
+    """Write a run that finished at a given second into a folder."""
+    config = merged(settings(name, fold, seed, dimensions, corpus), changes or {})
+    directory = runs_dir / f"{name}_fold{fold}_seed{seed}_{tick:04d}"
+    run = Run.create(ExperimentConfig.model_validate(config), directory)
+    found = predictions or part_predictions(fold, seed, dimensions, noise, SIZES[fold - 1])
+    size = len(found.ids)
+    counts = {"train": total - size - 10, "validation": 10, "test": size}
+    described = {
+        "encoder": {"name": "microsoft/wavlm-large", "revision": None, "sha256": "abc"},
+        "precision": "fp32",
+        "commit": "c0ffee",
+        "packages": {"torch": "2.10"},
+        "corpus": {"name": corpus_name or corpus, "notes": ["a note"], "counts": counts},
+        "protocol": f"fold {fold} of 5: tests on Ses{fold:02d} ({size} utterances)",
+    }
+    run.describe(described | (environment or {}))
+    records = [epoch_record(epoch, dimensions, epoch <= best_epoch) for epoch in range(1, epochs + 1)]
+    for record in records:
+        run.add(record)
+    test = found.scores()
+    half = found.only([index % 2 == 0 for index in range(size)]).scores()
+    scores = {
+        "test": test.to_json(),
+        "best_epoch": best_epoch,
+        "validation": records[best_epoch - 1].validation.to_json(),
+        "scenario_baseline": half.to_json() if baseline else None,
+        "within_scenario": half.to_json() if baseline else None,
+        "styles": {"improvised": half.to_json(), "scripted": half.to_json()} if baseline else {},
+    }
+    utterances = [Utterance(id=name, path=Path("x.wav"), ratings={}) for name in found.ids]
+    run.finish(found, utterances, scores, "")
+    if finished:
+        os.utime(directory / FINISHED, ns=(tick * 10**9, tick * 10**9))
+    else:
+        (directory / FINISHED).unlink()
+    assert (directory / METRICS).is_file()
+    assert (directory / ENVIRONMENT).is_file()
+    return Written(directory, found)
+
+
+def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Edit a JSON file in place."""
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def numpy_ccc(predictions: Predictions, dimension: Dimension) -> float:
+    """CCC by the definition with numpy's covariance, apart from the program's own formula."""
+    column = predictions.dimensions.index(dimension)
+    x, y = predictions.targets[:, column], predictions.values[:, column]
+    cov = np.cov(x, y, bias=True)
+    return float(2 * cov[0, 1] / (cov[0, 0] + cov[1, 1] + (x.mean() - y.mean()) ** 2))
+
+
+def scores_of(**ccc: float | None) -> Scores:
+    """Scores with nothing but CCC in them."""
+    return Scores({name: DimensionScores(value, None, None, None, None, None, 10) for name, value in ccc.items()})  # type: ignore[misc]
