@@ -1,0 +1,183 @@
+"""The exact gradient of one optimisation batch, however it has to be cut up to fit the memory.
+
+The loss (CCC) is a function of all predictions of the batch together, so the mean over micro-batches would be
+another loss with another gradient. When the batch doesn't fit in one pass it takes two:
+
+1. predict every micro-batch without a graph, and differentiate the loss of the whole batch by its predictions;
+2. predict every micro-batch again, with a graph, and backpropagate its slice of that derivative.
+
+Dropout masks and time masks are keyed by utterance (see `nn.dropout`), so both passes, and any other way of
+cutting, see the same network.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from serfit.batches import Example, collate
+from serfit.errors import UserError
+from serfit.nn.dropout import Noise
+from serfit.nn.model import EmotionModel
+
+Outcome = TypeVar("Outcome")
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Predictions [B, D] and targets [B, D] -> scalar."""
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine",
+    "can't allocate memory",
+)
+"""Parts of messages by which torch and its libraries say that memory ran out, beside OutOfMemoryError."""
+
+
+@dataclass(slots=True)
+class Executor:
+    """Runs a model over examples within a memory budget.
+
+    Attributes:
+        model: the network.
+        stage: the stage at which the examples' inputs enter it.
+        device: where it computes.
+        autocast: context under which forward passes run (mixed precision).
+        budget: most padded entries (examples x longest) of one pass; None is no limit. Halved when memory runs out.
+        notes: what happened to the budget since `take_notes` was last called, in sentences.
+    """
+
+    model: EmotionModel
+    stage: int
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[object]]
+    budget: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def take_notes(self) -> tuple[str, ...]:
+        """What happened to the budget since the last call."""
+        notes, self.notes = self.notes, ()
+        return notes
+
+    def gradients(self, examples: Sequence[Example], loss: LossFunction) -> tuple[float, torch.Tensor]:
+        """Put the exact gradient of the loss of all examples into the model's parameters.
+
+        The gradients are replaced, not added to. Repeats with smaller micro-batches when memory runs out.
+
+        Returns:
+            The loss, and the predictions [B, D] it was computed from, on the CPU in the order of the examples.
+
+        Raises:
+            UserError: when a single utterance doesn't fit.
+        """
+        self.model.train()
+        return self._within_memory(examples, lambda plan: self._gradients(examples, plan, loss))
+
+    def predict(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Predictions [B, D] without dropout, on the CPU in the order of the examples."""
+        self.model.eval()
+        return self._within_memory(examples, lambda plan: self._predictions(examples, plan, noisy=False).cpu())
+
+    def _within_memory(self, examples: Sequence[Example], work: Callable[[list[list[int]]], Outcome]) -> Outcome:
+        while True:
+            plan = plan_micro_batches([example.length for example in examples], self.budget)
+            try:
+                return work(plan)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._halve(examples, plan)
+
+    def _halve(self, examples: Sequence[Example], plan: list[list[int]]) -> None:
+        """Leave less for one pass than the largest that was tried, or say that it can't be less."""
+        self.model.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        lengths = [example.length for example in examples]
+        shared = [len(micro) * max(lengths[place] for place in micro) for micro in plan if len(micro) > 1]
+        if not shared:
+            longest = max(examples, key=lambda example: example.length)
+            raise UserError(
+                f"memory on {self.device} runs out with the single utterance {longest.id}; set "
+                "train.gradient_checkpointing=true, data.loader.crop_seconds=12, or freeze more of the encoder "
+                "(model.params.freeze_layers)"
+            )
+        self.budget = max(shared) // 2
+        self.notes += (
+            f"memory on {self.device} ran out: from here on the same optimisation batches are computed in smaller "
+            "micro-batches; the result doesn't change",
+        )
+
+    def _gradients(
+        self, examples: Sequence[Example], plan: list[list[int]], loss: LossFunction
+    ) -> tuple[float, torch.Tensor]:
+        self.model.zero_grad(set_to_none=True)
+        targets = torch.stack([example.target for example in examples]).to(self.device)
+        if len(plan) == 1:
+            predictions = self._forward(examples, plan[0], noisy=True)
+            value = loss(predictions, targets[plan[0]])
+            value.backward()  # type: ignore[no-untyped-call]
+            ordered = torch.empty_like(predictions).index_copy(0, _index(plan[0], self.device), predictions)
+            return float(value.detach()), ordered.detach().cpu()
+        predictions = self._predictions(examples, plan, noisy=True).requires_grad_()
+        value = loss(predictions, targets)
+        (slope,) = torch.autograd.grad(value, predictions)
+        for micro in plan:
+            again = self._forward(examples, micro, noisy=True)
+            again.backward(slope[micro])  # type: ignore[no-untyped-call]
+        return float(value.detach()), predictions.detach().cpu()
+
+    @torch.no_grad()
+    def _predictions(self, examples: Sequence[Example], plan: list[list[int]], *, noisy: bool) -> torch.Tensor:
+        parts = [self._forward(examples, micro, noisy=noisy) for micro in plan]
+        flat = torch.cat(parts)
+        places = _index([place for micro in plan for place in micro], self.device)
+        return torch.empty_like(flat).index_copy(0, places, flat)
+
+    def _forward(self, examples: Sequence[Example], micro: Sequence[int], *, noisy: bool) -> torch.Tensor:
+        batch = collate([examples[place] for place in micro], self.device)
+        inputs = batch.inputs.to(next(self.model.parameters()).dtype)
+        with self.autocast():
+            predictions: torch.Tensor = self.model(
+                inputs,
+                batch.lengths,
+                start=self.stage,
+                noise=Noise(batch.noise_seeds) if noisy else None,
+                time_mask=batch.time_mask if noisy else None,
+            )
+        return predictions if predictions.dtype == torch.float64 else predictions.float()
+
+
+def plan_micro_batches(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
+    """Cut a batch into micro-batches of at most `budget` padded entries, longest utterances first.
+
+    A single utterance longer than the budget is a micro-batch of its own.
+
+    >>> plan_micro_batches([5, 9, 4, 8], budget=18)
+    [[1, 3], [0, 2]]
+    >>> plan_micro_batches([5, 9, 4, 8], budget=None)
+    [[0, 1, 2, 3]]
+    """
+    if budget is None:
+        return [list(range(len(lengths)))]
+    plan: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        if plan and (len(plan[-1]) + 1) * lengths[plan[-1][0]] <= budget:
+            plan[-1].append(place)
+        else:
+            plan.append([place])
+    return plan
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, in whatever words torch or its libraries put it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(part.lower() in str(error).lower() for part in OUT_OF_MEMORY)
+
+
+def _index(places: Sequence[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor(list(places), device=device)

@@ -1,0 +1,180 @@
+"""From an utterance to the tensor that training starts from.
+
+A feature is a function of the utterance alone: its waveform, or the output of the model's frozen prefix (CNN,
+CNN + k layers, the whole encoder). The prefix ends before the first stage with a trainable parameter, found from
+the model itself, so nothing trainable is ever stored. Each feature is computed from one unpadded utterance in
+float32: it is the same whether it comes from the store or not, and whatever batch it will go into.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from serfit.audio import SAMPLE_RATE, content_digest, read_audio
+from serfit.augment import changes_waveform
+from serfit.config import schema
+from serfit.corpus.utterance import Utterance
+from serfit.errors import UserError
+from serfit.nn.model import EmotionModel
+from serfit.nn.weights import weights_digest
+from serfit.store import FeatureStore
+
+FORMAT = 1
+"""Version of what the prefix computes; raised when the same weights would give another feature."""
+
+HELD_BYTES = 2 * 1024**3
+"""Most bytes of features kept in memory, so that small ones are read from the disk once."""
+
+
+@dataclass(slots=True)
+class Features:
+    """Utterance -> float32 tensor on the CPU, time on axis 0.
+
+    Attributes:
+        model: the network whose prefix computes the features.
+        stage: the stage at which they end; 0 is the waveform (see `serfit.nn.model`).
+        store: where they are kept; None computes them every time.
+    """
+
+    model: EmotionModel
+    stage: int
+    store: FeatureStore | None
+    _keys: dict[str, str] = field(default_factory=dict)
+    _held: dict[str, torch.Tensor] = field(default_factory=dict)
+    _held_bytes: int = 0
+
+    def __call__(self, utterance: Utterance) -> torch.Tensor:
+        """The feature of one utterance. Raises UserError naming it when its audio can't be used."""
+        if self.stage == 0:
+            return self._waveform(utterance)
+        held = self._held.get(utterance.id)
+        if held is not None:
+            return held
+        feature = self._stored_or_computed(utterance)
+        size = feature.nbytes
+        if self.store is not None and self._held_bytes + size <= HELD_BYTES:
+            self._held[utterance.id] = feature
+            self._held_bytes += size
+        return feature
+
+    @property
+    def entries_per_second(self) -> float | None:
+        """Length of a feature per second of speech: samples, frames, or None once pooled over time."""
+        if self.stage > self.model.encoder.last_stage:
+            return None
+        hop: int = math.prod(self.model.encoder.config.conv_stride)
+        return SAMPLE_RATE / hop if self.stage else SAMPLE_RATE
+
+    def frames(self, entries: int) -> int:
+        """Encoder frames in a feature with so many entries on its time axis."""
+        return int(self.model.encoder.frame_count(entries)) if self.stage == 0 else entries
+
+    def fill(self, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
+        """Compute what the store doesn't have yet, yielding each utterance when it is there."""
+        if self.stage == 0 or self.store is None:
+            return
+        for utterance in utterances:
+            if self._key(utterance) not in self.store:
+                self._stored_or_computed(utterance)
+            yield utterance
+
+    def missing(self, utterances: Iterable[Utterance]) -> list[Utterance]:
+        """The utterances that `fill` would have to compute."""
+        if self.stage == 0 or self.store is None:
+            return []
+        return [utterance for utterance in utterances if self._key(utterance) not in self.store]
+
+    def _stored_or_computed(self, utterance: Utterance) -> torch.Tensor:
+        if self.store is None:
+            return self._compute(utterance)
+        key = self._key(utterance)
+        feature = self.store.get(key)
+        return self.store.put(key, self._compute(utterance)) if feature is None else feature
+
+    def _compute(self, utterance: Utterance) -> torch.Tensor:
+        waveform = self._waveform(utterance)
+        return self.model.prefix(waveform, self.stage).float().cpu()
+
+    def _waveform(self, utterance: Utterance) -> torch.Tensor:
+        """Mono 16 kHz waveform [S], brought to zero mean and unit variance where the encoder was trained so."""
+        try:
+            samples = read_audio(utterance.path, utterance.start, utterance.end)
+        except UserError as error:
+            raise UserError(f"utterance {utterance.id}: {error}") from error
+        shortest = self.model.encoder.shortest_input
+        if len(samples) < shortest:
+            raise UserError(
+                f"utterance {utterance.id}: {utterance.path} has {len(samples)} samples at {SAMPLE_RATE} Hz, and the "
+                f"encoder needs at least {shortest} ({1000 * shortest / SAMPLE_RATE:.0f} ms); remove it from the corpus"
+            )
+        waveform = torch.from_numpy(samples)
+        return normalised(waveform) if self.model.encoder.normalise else waveform
+
+    def _key(self, utterance: Utterance) -> str:
+        key = self._keys.get(utterance.id)
+        if key is None:
+            try:
+                key = content_digest(utterance.path, utterance.start, utterance.end)
+            except UserError as error:
+                raise UserError(f"utterance {utterance.id}: {error}") from error
+            self._keys[utterance.id] = key
+        return key
+
+
+def normalised(waveform: torch.Tensor) -> torch.Tensor:
+    """A waveform [S] at zero mean and unit variance, as transformers' feature extractor does it."""
+    centred = waveform - waveform.mean()
+    return centred / (centred.square().mean() + 1e-7).sqrt()
+
+
+def build_features(
+    model: EmotionModel, features: schema.Features, augmentation: schema.Augmentation, *, crop: bool
+) -> Features:
+    """The features that training starts from, given what is trainable in the model.
+
+    Raises UserError when an augmentation or random crops ask for what the frozen prefix has already computed.
+    """
+    stage = model.frozen_stages
+    frozen = model.stage_name(stage)
+    if changes_waveform(augmentation) and stage > 0:
+        if features.store is not None:
+            raise UserError(
+                f"data.augmentation changes the waveform (gain_db, noise_snr_db or mixup_alpha), but the {frozen} is "
+                "frozen and comes from the store; switch these off, train the CNN (model.params.freeze_cnn=false), or "
+                "compute it anew for every batch (features.store=null)"
+            )
+        stage = 0
+    if augmentation.time_mask_share and stage > 1:
+        raise UserError(
+            f"data.augmentation.time_mask_share hides frames from the transformer, but the {frozen} is frozen and "
+            "already computed; set it to 0, or unfreeze the encoder"
+        )
+    if crop and stage > model.encoder.last_stage:
+        raise UserError(
+            f"data.loader.crop_seconds crops what training starts from, but the {frozen} is frozen and has no time "
+            "axis left; set it to null, or unfreeze the encoder"
+        )
+    if stage == 0 or features.store is None:
+        return Features(model, stage, store=None)
+    about = prefix_description(model, stage, features.dtype)
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    store = FeatureStore(features.store / key[:32], getattr(torch, features.dtype))
+    store.describe(about)
+    return Features(model, stage, store)
+
+
+def prefix_description(model: EmotionModel, stage: int, dtype: str) -> dict[str, object]:
+    """Everything that determines a feature besides the audio: weights, architecture, stage, precision, format."""
+    return {
+        "format": FORMAT,
+        "stage_name": model.stage_name(stage),
+        "dtype": dtype,
+        "device": next(model.parameters()).device.type,
+        "normalise": model.encoder.normalise,
+        "weights": weights_digest(model.prefix_parameters(stage)),
+        **model.prefix_recipe(stage),
+    }

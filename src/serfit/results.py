@@ -1,0 +1,58 @@
+"""What a finished training comes to: the test scores, and what belongs beside them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serfit.corpus.baseline import by_style, scenario_baseline, within_scenario
+from serfit.corpus.folds import Split
+from serfit.corpus.utterance import Style
+from serfit.metrics import Scores
+from serfit.records import EpochRecord, Predictions
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Test scores of one run.
+
+    Attributes:
+        best: the epoch whose weights were tested.
+        predictions: of every test utterance.
+        test: scores of the predictions.
+        baseline: scores of predicting each scenario's mean rating in the other parts, without any audio; None
+            where the corpus has no scenarios.
+        within: scores of deviations from the scenario means; None likewise.
+        styles: scores of improvised and scripted speech apart; empty likewise.
+    """
+
+    best: EpochRecord
+    predictions: Predictions
+    test: Scores
+    baseline: Scores | None
+    within: Scores | None
+    styles: Mapping[Style, Scores]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of scores.json."""
+        return {
+            "test": self.test.to_json(),
+            "best_epoch": self.best.epoch,
+            "validation": self.best.validation.to_json(),
+            "scenario_baseline": None if self.baseline is None else self.baseline.to_json(),
+            "within_scenario": None if self.within is None else self.within.to_json(),
+            "styles": {style: scores.to_json() for style, scores in self.styles.items()},
+        }
+
+
+def results(best: EpochRecord, predictions: Predictions, split: Split) -> Results:
+    """Score the test predictions made with the weights of the best epoch, beside the audio-free baseline."""
+    utterances = {utterance.id: utterance for utterance in split.test}
+    baseline = scenario_baseline(split, predictions.dimensions)
+    return Results(
+        best=best,
+        predictions=predictions,
+        test=predictions.scores(),
+        baseline=None if baseline is None else baseline.scores(),
+        within=within_scenario(predictions, utterances),
+        styles=by_style(predictions, utterances),
+    )

@@ -1,0 +1,184 @@
+"""The run directory: one experiment on one fold with one seed, self-describing, never touched again once finished.
+
+    config.json          the whole configuration; `--config <run>/config.json` repeats the run
+    environment.json     versions, commit, device, encoder revision and weight digest, corpus counts, protocol
+    train.log            what was said, with times
+    metrics.jsonl        one EpochRecord per line
+    timing.jsonl         wall-clock seconds per epoch
+    loss.png, ccc.png    curves
+    best.safetensors, best_valence.safetensors   trained tensors at the best epochs
+    predictions.csv      every test utterance, on the corpus's scale
+    scores.json          test scores and what belongs beside them
+    best_result.txt      the scores as `key: value` lines
+    checkpoints/         while unfinished: where to go on
+    FINISHED             written last; without it the run doesn't count
+
+This module knows the names and the order in which they appear; it doesn't know torch.
+"""
+
+import csv
+import io
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serfit.config.schema import ExperimentConfig
+from serfit.corpus.utterance import Utterance
+from serfit.errors import UserError
+from serfit.files import write_json, write_text
+from serfit.records import EpochRecord, Predictions
+
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+TRAIN_LOG = "train.log"
+METRICS = "metrics.jsonl"
+TIMING = "timing.jsonl"
+BEST_WEIGHTS = "best.safetensors"
+BEST_VALENCE_WEIGHTS = "best_valence.safetensors"
+PREDICTIONS = "predictions.csv"
+SCORES = "scores.json"
+BEST_RESULT = "best_result.txt"
+CHECKPOINTS = "checkpoints"
+FINISHED = "FINISHED"
+
+DESCRIBED = ("speaker", "session", "dialogue", "scenario", "style", "gender", "emotion")
+"""What predictions.csv says of each utterance besides its id and ratings."""
+
+
+@dataclass(slots=True)
+class Run:
+    """A run directory that is being written.
+
+    Attributes:
+        directory: the run directory.
+        records: the epochs so far.
+        seconds: wall-clock time of each.
+    """
+
+    directory: Path
+    records: list[EpochRecord] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    _epoch_began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def create(cls, config: ExperimentConfig, directory: Path | None = None) -> "Run":
+        """Make a directory that nobody else has, and write the configuration into it.
+
+        Args:
+            config: the experiment.
+            directory: its path; None makes `<runs_dir>/<name>_fold<k>_seed<s>_<time>`, numbered where that exists.
+
+        Raises:
+            UserError: the directory exists already, or can't be made.
+        """
+        experiment = config.experiment
+        stem = f"{experiment.name}_fold{config.data.split.fold}_seed{experiment.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        wanted = directory or experiment.runs_dir / stem
+        try:
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            made = _exclusive(wanted, numbered=directory is None)
+        except FileExistsError as error:
+            raise UserError(f"the run directory {wanted} exists; name another, or go on in it with --resume") from error
+        except OSError as error:
+            raise UserError(
+                f"can't create the run directory {wanted}: {error.strerror}; choose a folder you may write to "
+                "(experiment.runs_dir)"
+            ) from error
+        write_json(made / CONFIG, config.model_dump(mode="json"))
+        return cls(made)
+
+    @classmethod
+    def reopen(cls, directory: Path) -> "Run":
+        """Open an unfinished run to go on with it. Raises UserError when it isn't one."""
+        if not (directory / CONFIG).is_file():
+            raise UserError(f"{directory} is not a run directory: it has no {CONFIG}; --resume takes an unfinished run")
+        if (directory / FINISHED).exists():
+            raise UserError(f"{directory} is finished and is never changed; start a new run without --resume")
+        lines = _lines(directory / METRICS)
+        seconds = [json.loads(line)["seconds"] for line in _lines(directory / TIMING)]
+        return cls(directory, [EpochRecord.from_json(json.loads(line)) for line in lines], seconds)
+
+    def __truediv__(self, name: str) -> Path:
+        """The path of a file in the directory."""
+        return self.directory / name
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop the records of later epochs, which will be run again."""
+        self.records = [record for record in self.records if record.epoch <= epoch]
+        self.seconds = self.seconds[: len(self.records)]
+
+    def describe(self, environment: Mapping[str, Any]) -> None:
+        """Write what the run is made of and where it runs."""
+        write_json(self / ENVIRONMENT, environment)
+
+    def start_clock(self) -> None:
+        """Begin to measure the time of the next epoch."""
+        self._epoch_began = time.monotonic()
+
+    def add(self, record: EpochRecord) -> None:
+        """Write an epoch's record, durably; all lines are rewritten together, so none is ever torn."""
+        now = time.monotonic()
+        self.records.append(record)
+        self.seconds.append(now - self._epoch_began)
+        self._epoch_began = now
+        lines = [json.dumps(done.to_json(), allow_nan=False) for done in self.records]
+        write_text(self / METRICS, "\n".join(lines) + "\n")
+        times = [
+            json.dumps({"epoch": done.epoch, "seconds": round(taken, 3)})
+            for done, taken in zip(self.records, self.seconds, strict=True)
+        ]
+        write_text(self / TIMING, "\n".join(times) + "\n")
+
+    def finish(
+        self, predictions: Predictions, utterances: Sequence[Utterance], scores: Mapping[str, Any], best_result: str
+    ) -> None:
+        """Write the results, remove the checkpoints, and mark the run as finished."""
+        write_text(self / PREDICTIONS, predictions_csv(predictions, utterances))
+        write_json(self / SCORES, scores)
+        write_text(self / BEST_RESULT, best_result)
+        shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
+        write_text(self / FINISHED, "")
+
+    def discard(self) -> None:
+        """Remove the directory of a run that couldn't begin."""
+        shutil.rmtree(self.directory)
+
+
+def predictions_csv(predictions: Predictions, utterances: Sequence[Utterance]) -> str:
+    """One row per utterance: id, who and where, then rating and prediction per dimension on the corpus's scale."""
+    by_id = {utterance.id: utterance for utterance in utterances}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [name for dimension in predictions.dimensions for name in (dimension, f"{dimension}_predicted")]
+    writer.writerow(["id", *DESCRIBED, *columns])
+    for row, name in enumerate(predictions.ids):
+        described = [getattr(by_id[name], column) or "" for column in DESCRIBED]
+        numbers = [
+            f"{value:.6f}"
+            for pair in zip(predictions.targets[row], predictions.values[row], strict=True)
+            for value in pair
+        ]
+        writer.writerow([name, *described, *numbers])
+    return text.getvalue()
+
+
+def _exclusive(wanted: Path, *, numbered: bool) -> Path:
+    """Create a directory, or if it exists and may be numbered, the first of wanted-2, wanted-3 ... that doesn't."""
+    directory, number = wanted, 1
+    while True:
+        try:
+            directory.mkdir()
+            return directory
+        except FileExistsError:
+            if not numbered:
+                raise
+            number += 1
+            directory = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []

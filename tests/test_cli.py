@@ -1,0 +1,130 @@
+"""The command line: what it says, how it exits, what it leaves behind."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serfit.cli import main
+from support import config_file, small_release
+
+VERBS = ("train", "check", "compare", "verdict", "demo", "doctor", "cache show", "cache clear")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_release(tmp_path_factory.mktemp("iemocap"))
+
+
+def exit_code(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    code = caught.value.code
+    return 0 if code is None else int(code)
+
+
+def test_help_neither_imports_torch_nor_takes_long() -> None:
+    code = (
+        "import sys, time\n"
+        "began = time.process_time()\n"
+        "from serfit.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "train" in shown.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*verb.split(), "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Example: serfit {verb}" in shown
+
+
+def test_a_run_from_the_command_line(release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_file(tmp_path / "tiny.yaml", release, tmp_path)
+    assert exit_code("train", "--config", config, "--fold", "2", "train.epochs=1", "--seed", "7") == 0
+    shown = capsys.readouterr().out
+    assert "device: CPU" in shown
+    assert "fold 2 of 5: tests on Ses02" in shown
+    (run,) = (tmp_path / "runs").glob("tiny_fold2_seed7_*")
+    assert f"run directory: {run}" in shown.replace("\n", "")
+    assert (tmp_path / "runs" / "experiment_comparison.md").is_file()
+    assert exit_code("compare", tmp_path / "runs") == 0
+    assert "tiny" in capsys.readouterr().out
+    assert exit_code("verdict", run) == 0
+    assert "0.5896" in capsys.readouterr().out
+    assert exit_code("cache", "show", "--store", tmp_path / "store") == 0
+    assert "output of the CNN" in capsys.readouterr().out
+    assert exit_code("cache", "clear", "--store", tmp_path / "store") == 0
+    assert "freed" in capsys.readouterr().out
+    assert exit_code("train", "--resume", run) == 2
+    assert "is finished and is never changed" in capsys.readouterr().err
+    assert exit_code("train", "--config", run / "config.json", "train.epochs=1") == 0
+    assert len(list((tmp_path / "runs").glob("tiny_fold2_seed7_*"))) == 2
+
+
+def test_check_tells_what_would_happen(release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_file(tmp_path / "tiny.yaml", release, tmp_path)
+    assert exit_code("check", "--config", config, "train.optimizer.encoder_lr=0.5") == 0
+    shown = capsys.readouterr().out
+    assert "train: 24 utterances" in shown
+    assert "warning: train.optimizer.encoder_lr=0.5 is above lr" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+BAD = {
+    "no config": ([], "no configuration given"),
+    "missing config": (["--config", "{tmp}/nothing.yaml"], "nothing.yaml"),
+    "misspelt key": (["--config", "{config}", "train.epoch=5"], "train.epochs"),
+    "two mistakes": (
+        ["--config", "{config}", "train.epochs=many", "data.loader.batch_size=0"],
+        r"many[\s\S]*batch_size",
+    ),
+    "missing corpus": (["--config", "{config}", "data.root={tmp}/nowhere"], "nowhere.*Session"),
+    "fold out of range": (["--config", "{config}", "--fold", "9"], "fold 9|fold is 9|9"),
+    "no such gpu": (["--config", "{config}", "--gpu", "99"], r"GPU 99 doesn't exist.*leave --gpu out"),
+    "no such encoder": (
+        ["--config", "{config}", "model.params.speech_encoder=nobody/no-such-wavlm"],
+        "can't be had.*hf download.*HF_ENDPOINT",
+    ),
+    "one utterance": (
+        ["--config", "{config}", "data.loader.batch_size=1", "train.accumulation_steps=1"],
+        "one utterance has no CCC",
+    ),
+    "resume nothing": (["--resume", "{tmp}/nowhere"], "nowhere"),
+    "resume with settings": (["--resume", "{tmp}", "train.epochs=3"], "goes on with a run exactly as it was begun"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_a_sentence_exit_code_2_and_no_directory(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    config = config_file(tmp_path / "tiny.yaml", release, tmp_path)
+    arguments, message = BAD[case]
+    assert exit_code("train", *(part.format(config=config, tmp=tmp_path) for part in arguments)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Traceback" not in said
+    assert re.search(message, said), said
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_broken_audio_is_named_before_anything_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = small_release(tmp_path / "iemocap")
+    wavs = sorted(root.rglob("*.wav"))
+    wavs[3].write_bytes(b"")
+    wavs[9].write_bytes(b"RIFF nonsense")
+    wavs[20].write_bytes(wavs[20].read_bytes()[:44])
+    config = config_file(tmp_path / "tiny.yaml", root, tmp_path)
+    assert exit_code("train", "--config", config) == 2
+    said = capsys.readouterr().err
+    assert "3 of 40 utterances can't be used" in said
+    assert all(wavs[place].stem in said for place in (3, 9, 20))
+    assert not (tmp_path / "runs").exists()
