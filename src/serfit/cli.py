@@ -103,7 +103,7 @@ def check(
     Example: serfit check --config configs/finetune.yaml data.root=/data/IEMOCAP_full_release
     """
     experiment = _experiment(config, overrides or [], None, None)
-    from serfit.experiment import prepare
+    from serfit.material import prepare
     from serfit.preflight import advice
 
     material = prepare(experiment)
@@ -144,7 +144,8 @@ def verdict(run: Annotated[Path, typer.Argument(help="A finished run directory."
     from serfit.report.compare import read_run
     from serfit.report.reference import verdict as say
 
-    print(say(read_run(run).test))
+    finished = read_run(run)
+    print(say(finished.test, corpus=finished.corpus, utterances=finished.utterances))
 
 
 @app.command()
@@ -157,9 +158,11 @@ def demo(
 
     Example: serfit demo
     """
+    from rich.console import Console
+
     from serfit.demo.run import run_demo
 
-    run_demo(folder, _log())
+    run_demo(folder, Console())
 
 
 @app.command()

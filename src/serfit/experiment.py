@@ -1,50 +1,33 @@
 """The story of one experiment, in the order in which it happens."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from serfit import runs
+from serfit.announce import fill_store, introduce, resuming, show_step
 from serfit.checkpoint import frozen_digest, load_weights, save_weights
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.folds import Split, check_varying, make_split
-from serfit.corpus.load import load_corpus
-from serfit.corpus.utterance import Corpus, Utterance
-from serfit.errors import UserError
 from serfit.executor import Executor
-from serfit.features import Features, build_features
+from serfit.features import build_features
 from serfit.interrupt import Interrupted, StopRequest
 from serfit.log import Log
+from serfit.material import prepare
 from serfit.memory import first_budget
-from serfit.nn.model import EmotionModel, build_model
+from serfit.nn.model import build_model
 from serfit.optim import build_optimizer
-from serfit.preflight import advice, check_audio
-from serfit.records import EpochRecord, StepRecord
+from serfit.preflight import advice
+from serfit.records import EpochRecord
 from serfit.report.plots import plot_curves
+from serfit.report.reference import FROZEN, obstacle
 from serfit.report.text import best_result_text, epoch_line, result_lines
 from serfit.results import results
 from serfit.resume import restore, save_state
-from serfit.runs import Run
-from serfit.runtime import choose_device, choose_precision, environment
-from serfit.trainer import Part, TrainingState, evaluate, fit
+from serfit.runs import opened_run
+from serfit.runtime import choose_device, choose_precision
+from serfit.trainer import TrainingState, evaluate, fit
 
 SECONDS_BETWEEN_PICTURES = 30.0
 """Least time between two drawings of the curves; drawing takes longer than an epoch of a small head."""
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """A corpus, split into the parts of one fold, read and checked."""
-
-    corpus: Corpus
-    split: Split
-    train: Part
-    validation: Part
-    test: Part
 
 
 def run_experiment(
@@ -97,6 +80,8 @@ def run_experiment(
         for line in restore(state, run):
             log.say(line)
         frozen = frozen_digest(model)
+        comparable = obstacle(FROZEN, material.corpus.name, len(material.corpus.utterances)) is None
+        reference = FROZEN if comparable else None
         run.start_clock()
         saved = drawn = time.monotonic()
         for record in fit(state, executor, features, material.train, material.validation, config):
@@ -105,7 +90,7 @@ def run_experiment(
                 log.settle()
                 log.say(epoch_line(record, config.train.epochs, run.seconds[-1]))
                 if time.monotonic() - drawn > SECONDS_BETWEEN_PICTURES:
-                    plot_curves(run.records, run.directory)
+                    plot_curves(run.records, run.directory, reference)
                     drawn = time.monotonic()
                 if record.best:
                     save_weights(run / runs.BEST_WEIGHTS, model, frozen)
@@ -121,7 +106,7 @@ def run_experiment(
                 saved = time.monotonic()
             if stop.received:
                 raise Interrupted(f"stopped by {stop.received}, everything is saved; go on with: {resuming(run)}")
-        plot_curves(run.records, run.directory)
+        plot_curves(run.records, run.directory, reference)
         load_weights(run / runs.BEST_WEIGHTS, model, frozen)
         best = next(record for record in reversed(run.records) if record.best)
         exact = Executor(model, features.stage, device, choose_precision("fp32", device)[1], executor.budget)
@@ -131,99 +116,3 @@ def run_experiment(
             log.say(line)
         log.say(f"run directory: {run.directory}")
     return run.directory
-
-
-def prepare(config: ExperimentConfig) -> Material:
-    """Read the corpus, split it, and check everything that can be checked without a model.
-
-    Raises:
-        UserError: naming the files, rows, utterances or keys that are wrong.
-    """
-    corpus = load_corpus(config.data)
-    split = make_split(corpus, config.data.split)
-    check_varying(split, config.data.dimensions)
-    seconds = check_audio([*split.train, *split.validation, *split.test])
-
-    def part(utterances: tuple[Utterance, ...]) -> Part:
-        lengths = tuple(seconds[utterance.id] for utterance in utterances)
-        return Part(utterances, lengths, config.data.dimensions, corpus.scales)
-
-    return Material(corpus, split, part(split.train), part(split.validation), part(split.test))
-
-
-@contextmanager
-def opened_run(config: ExperimentConfig, log: Log, directory: Path | None, resume: bool) -> Iterator[Run]:
-    """A run directory with its log; one that a user's error kept from beginning is removed again."""
-    if resume:
-        assert directory is not None
-        run = Run.reopen(directory)
-    else:
-        run = Run.create(config, directory)
-    log.attach(run / runs.TRAIN_LOG)
-    try:
-        yield run
-    except BaseException as error:
-        log.settle()
-        if isinstance(error, UserError) and not run.records and not resume:
-            log.close()
-            run.discard()
-        else:
-            log.record(f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        log.close()
-
-
-def introduce(
-    run: Run,
-    log: Log,
-    material: Material,
-    model: EmotionModel,
-    features: Features,
-    device: torch.device,
-    precision: str,
-) -> None:
-    """Say and write down what is trained, on what, from where."""
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    frozen = model.stage_name(features.stage)
-    log.say(f"model: {model.provenance.name}, {trainable:,} of {total:,} parameters are trained, in {precision}")
-    log.say(f"training starts from: {frozen}" + (f", stored in {features.store.folder}" if features.store else ""))
-    parts = {name: len(getattr(material.split, name)) for name in ("train", "validation", "test")}
-    run.describe(
-        environment(device)
-        | {
-            "precision": precision,
-            "encoder": asdict(model.provenance),
-            "trained_parameters": trainable,
-            "parameters": total,
-            "training_starts_from": frozen,
-            "corpus": {"name": material.corpus.name, "notes": list(material.corpus.notes), "counts": parts},
-            "protocol": material.split.protocol,
-        }
-    )
-
-
-def fill_store(features: Features, material: Material, log: Log) -> None:
-    """Compute the frozen features of all parts that the store doesn't have yet."""
-    utterances = [*material.split.train, *material.split.validation, *material.split.test]
-    missing = features.missing(utterances)
-    if missing:
-        began = time.monotonic()
-        for done, _ in enumerate(features.fill(missing), start=1):
-            log.advance("computing frozen features", done, len(missing))
-        log.settle()
-        log.say(f"computed the frozen features of {len(missing)} utterances in {time.monotonic() - began:.0f} s")
-
-
-def show_step(record: StepRecord, epochs: int, device: torch.device, log: Log) -> None:
-    """One move of the progress bar."""
-    text = f"loss {record.loss:.3f} | {record.utterances / record.seconds:.1f} utt/s"
-    if device.type == "cuda":
-        text += f" | {torch.cuda.max_memory_allocated(device) / 1024**3:.1f} GiB"
-    log.advance(f"epoch {record.epoch}/{epochs}", record.step, record.steps, text)
-
-
-def resuming(run: Run) -> str:
-    """The command that goes on with a run."""
-    return f"uv run serfit train --resume {run.directory}"

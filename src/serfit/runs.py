@@ -21,7 +21,8 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
 from serfit.files import write_json, write_text
+from serfit.log import Log
 from serfit.records import EpochRecord, Predictions
 
 CONFIG = "config.json"
@@ -146,6 +148,29 @@ class Run:
     def discard(self) -> None:
         """Remove the directory of a run that couldn't begin."""
         shutil.rmtree(self.directory)
+
+
+@contextmanager
+def opened_run(config: ExperimentConfig, log: Log, directory: Path | None, resume: bool) -> Iterator[Run]:
+    """A run directory with its log; one that a user's error kept from beginning is removed again."""
+    if resume:
+        assert directory is not None
+        run = Run.reopen(directory)
+    else:
+        run = Run.create(config, directory)
+    log.attach(run / TRAIN_LOG)
+    try:
+        yield run
+    except BaseException as error:
+        log.settle()
+        if isinstance(error, UserError) and not run.records and not resume:
+            log.close()
+            run.discard()
+        else:
+            log.record(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        log.close()
 
 
 def predictions_csv(predictions: Predictions, utterances: Sequence[Utterance]) -> str:

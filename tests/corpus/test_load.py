@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from serfit.config.schema import Data, Table
+from serfit.corpus import load
 from serfit.corpus.load import check_rated, load_corpus
 from serfit.corpus.utterance import Corpus, Utterance
 from serfit.demo.release import ReleaseUtterance, write_release
@@ -58,6 +59,14 @@ def test_utterances_without_a_trained_rating_are_counted_and_named() -> None:
         "5 of 7 utterances of toy have no valence: c, d, e and 2 more; remove them from the corpus, or valence from "
         "data.dimensions"
     )
+
+
+def test_no_corpus_comes_out_without_its_ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = Corpus("iemocap", (Utterance("a", Path("a.wav"), {"valence": 1.0}),), {})
+    monkeypatch.setattr(load, "read_iemocap", lambda root: half)
+    assert load_corpus(Data(root=tmp_path, dimensions=("valence",))) == half
+    with pytest.raises(UserError, match="1 of 1 utterances of iemocap have no arousal: a;"):
+        load_corpus(Data(root=tmp_path))
 
 
 def test_reading_a_corpus_never_imports_torch() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,22 @@ def test_the_table_may_lie_outside_of_the_root(tmp_path: Path) -> None:
     corpus = read_table(tmp_path / "audio", table, ("arousal",), SCALES)
     assert corpus.utterances[0].ratings == {"arousal": 2.0}
     assert list(corpus.scales) == ["arousal"]
+
+
+@pytest.mark.parametrize(
+    ("part", "spellings"),
+    [("train", "train Train"), ("validation", "validation val dev development DEV"), ("test", "test TEST1")],
+)
+def test_spellings_of_the_official_parts(tmp_path: Path, part: str, spellings: str) -> None:
+    rows = "".join(f"a.wav,1,2,{spelling},{number}\n" for number, spelling in enumerate(spellings.split()))
+    corpus = read(tmp_path, f"file,V,A,set,key\n{rows}", part="set", id="key")
+    assert {utterance.part for utterance in corpus.utterances} == {part}
+
+
+def test_a_file_that_a_listing_spells_otherwise_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems list names in decomposed Unicode, and some folders can't be listed at all."""
+    monkeypatch.setattr(os, "listdir", lambda folder: [])
+    assert read(tmp_path, "file,V,A\na.wav,1,2\n").utterances[0].path == tmp_path / "a.wav"
 
 
 def test_further_test_parts_are_left_out_and_noted_even_when_their_labels_are_withheld(tmp_path: Path) -> None:

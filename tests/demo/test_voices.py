@@ -54,10 +54,10 @@ def rhythm(samples):
 
 
 def speakers():
-    return [draw_speaker(generator("speaker", number, gender), gender) for number in range(4) for gender in ("F", "M")]
+    return [draw_speaker(generator("speaker", number, gender), gender) for number in range(3) for gender in ("F", "M")]
 
 
-def spoken(speaker, valence, arousal, times=12):
+def spoken(speaker, valence, arousal, times=8):
     return [speak(generator("voice", number), speaker, valence, arousal) for number in range(times)]
 
 
@@ -95,7 +95,7 @@ def test_arousal_raises_pitch_range_rate_and_rhythm_in_every_speaker():
         assert high > low * 1.2
         assert high_range > low_range
         assert high_rate > 1.4 * low_rate
-        assert high_depth > 1.2 * low_depth
+        assert high_depth > 2.0 * low_depth
 
 
 def _arousal_cues(speaker, arousal):
@@ -191,6 +191,21 @@ def test_ratings_are_the_means_of_three_raters_on_the_scale(corpus):
         assert all(1 <= value <= 5 for rating in spoken.raters for value in rating)
         means = [sum(column) / 3 for column in zip(*spoken.raters, strict=True)]
         assert [spoken.valence, spoken.arousal, spoken.dominance] == pytest.approx(means, abs=1e-4)
+
+
+def test_sounds_belong_to_their_ratings(corpus):
+    by_speaker = defaultdict(list)
+    for spoken in corpus:
+        by_speaker[spoken.name[:5], spoken.name[-4]].append(spoken)
+    heard = [
+        np.corrcoef([(s.valence, s.arousal, brightness(s.samples), rhythm(s.samples)[1]) for s in mine], rowvar=False)
+        for mine in by_speaker.values()
+    ]
+    valence_of_brightness, arousal_of_brightness, valence_of_depth, arousal_of_depth = np.mean(
+        [(r[2, 0], r[2, 1], r[3, 0], r[3, 1]) for r in heard], axis=0
+    )
+    assert valence_of_brightness > 0.2 > abs(arousal_of_brightness)
+    assert arousal_of_depth > 0.5 > abs(valence_of_depth)
 
 
 def test_raters_disagree_but_not_too_much(corpus):

@@ -124,6 +124,21 @@ def test_dropout_belongs_to_the_utterance(pooling: str, waveforms: list[Tensor])
     assert (batch - calm).abs().min() > 1e-4
 
 
+def test_every_place_that_drops_draws_masks_of_its_own(
+    waveforms: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def address(*parts: Any) -> int:
+        seen.append(parts)
+        return len(seen)
+
+    monkeypatch.setattr("serfit.nn.dropout.address", address)
+    tiny(attention_dropout=0.1)(*padded(waveforms[:1]), 0, Noise((5,)))
+    embedding, per_layer, head = 1, 3, 1
+    assert len(seen) == embedding + 2 * per_layer + head == len(set(seen))
+
+
 def test_a_frozen_model_drops_nothing_but_in_its_head(waveforms: list[Tensor]) -> None:
     model = tiny(freeze_speech_encoder=True, head_dropout=0.0).train()
     with torch.no_grad():
@@ -172,12 +187,12 @@ def test_embeddings_are_what_the_head_reads(waveforms: list[Tensor]) -> None:
 def test_readout_stays_in_float32_under_autocast(waveforms: list[Tensor]) -> None:
     model = tiny()
     seen: list[torch.dtype] = []
-    for module in (model.pooling, model.head):
-        assert isinstance(module, nn.Module)
+    readout = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and not name.startswith("encoder.")]
+    for module in readout:
         module.register_forward_hook(lambda _m, _x, out: seen.append(out.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         model(*padded(waveforms), 0)
-    assert seen == [torch.float32, torch.float32]
+    assert seen == [torch.float32] * 4
 
 
 def test_hidden_frames_change_predictions_where_something_is_hidden(waveforms: list[Tensor]) -> None:

@@ -285,6 +285,9 @@ class ExperimentConfig(Section):
             raise ValueError(
                 "data.loader.batch_size x train.accumulation_steps is 1, and one utterance has no CCC; use 2 or more"
             )
+        weights = self.train.loss.weights
+        if all(weights.get(name, 1.0) == 0.0 for name in self.data.dimensions):
+            raise ValueError("train.loss.weights leaves nothing to learn; give at least one dimension a weight above 0")
         unused = [name for name in self.train.loss.weights if name not in self.data.dimensions]
         if unused:
             raise ValueError(f"train.loss.weights names {', '.join(unused)}, which data.dimensions doesn't train")

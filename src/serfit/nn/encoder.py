@@ -293,7 +293,7 @@ def group_norm(norm: nn.GroupNorm, hidden: Tensor, counts: tuple[int, ...]) -> T
         normed: Tensor = norm(hidden)
         return normed
     rows = [norm(row[None, :, :count]) for row, count in zip(hidden, counts, strict=True)]
-    padded = rows[0].new_zeros(hidden.shape)
+    padded: Tensor = rows[0].new_zeros(hidden.shape)
     for index, (row, count) in enumerate(zip(rows, counts, strict=True)):
         padded[index, :, :count] = row[0]
     return padded

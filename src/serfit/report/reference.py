@@ -114,16 +114,18 @@ def verdict(scores: Scores, *, corpus: str = FROZEN.corpus, utterances: int | No
     Args:
         scores: test scores of one run.
         corpus: name of the run's corpus; on another corpus there is nothing to compare, and the text says so.
-        utterances: number of utterances of the corpus, if known; a much smaller corpus can't be compared either.
+        utterances: number of utterances of the corpus, if known; for a much smaller one the text warns.
 
     Returns:
         Several lines of text without a final line end.
     """
     reason = obstacle(FROZEN, corpus, utterances)
-    if reason is not None:
+    if reason is not None and corpus != FROZEN.corpus:
         return f"no verdict: {reason}"
     valence = scores.ccc("valence")
     lines = [_table(scores), "", _goal_line(valence), _CAUTION]
+    if reason is not None:
+        lines.append(f"caution: {reason}; the difference means nothing before the whole corpus is used")
     match valence:
         case None:
             lines.append(_UNDEFINED)
