@@ -4,7 +4,7 @@
 
 EMO-DB has emotion classes and no ratings: the classes are placed on the circumplex, a proxy that is good enough to see
 learning and must never be quoted as accuracy. The encoder is tiny and starts from random weights. Each fold is trained
-twice, on the targets and on targets permuted over all utterances; the CCC is pooled over the test speakers of the folds.
+twice, on the targets and on targets permuted over all utterances; the CCC is pooled over the test parts of the folds.
 """
 
 import argparse
@@ -76,9 +76,10 @@ def main() -> None:
                 collected.append((run.predictions.targets, run.predictions.values))
     for kind, collected in pooled.items():
         targets, values = (np.concatenate(part) for part in zip(*collected, strict=True))
+        valence, arousal = (ccc(targets[:, column], values[:, column]) for column in (0, 1))
         print(
             f"{kind:>8} targets, folds {arguments.folds}, {len(targets)} held-out utterances: "
-            f"pooled CCC valence {ccc(targets[:, 0], values[:, 0]):+.3f}, arousal {ccc(targets[:, 1], values[:, 1]):+.3f}"
+            f"pooled CCC valence {valence:+.3f}, arousal {arousal:+.3f}"
         )
 
 

@@ -4,6 +4,7 @@ import time
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +35,7 @@ def run_demo(folder: Path, console: Console) -> None:
     """
     began = time.monotonic()
     console.print("The demo trains on synthetic voices. Its numbers say nothing about people.", style="bold")
+    torch.set_num_threads(1)  # networks this small are slowed down by more, badly so on a busy machine
     root = folder / "corpus"
     _write_corpus(root, console)
     finished: dict[str, FinishedRun] = {}
