@@ -71,6 +71,25 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return base
 
 
+def utterance(name: str, fold: int, place: int, described: bool) -> Utterance:
+    """One of two speakers of a session takes turns in one of six dialogues, or nothing is known."""
+    if not described:
+        return Utterance(id=name, path=Path("x.wav"), ratings={})
+    return Utterance(
+        id=name,
+        path=Path("x.wav"),
+        ratings={},
+        duration=0.5 + 0.5 * (place % 20),
+        speaker=f"Ses{fold:02d}_{'FM'[place % 2]}",
+        session=f"Ses{fold:02d}",
+        dialogue=f"Ses{fold:02d}_{place % 6}",
+        scenario=f"{place % 4}",
+        style="improvised" if place % 4 < 2 else "scripted",
+        gender=("female", "male")[place % 2],
+        emotion=("ang", "sad", "hap")[place % 3],
+    )
+
+
 def write_run(
     runs_dir: Path,
     tick: int,
@@ -90,6 +109,7 @@ def write_run(
     finished: bool = True,
     changes: dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
+    described: bool = False,
 ) -> Written:
     """Write a run that finished at a given second into a folder."""
     config = merged(settings(name, fold, seed, dimensions, corpus), changes or {})
@@ -120,7 +140,7 @@ def write_run(
         "within_scenario": half.to_json() if baseline else None,
         "styles": {"improvised": half.to_json(), "scripted": half.to_json()} if baseline else {},
     }
-    utterances = [Utterance(id=name, path=Path("x.wav"), ratings={}) for name in found.ids]
+    utterances = [utterance(name, fold, place, described) for place, name in enumerate(found.ids)]
     run.finish(found, utterances, scores, "")
     if finished:
         os.utime(directory / FINISHED, ns=(tick * 10**9, tick * 10**9))

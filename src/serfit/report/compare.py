@@ -1,22 +1,58 @@
-"""All finished runs of a folder beside each other: what `serfit compare` shows and experiment_comparison.md holds."""
+"""Finished runs beside each other: what `serfit compare` shows and the files experiment_comparison.* hold."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from serfit.errors import UserError
 from serfit.files import write_text
-from serfit.report.experiments import Comparison, disagreements, gather
+from serfit.report.evidence import Comparison, weigh
+from serfit.report.experiments import disagreements, gather
+from serfit.report.exports import to_csv, to_latex
 from serfit.report.finished import FinishedRun, finished_directories, read_run
 from serfit.report.tables import console_table, to_markdown
+from serfit.runs import CONFIG
 
-__all__ = ["COMPARISON", "Comparison", "compare", "console_table", "read_run", "to_markdown", "write_comparison"]
+__all__ = [
+    "COMPARISON",
+    "COMPARISON_CSV",
+    "COMPARISON_LATEX",
+    "Comparison",
+    "chosen_directories",
+    "compare",
+    "console_table",
+    "read_run",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "write_comparison",
+]
 
 COMPARISON = "experiment_comparison.md"
 """Name of the comparison in the folder of run directories."""
 
+COMPARISON_CSV = "experiment_comparison.csv"
+"""Every number of it, one per row."""
+
+COMPARISON_LATEX = "experiment_comparison.tex"
+"""Its results and differences as LaTeX tables."""
+
+
+def chosen_directories(paths: Sequence[Path]) -> list[Path]:
+    """Run directories from a mixture of run directories and folders of them, each once, by name.
+
+    A folder stands for the finished runs in it.
+
+    Raises:
+        UserError: a path is neither.
+    """
+    found: list[Path] = []
+    for path in paths:
+        found += [path] if (path / CONFIG).is_file() else finished_directories(path)
+    return sorted(dict.fromkeys(found), key=lambda directory: (directory.name, str(directory)))
+
 
 def compare(runs: Path | Sequence[Path]) -> Comparison:
-    """Gather finished runs into experiments.
+    """Gather finished runs into experiments and weigh the evidence.
 
     Args:
         runs: the folder of run directories, in which unfinished ones are passed over without a word, or a list of run
@@ -34,22 +70,29 @@ def compare(runs: Path | Sequence[Path]) -> Comparison:
         except UserError as error:
             warnings.append(f"left out: {error}")
     experiments, remarks = gather(read)
-    return Comparison(experiments, (*warnings, *remarks, *disagreements(experiments)))
+    evidence = weigh(experiments)
+    said = (*warnings, *remarks, *disagreements(experiments), *evidence.remarks)
+    return Comparison(experiments, evidence, said)
 
 
 def write_comparison(runs_dir: Path) -> Path:
-    """Rewrite experiment_comparison.md from all finished runs of a folder, atomically, and return its path.
+    """Rewrite experiment_comparison.md, .csv and .tex from all finished runs of a folder, each atomically.
 
     The content depends on nothing but the finished runs. Processes that finish together may all write: each looks
     again after writing, so whoever writes last has seen every run that was finished by then.
 
+    Returns:
+        The path of the Markdown file.
+
     Raises:
         UserError: there is no such folder, or it can't be written.
     """
-    path = runs_dir / COMPARISON
     finished = finished_directories(runs_dir)
     while True:
-        write_text(path, to_markdown(compare(runs_dir)))
+        comparison = compare(runs_dir)
+        write_text(runs_dir / COMPARISON_CSV, to_csv(comparison))
+        write_text(runs_dir / COMPARISON_LATEX, to_latex(comparison))
+        write_text(runs_dir / COMPARISON, to_markdown(comparison))
         before, finished = finished, finished_directories(runs_dir)
         if finished == before:
-            return path
+            return runs_dir / COMPARISON

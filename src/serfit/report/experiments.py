@@ -91,19 +91,6 @@ class ExperimentResult:
         return tuple(sorted(ids.items()))
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Experiments beside each other.
-
-    Attributes:
-        experiments: ordered by label.
-        warnings: sentences about what was left out and what keeps numbers from being comparable.
-    """
-
-    experiments: tuple[ExperimentResult, ...]
-    warnings: tuple[str, ...]
-
-
 def summarise(fold_means: Sequence[float | None]) -> Summary:
     """Mean and sample standard deviation; undefined as soon as one fold is.
 

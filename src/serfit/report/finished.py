@@ -14,7 +14,7 @@ from serfit.errors import UserError
 from serfit.labels import DIMENSIONS, Dimension
 from serfit.metrics import Scores
 from serfit.records import EpochRecord, Predictions
-from serfit.runs import CONFIG, ENVIRONMENT, FINISHED, METRICS, PREDICTIONS, SCORES
+from serfit.runs import CONFIG, DESCRIBED, ENVIRONMENT, FINISHED, METRICS, PREDICTIONS, SCORES, SECONDS, TIMING
 
 CSV_PRECISION = 1e-4
 """How far a score recomputed from predictions.csv (six decimals) may be from the one in scores.json."""
@@ -37,6 +37,9 @@ class FinishedRun:
         baseline: test scores of the audio-free scenario baseline, where the corpus has scenarios.
         within: test scores of deviations from the scenario means, likewise.
         styles: test scores of improvised and scripted speech apart, likewise.
+        described: for each of `serfit.runs.DESCRIBED` and "seconds", what predictions.csv says of each test utterance,
+            in the order of the predictions; "" where unknown.
+        timing: wall-clock seconds of each epoch; empty where not recorded.
     """
 
     directory: Path
@@ -51,6 +54,8 @@ class FinishedRun:
     baseline: Scores | None
     within: Scores | None
     styles: Mapping[Style, Scores]
+    described: Mapping[str, tuple[str, ...]]
+    timing: tuple[float, ...]
 
     @property
     def name(self) -> str:
@@ -134,7 +139,7 @@ def read_run(directory: Path) -> FinishedRun:
             f"{directory} is not a finished run: it has no file {FINISHED}; only finished runs have results"
         )
     config, environment, scores = (_json(directory / name) for name in (CONFIG, ENVIRONMENT, SCORES))
-    predictions = _predictions(directory / PREDICTIONS)
+    predictions, described = _predictions(directory / PREDICTIONS)
     records = _records(directory / METRICS)
     try:
         run = FinishedRun(
@@ -150,6 +155,8 @@ def read_run(directory: Path) -> FinishedRun:
             baseline=_optional(scores.get("scenario_baseline")),
             within=_optional(scores.get("within_scenario")),
             styles={style: Scores.from_json(part) for style, part in scores.get("styles", {}).items()},
+            described=described,
+            timing=_timing(directory / TIMING),
         )
         _ = run.name, run.fold, run.seed, run.corpus, run.utterances, run.folds  # every key that is read later
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -198,7 +205,7 @@ def _records(path: Path) -> tuple[EpochRecord, ...]:
         raise UserError(f"{path} can't be read as epoch records ({error}); move the run directory elsewhere") from error
 
 
-def _predictions(path: Path) -> Predictions:
+def _predictions(path: Path) -> tuple[Predictions, dict[str, tuple[str, ...]]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -207,9 +214,18 @@ def _predictions(path: Path) -> Predictions:
             raise ValueError("no rows, or no columns of predictions")
         ids = tuple(row["id"] for row in rows)
         values = _columns(rows, [f"{name}_predicted" for name in dimensions])
-        return Predictions(ids, dimensions, _columns(rows, dimensions), values)
+        described = {name: tuple(row.get(name) or "" for row in rows) for name in (*DESCRIBED, SECONDS)}
+        return Predictions(ids, dimensions, _columns(rows, dimensions), values), described
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} can't be read as predictions ({error}); move the run directory elsewhere") from error
+
+
+def _timing(path: Path) -> tuple[float, ...]:
+    """Seconds per epoch; a run without them lacks nothing that counts."""
+    try:
+        return tuple(float(json.loads(line)["seconds"]) for line in path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _columns(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:

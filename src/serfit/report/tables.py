@@ -7,20 +7,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from serfit.labels import DIMENSIONS, Dimension, letter
-from serfit.report.experiments import Comparison, ExperimentResult, Summary, best, ranges
+from serfit.report.answers import (
+    HOW_SURE,
+    calibration_table,
+    evidence_blocks,
+    groups_table,
+    how_to_read_groups,
+)
+from serfit.report.breakdown import breakdown, calibration, predicted
+from serfit.report.evidence import Comparison, Evidence
+from serfit.report.experiments import ExperimentResult, Summary, best, ranges
 from serfit.report.finished import FinishedRun
+from serfit.report.markdown import ABSENT, UNDEFINED, bullets, escaped, markdown_table, number
 from serfit.report.reference import FROZEN, Measure, measure, obstacle
-
-UNDEFINED = "n/a"
-"""Stands for a value that isn't defined or can't be had."""
-
-ABSENT = "-"
-"""Stands for a dimension that an experiment doesn't predict."""
 
 PARTIAL = "†"
 """Marks means over part of the folds."""
 
-_HOW_TO_READ = (
+HOW_TO_READ = (
     "All numbers are concordance correlation coefficients (CCC) on the test part, computed once over all utterances "
     "of it with the weights of the epoch whose mean validation CCC was best; the test part had no say in that choice.",
     "Mean ± sample standard deviation over folds; where a fold was run with several seeds, their mean counts as the "
@@ -31,7 +35,7 @@ _HOW_TO_READ = (
     f"{UNDEFINED}: undefined or not to be had. {ABSENT}: not predicted. {PARTIAL}: over part of the folds.",
 )
 
-_HOW_TO_READ_SCENARIOS = (
+HOW_TO_READ_SCENARIOS = (
     "Scenario baseline: each scenario's mean rating in the other parts, predicted without any audio. A score means "
     "something in so far as it exceeds this. Within scenario: CCC of deviations from the scenario means, so that "
     "guessing the scenario earns nothing.",
@@ -50,12 +54,14 @@ def to_markdown(comparison: Comparison) -> str:
     if not experiments:
         blocks.append("There is no finished run yet.")
     if comparison.warnings:
-        blocks += ["## Warnings", _bullets(comparison.warnings)]
+        blocks += ["## Warnings", bullets(comparison.warnings)]
     for corpus in sorted({result.corpus for result in experiments}):
-        blocks += _corpus_blocks([result for result in experiments if result.corpus == corpus], corpus)
+        blocks += _corpus_blocks(
+            [result for result in experiments if result.corpus == corpus], corpus, comparison.evidence
+        )
     if experiments:
-        scenarios = _HOW_TO_READ_SCENARIOS if any(result.baseline for result in experiments) else ()
-        blocks += ["## How to read this", _bullets((*_HOW_TO_READ, *scenarios))]
+        scenarios = HOW_TO_READ_SCENARIOS if any(result.baseline for result in experiments) else ()
+        blocks += ["## How to read this", bullets((*HOW_TO_READ, *HOW_SURE, *how_to_read_groups(), *scenarios))]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -91,20 +97,27 @@ def console_table(comparison: Comparison) -> Table:
     return table
 
 
-def _corpus_blocks(experiments: Sequence[ExperimentResult], corpus: str) -> list[str]:
+def _corpus_blocks(experiments: Sequence[ExperimentResult], corpus: str, evidence: Evidence) -> list[str]:
     """Everything about the experiments on one corpus."""
     dimensions = _dimensions(experiments)
     blocks = [f"## {corpus}", _main_table(experiments, dimensions)]
     blocks += [f"{PARTIAL} {_partial_words(result)}." for result in experiments if result.missing]
     blocks += _reference_words(experiments)
+    blocks += evidence_blocks(experiments, evidence)
     if any(result.baseline for result in experiments):
         blocks += ["### Beside the audio-free baseline", _honesty_table(experiments)]
+    tables = {result.label: predicted(result) for result in experiments}
+    blocks += [
+        "### Calibration",
+        calibration_table(experiments, {key: calibration(one) for key, one in tables.items()}),
+    ]
+    blocks += ["### Groups of test utterances", groups_table(experiments, {k: breakdown(t) for k, t in tables.items()})]
     blocks += ["### Runs", _runs_table(experiments, dimensions)]
-    blocks += ["### Models", _bullets(sorted({_model_words(result.label, run) for result, run in _each(experiments)}))]
-    blocks += ["### Protocol", _bullets(_protocols(run for _, run in _each(experiments)))]
+    blocks += ["### Models", bullets(sorted({_model_words(result.label, run) for result, run in _each(experiments)}))]
+    blocks += ["### Protocol", bullets(_protocols(run for _, run in _each(experiments)))]
     notes = {note for _, run in _each(experiments) for note in run.environment["corpus"].get("notes", [])}
     if notes:
-        blocks += ["### Notes on the corpus", _bullets(sorted(notes))]
+        blocks += ["### Notes on the corpus", bullets(sorted(notes))]
     return blocks
 
 
@@ -133,7 +146,7 @@ def _main_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
     header += [f"pooled {letters}", "best epoch"]
     rows = []
     for result in experiments:
-        row = [_escaped(result.label), _runs_cell(result)]
+        row = [escaped(result.label), _runs_cell(result)]
         for name in measures:
             cell = _summary_cell(result, result.test, name)
             row.append(f"**{cell}**" if result.label in winners[name] else cell)
@@ -143,7 +156,7 @@ def _main_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
     if compared:
         row = [f"*{FROZEN.system}*", FROZEN.protocol, *(_reference_cell(name) for name in measures), "", "", ""]
         rows.append(row)
-    return _markdown_table(header, rows, left=2)
+    return markdown_table(header, rows, left=2)
 
 
 def _honesty_table(experiments: Sequence[ExperimentResult]) -> str:
@@ -156,12 +169,12 @@ def _honesty_table(experiments: Sequence[ExperimentResult]) -> str:
         for name in result.dimensions:
             test, base = result.test[name].mean, result.baseline[name].mean
             above = None if test is None or base is None else test - base
-            row = [_escaped(result.label), name, _summary_cell(result, result.test, name)]
-            row += [_summary_cell(result, result.baseline, name), _number(above, "+.4f")]
+            row = [escaped(result.label), name, _summary_cell(result, result.test, name)]
+            row += [_summary_cell(result, result.baseline, name), number(above, "+.4f")]
             row += [_summary_cell(result, result.within, name)]
             row += [_summary_cell(result, result.styles[style], name) for style in ("improvised", "scripted")]
             rows.append(row)
-    return _markdown_table(header, rows, left=2)
+    return markdown_table(header, rows, left=2)
 
 
 def _runs_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Dimension]) -> str:
@@ -170,14 +183,17 @@ def _runs_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
     rows = []
     for result in experiments:
         for run in result.runs:
-            row = [_escaped(result.label), str(run.fold), str(run.seed)]
+            row = [escaped(result.label), str(run.fold), str(run.seed)]
             for name in _measures(dimensions):
                 predicted = name == "average" or name in run.dimensions
-                row.append(_number(measure(run.test, name)) if predicted else ABSENT)
-            row += [_number(run.validation.average), f"{run.best_epoch} of {len(run.records)}"]
+                row.append(number(measure(run.test, name)) if predicted else ABSENT)
+            row += [
+                number(run.validation.average),
+                f"{run.best_epoch} of {len(run.records)}" if run.records else ABSENT,
+            ]
             row += [f"{len(run.predictions.ids):,}", f"`{run.directory.name}`"]
             rows.append(row)
-    return _markdown_table(header, rows, left=1)
+    return markdown_table(header, rows, left=1)
 
 
 def _reference_words(experiments: Sequence[ExperimentResult]) -> list[str]:
@@ -191,7 +207,7 @@ def _reference_words(experiments: Sequence[ExperimentResult]) -> list[str]:
         reasons = (obstacle(FROZEN, run.corpus, run.utterances) for run in result.runs)
         reason = next((reason for reason in reasons if reason is not None), None)
         if reason is not None:
-            words.append(f"No difference to the reference for {_escaped(result.label)}: {reason}.")
+            words.append(f"No difference to the reference for {escaped(result.label)}: {reason}.")
     return words
 
 
@@ -233,7 +249,7 @@ def _runs_cell(result: ExperimentResult) -> str:
 
 def _partial_words(result: ExperimentResult) -> str:
     total = len(result.folds) + len(result.missing)
-    return f"{_escaped(result.label)}: {ranges('fold', result.folds)} of {total} only; not a result over all folds"
+    return f"{escaped(result.label)}: {ranges('fold', result.folds)} of {total} only; not a result over all folds"
 
 
 def _summary_cell(
@@ -252,7 +268,7 @@ def _summary_cell(
 def _difference_cell(result: ExperimentResult, dimensions: Sequence[Dimension]) -> str:
     if not result.difference:
         return UNDEFINED
-    cells = [_number(result.difference[name], "+.4f") for name in _measures(dimensions)]
+    cells = [number(result.difference[name], "+.4f") for name in _measures(dimensions)]
     return " / ".join(cells) + (f" {PARTIAL}" if result.missing else "")
 
 
@@ -266,7 +282,7 @@ def _difference_lines(result: ExperimentResult) -> str:
 def _pooled_cell(result: ExperimentResult, dimensions: Sequence[Dimension]) -> str:
     if all(value is None for value in result.pooled.values()):
         return UNDEFINED
-    shown = [ABSENT if name not in result.pooled else _number(result.pooled[name]) for name in _measures(dimensions)]
+    shown = [ABSENT if name not in result.pooled else number(result.pooled[name]) for name in _measures(dimensions)]
     return " / ".join(shown)
 
 
@@ -277,24 +293,7 @@ def _reference_cell(name: Measure) -> str:
 
 def _epochs_cell(result: ExperimentResult) -> str:
     """The range of the runs' best epochs."""
-    epochs = [run.best_epoch for run in result.runs]
+    epochs = [run.best_epoch for run in result.runs if run.records]
+    if not epochs:
+        return ABSENT
     return str(min(epochs)) if min(epochs) == max(epochs) else f"{min(epochs)}-{max(epochs)}"
-
-
-def _number(value: float | None, form: str = ".4f") -> str:
-    return UNDEFINED if value is None else format(value, form)
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """Text that can't end a Markdown cell."""
-    return text.replace("|", "\\|")
-
-
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A Markdown table; all but the first `left` columns are aligned to the right."""
-    rule = ["---" if column < left else "---:" for column in range(len(header))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))

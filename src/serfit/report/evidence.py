@@ -1,0 +1,278 @@
+"""How sure the scores of a comparison are, and which experiment is better than which."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import fmean, variance
+
+import numpy as np
+
+from serfit.labels import DIMENSIONS, Dimension
+from serfit.report.experiments import ExperimentResult
+from serfit.report.finished import FinishedRun
+from serfit.report.reference import Measure, measure
+from serfit.statistics.contrast import Cell, Contrast, Layout, contrast, layout, minus
+from serfit.statistics.interval import Estimate, estimate
+from serfit.statistics.swaps import SwapTest, holm, swap_test
+
+LEVEL = 0.05
+"""Corrected p below which a difference counts as shown."""
+
+MOST_FOR_ALL_PAIRS = 5
+"""Most experiments on one corpus of which every pair is tested; of more, all are tested against one."""
+
+Key = tuple[int, str]
+"""Fold and id of a test utterance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two experiments on the same test utterances, in one measure.
+
+    Attributes:
+        corpus: name of the corpus.
+        first: label of the one whose average is higher.
+        second: label of the other.
+        measure: a dimension, or the average over those that both predict.
+        dimensions: those that both predict.
+        folds: folds that both were tested on.
+        utterances: number of test utterances in them.
+        seeds: fewest seeds behind a fold of either.
+        difference: mean over these folds, first minus second.
+        swaps: permutation tests over speakers and over dialogues, those that can be had.
+        p: the largest of the permutation tests' and the interval's; None where undefined.
+        corrected: p after Holm's correction for all tests on the corpus.
+    """
+
+    corpus: str
+    first: str
+    second: str
+    measure: Measure
+    dimensions: tuple[Dimension, ...]
+    folds: tuple[int, ...]
+    utterances: int
+    seeds: int
+    difference: Estimate
+    swaps: Mapping[str, SwapTest]
+    p: float | None
+    corrected: float | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether the difference counts as shown."""
+        return self.corrected is not None and self.corrected < LEVEL
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the scores of a comparison are worth.
+
+    Attributes:
+        over_folds: the mean over folds and seeds, per experiment and measure.
+        pooled: the CCC over all folds together, likewise; empty where `ExperimentResult.pooled` has none.
+        pairs: differences between experiments on the same corpus.
+        remarks: sentences about pairs that were not tested.
+    """
+
+    over_folds: Mapping[str, Mapping[Measure, Estimate]]
+    pooled: Mapping[str, Mapping[Measure, Estimate]]
+    pairs: tuple[Pair, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Experiments beside each other.
+
+    Attributes:
+        experiments: ordered by label.
+        evidence: how sure their scores are, and which is better.
+        warnings: sentences about what was left out and what keeps numbers from being comparable.
+    """
+
+    experiments: tuple[ExperimentResult, ...]
+    evidence: Evidence
+    warnings: tuple[str, ...]
+
+
+def weigh(experiments: Sequence[ExperimentResult]) -> Evidence:
+    """Intervals of all experiments, and tests between those on the same utterances.
+
+    Everything is a function of the finished runs: the random swaps are drawn from counters.
+    """
+    pairs: list[Pair] = []
+    remarks: list[str] = []
+    for corpus in sorted({result.corpus for result in experiments}):
+        among = [result for result in experiments if result.corpus == corpus]
+        tested = []
+        for first, second in _opponents(among):
+            found = _compared(first, second)
+            if not found:
+                remarks.append(
+                    f"{first.label} and {second.label} have no fold with the same test utterances and ratings, "
+                    "so they are not tested against each other"
+                )
+            tested += found
+        pairs += _corrected(tested)
+    return Evidence(
+        over_folds={result.label: _estimates(result, pool=False) for result in experiments},
+        pooled={result.label: _estimates(result, pool=True) for result in experiments},
+        pairs=tuple(pairs),
+        remarks=tuple(remarks),
+    )
+
+
+def complete_seeds(runs: Iterable[FinishedRun]) -> list[list[FinishedRun]]:
+    """The runs of each seed that has all folds that any seed has; where none has, the lowest seed of each fold."""
+    by_seed: dict[int, list[FinishedRun]] = defaultdict(list)
+    for run in runs:
+        by_seed[run.seed].append(run)
+    folds = {run.fold for same in by_seed.values() for run in same}
+    whole = [same for _, same in sorted(by_seed.items()) if {run.fold for run in same} == folds]
+    if whole:
+        return whole
+    lowest = {run.fold: run for _, same in sorted(by_seed.items(), reverse=True) for run in same}
+    return [[lowest[fold] for fold in sorted(lowest)]]
+
+
+def seed_deviation(runs: Iterable[FinishedRun], name: Measure) -> float | None:
+    """Standard deviation between the seeds of a fold: root of the mean variance over folds; None with one seed each."""
+    by_fold: dict[int, list[float | None]] = defaultdict(list)
+    for run in runs:
+        by_fold[run.fold].append(measure(run.test, name))
+    several = [scores for scores in by_fold.values() if len(scores) > 1]
+    if not several or any(score is None for scores in several for score in scores):
+        return None
+    variances = [variance([score for score in scores if score is not None]) for scores in several]
+    return float(np.sqrt(fmean(variances)))
+
+
+def _opponents(experiments: Sequence[ExperimentResult]) -> list[tuple[ExperimentResult, ExperimentResult]]:
+    """All pairs; of many experiments, each with the frozen one (or the first)."""
+    if len(experiments) <= MOST_FOR_ALL_PAIRS:
+        return list(combinations(experiments, 2))
+    frozen = [one for one in experiments if one.runs[0].settings.get("model.params.freeze_speech_encoder")]
+    against = (frozen or list(experiments))[0]
+    return [(one, against) for one in experiments if one is not against]
+
+
+def _estimates(result: ExperimentResult, *, pool: bool) -> dict[Measure, Estimate]:
+    if pool and all(value is None for value in result.pooled.values()):
+        return {}
+    runs = [run for same in complete_seeds(result.runs) for run in same] if pool else list(result.runs)
+    where, rows = _layout(runs, pool)
+    measures: list[Measure] = [*result.dimensions, "average"]
+    return {name: estimate(_score(runs, where, rows, name, result.dimensions, pool)) for name in measures}
+
+
+def _compared(one: ExperimentResult, other: ExperimentResult) -> list[Pair]:
+    """Tests of two experiments in every measure they share."""
+    folds = [fold for fold in one.folds if fold in other.folds and _same_test(one, other, fold)]
+    dimensions = tuple(name for name in one.dimensions if name in other.dimensions)
+    if not folds or not dimensions:
+        return []
+    ours, theirs = ([run for run in result.runs if run.fold in folds] for result in (one, other))
+    where, rows = _layout(ours, pool=False)
+    measures: list[Measure] = [*dimensions] if len(dimensions) == 1 else [*dimensions, "average"]
+    scores = {
+        name: tuple(_score(runs, where, rows, name, dimensions, pool=False) for runs in (ours, theirs))
+        for name in measures
+    }
+    ahead = [a.value - b.value for a, b in scores.values()]
+    if ahead[-1] < 0.0:
+        one, other = other, one
+        scores = {name: (b, a) for name, (a, b) in scores.items()}
+    seeds = min(min(Counter(run.fold for run in runs).values()) for runs in (ours, theirs))
+    pairs = []
+    for name, (a, b) in scores.items():
+        difference = estimate(minus(a, b))
+        swaps = _swaps(a, b, where, one.label, other.label, name)
+        ps = [test.p for test in swaps.values()]
+        ps += [difference.interval.p] if difference.interval is not None else []
+        p = max(ps) if ps else None
+        found = (dimensions, tuple(folds), len(rows), seeds, difference, swaps, p)
+        pairs.append(Pair(one.corpus, one.label, other.label, name, *found))
+    return pairs
+
+
+def _swaps(first: Contrast, second: Contrast, where: Layout, *address: str) -> dict[str, SwapTest]:
+    groups = {"speaker": where.speakers, "dialogue": where.dialogues}
+    if where.speakers is None and where.dialogues is None:
+        groups = {"utterance": np.arange(where.count)}
+    tests = {
+        kind: swap_test(first, second, clusters, kind, *address)
+        for kind, clusters in groups.items()
+        if clusters is not None
+    }
+    return {kind: test for kind, test in tests.items() if test is not None}
+
+
+def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with p corrected for all of them that have one."""
+    ps = holm([pair.p for pair in pairs if pair.p is not None])
+    adjusted = iter(ps)
+    return [pair if pair.p is None else replace(pair, corrected=next(adjusted)) for pair in pairs]
+
+
+def _same_test(one: ExperimentResult, other: ExperimentResult, fold: int) -> bool:
+    """Whether all runs of a fold were tested on the same utterances with the same ratings."""
+    shared = [name for name in one.dimensions if name in other.dimensions]
+    runs = [run for result in (one, other) for run in result.runs if run.fold == fold]
+    first, *others = (_ratings(run, shared) for run in runs)
+    return all(
+        found.keys() == first.keys() and all(np.allclose(found[name], first[name], atol=1e-5) for name in found)
+        for found in others
+    )
+
+
+def _ratings(run: FinishedRun, dimensions: Sequence[Dimension]) -> dict[str, list[float]]:
+    columns = [run.dimensions.index(name) for name in dimensions]
+    return dict(zip(run.predictions.ids, run.predictions.targets[:, columns].tolist(), strict=True))
+
+
+def _layout(runs: Sequence[FinishedRun], pool: bool) -> tuple[Layout, dict[Key, int]]:
+    """The test utterances of all runs, grouped, and the row of each."""
+    rows: dict[Key, int] = {}
+    speakers: list[str] = []
+    dialogues: list[str] = []
+    folds: list[int] = []
+    for run in runs:
+        described = zip(run.predictions.ids, run.described["speaker"], run.described["dialogue"], strict=True)
+        for name, speaker, dialogue in described:
+            if rows.setdefault((run.fold, name), len(rows)) == len(speakers):
+                speakers.append(speaker)
+                dialogues.append(dialogue)
+                folds.append(0 if pool else run.fold)
+    return layout(speakers, dialogues, folds), rows
+
+
+def _score(
+    runs: Sequence[FinishedRun],
+    where: Layout,
+    rows: Mapping[Key, int],
+    name: Measure,
+    dimensions: Sequence[Dimension],
+    pool: bool,
+) -> Contrast:
+    """The mean over folds and seeds of the CCC of a dimension, or of the mean over dimensions."""
+    names = [name] if name != "average" else list(dimensions)
+    groups = complete_seeds(runs) if pool else [[run] for run in runs]
+    seeds = Counter(0 if pool else group[0].fold for group in groups)
+    cells = []
+    for group in groups:
+        fold = 0 if pool else group[0].fold
+        where_from = [[rows[run.fold, one] for one in run.predictions.ids] for run in group]
+        places = np.concatenate([np.array(one, dtype=np.intp) for one in where_from])
+        for dimension in names:
+            columns = [run.dimensions.index(dimension) for run in group]
+            targets, values = (
+                np.concatenate([table[:, column] for table, column in zip(tables, columns, strict=True)])
+                for tables in (
+                    [run.predictions.targets for run in group],
+                    [run.predictions.values for run in group],
+                )
+            )
+            weight = 1.0 / (seeds[fold] * len(names))
+            cells.append(Cell(places, targets, values, fold, DIMENSIONS.index(dimension), weight))
+    return contrast(where, cells)

@@ -1,0 +1,182 @@
+"""A score as a function of sums per cluster, so that leaving clusters out or swapping them costs a subtraction.
+
+CCC depends on six sums over utterances: n, x, y, x^2, y^2 and xy. Everything that is estimated here is a weighted sum
+of CCCs: the mean over folds and seeds, the mean over dimensions, the difference between two experiments.
+
+In shapes: N utterances, C atoms, K cells, G clusters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+
+MOMENTS = 6
+"""Sums behind a CCC: n, x, y, x^2, y^2, xy."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Who said what where: the test utterances of an experiment, grouped.
+
+    An atom is all utterances of one speaker in one dialogue in one fold, the finest group that is ever left out.
+
+    Attributes:
+        atoms: [N] atom of each utterance.
+        speakers: [C] speaker of each atom, or None where no speaker is known.
+        dialogues: [C] dialogue of each atom, or None where no dialogue is known.
+        folds: [C] fold of each atom; one and the same where a single CCC is taken over all folds.
+    """
+
+    atoms: Integers
+    speakers: Integers | None
+    dialogues: Integers | None
+    folds: Integers
+
+    @property
+    def count(self) -> int:
+        """Number of atoms."""
+        return len(self.folds)
+
+
+def layout(speakers: Sequence[str], dialogues: Sequence[str], folds: Sequence[int]) -> Layout:
+    """Group utterances.
+
+    Args:
+        speakers: [N] names; "" where unknown: such an utterance is a cluster of its own.
+        dialogues: [N] names; "" likewise.
+        folds: [N].
+    """
+    columns = [_numbered(speakers), _numbered(dialogues), np.asarray(folds, dtype=np.intp)]
+    distinct, atoms = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+    return Layout(
+        atoms=atoms.reshape(-1).astype(np.intp),
+        speakers=_renumbered(distinct[:, 0]) if any(speakers) else None,
+        dialogues=_renumbered(distinct[:, 1]) if any(dialogues) else None,
+        folds=distinct[:, 2],
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """One CCC that takes part in a score.
+
+    Attributes:
+        rows: [n] which utterances of the layout.
+        targets: [n].
+        values: [n] predictions.
+        fold: fold that the CCC belongs to, or one number for all where folds are pooled.
+        dimension: anything that tells dimensions apart.
+        weight: share in the score of its fold; the weights of a fold's cells add up to 1.
+    """
+
+    rows: Integers
+    targets: Floats
+    values: Floats
+    fold: int
+    dimension: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contrast:
+    """The mean over folds of a weighted sum of CCCs.
+
+    Attributes:
+        layout: of the utterances.
+        sums: [K, C, 6] n, x, y, x^2, y^2 and xy of each cell's utterances in each atom.
+        weights: [K] weights inside the fold.
+        folds: [K] fold of each cell.
+        dimensions: [K] dimension of each cell.
+        bounded: whether the value lies between -1 and 1 as a CCC does (else it is a difference).
+    """
+
+    layout: Layout
+    sums: Floats
+    weights: Floats
+    folds: Integers
+    dimensions: Integers
+    bounded: bool
+
+    @property
+    def value(self) -> float:
+        """The score; NaN where undefined."""
+        return float(self.of(self.sums.sum(axis=1)))
+
+    def of(self, totals: Floats) -> Floats:
+        """The score of other sums: [..., K, 6] to [...]. A fold without utterances drops out of the mean."""
+        parts = concordance(totals) * self.weights
+        scores, present = [], []
+        for fold in np.unique(self.folds):
+            inside = self.folds == fold
+            there = (totals[..., inside, 0] > 0.5).all(axis=-1)
+            scores.append(np.where(there, parts[..., inside].sum(axis=-1), 0.0))
+            present.append(there)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.sum(scores, axis=0) / np.sum(present, axis=0), dtype=np.float64)
+
+    def clustered(self, clusters: Integers) -> Floats:
+        """Sums per cluster, [K, G, 6], of clusters given per atom [C] and numbered from 0."""
+        return _added(self.sums, clusters)
+
+
+def contrast(where: Layout, cells: Sequence[Cell]) -> Contrast:
+    """Add up the sums of cells. Targets and values are both shifted by the mean target, which leaves CCC as it is."""
+    shift = float(np.concatenate([cell.targets for cell in cells]).mean())
+    sums = np.zeros((len(cells), where.count, MOMENTS))
+    for row, cell in enumerate(cells):
+        x, y = cell.targets - shift, cell.values - shift
+        for column, moment in enumerate((np.ones_like(x), x, y, x * x, y * y, x * y)):
+            sums[row, :, column] = np.bincount(where.atoms[cell.rows], moment, where.count)
+    return Contrast(
+        layout=where,
+        sums=sums,
+        weights=np.array([cell.weight for cell in cells]),
+        folds=np.array([cell.fold for cell in cells], dtype=np.intp),
+        dimensions=np.array([cell.dimension for cell in cells], dtype=np.intp),
+        bounded=True,
+    )
+
+
+def minus(first: Contrast, second: Contrast) -> Contrast:
+    """The difference of two scores on the same utterances."""
+    assert first.layout is second.layout, "a paired difference needs one layout"
+    return replace(
+        first,
+        sums=np.concatenate([first.sums, second.sums]),
+        weights=np.concatenate([first.weights, -second.weights]),
+        folds=np.concatenate([first.folds, second.folds]),
+        dimensions=np.concatenate([first.dimensions, second.dimensions]),
+        bounded=False,
+    )
+
+
+def concordance(sums: Floats) -> Floats:
+    """CCC of sums [..., 6], NaN where undefined; the formula is that of `serfit.metrics.ccc`, written in moments."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums[..., 1:] / sums[..., :1]
+        x, y, xx, yy, xy = np.moveaxis(means, -1, 0)
+        # var(x) + var(y) + (mean(x) - mean(y))^2, the squares of the means cancelled
+        return np.asarray(2.0 * (xy - x * y) / (xx + yy - 2.0 * x * y), dtype=np.float64)
+
+
+def _added(sums: Floats, clusters: Integers) -> Floats:
+    """[K, C, 6] to [K, G, 6]."""
+    order = np.argsort(clusters, kind="stable")
+    starts = np.flatnonzero(np.diff(clusters[order], prepend=-1))
+    return np.asarray(np.add.reduceat(sums[:, order], starts, axis=1), dtype=np.float64)
+
+
+def _numbered(names: Sequence[str]) -> Integers:
+    """Names as numbers, every unknown one a number of its own."""
+    table: dict[str, int] = {}
+    numbers = [table.setdefault(name or f"\x00{place}", len(table)) for place, name in enumerate(names)]
+    return np.array(numbers, dtype=np.intp)
+
+
+def _renumbered(numbers: Integers) -> Integers:
+    return np.unique(numbers, return_inverse=True)[1].reshape(-1).astype(np.intp)

@@ -1,0 +1,74 @@
+"""`serfit compare`, `serfit report` and `serfit baseline` on the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from report.written import Written
+from serfit.cli import main
+from serfit.report.compare import COMPARISON, COMPARISON_CSV, COMPARISON_LATEX
+from support import config_file, small_release
+
+Write = Callable[..., Written]
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+def test_comparing_a_folder_answers_and_writes_three_files(
+    write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for fold in range(1, 6):
+        write_run("good", fold, noise=0.3, described=True)
+        write_run("bad", fold, noise=2.5, described=True)
+    assert run("compare", tmp_path / "runs") == 0
+    shown = capsys.readouterr().out
+    assert "good against bad on iemocap (folds 1-5, 240 utterances, 10 speakers, 30 dialogues" in shown
+    assert "better on average by" in shown
+    written = {path.name for path in (tmp_path / "runs").iterdir() if path.is_file()}
+    assert written == {COMPARISON, COMPARISON_CSV, COMPARISON_LATEX}
+
+
+def test_a_choice_of_runs_is_compared_without_touching_the_folder(
+    write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = [write_run(name, described=True).directory for name in ("one", "two")]
+    write_run("three", described=True)
+    assert run("compare", *chosen) == 0
+    shown = capsys.readouterr().out
+    assert "one" in shown
+    assert "three" not in shown
+    assert not [path for path in (tmp_path / "runs").iterdir() if path.is_file()]
+
+
+def test_the_report_goes_beside_the_runs_or_where_it_is_told(write_run: Write, tmp_path: Path) -> None:
+    directory = write_run("one").directory
+    assert run("report", tmp_path / "runs") == 0
+    assert (tmp_path / "runs" / "report.html").is_file()
+    assert run("report", directory, "--output", tmp_path / "mine.html") == 0
+    assert "one" in (tmp_path / "mine.html").read_text()
+    assert run("report", directory) == 0
+    assert not (directory / "report.html").exists()  # a finished run is never written again
+
+
+@pytest.mark.parametrize("verb", ["compare", "report"])
+def test_a_folder_that_is_not_there_is_a_sentence(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(verb, tmp_path / "nowhere") == 2
+    assert "error: there is no folder" in capsys.readouterr().err
+
+
+def test_the_baseline_is_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = small_release(tmp_path / "release", dialogues=1, turns=4)
+    config = config_file(tmp_path / "tiny.yaml", root, tmp_path)
+    assert run("baseline", "--config", config, "--fold", "2") == 0
+    assert "test CCC V " in capsys.readouterr().out
+    (directory,) = (tmp_path / "runs").glob("tiny_handmade_fold2_*")
+    assert (directory / "FINISHED").is_file()
+    assert "tiny_handmade" in (tmp_path / "runs" / COMPARISON).read_text()
+    assert run("baseline", "--config", config, "--fold", "9") == 2
