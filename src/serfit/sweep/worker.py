@@ -1,0 +1,150 @@
+"""One run as a process of its own: started, watched, stopped with whoever started it."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from serfit.sweep.plan import Job
+
+Fate = Literal["finished", "failed", "interrupted", "died"]
+
+RETRIES = 3
+"""How often a run is started again, when the machine and not the program is to blame."""
+
+GRACE = 30.0
+"""Seconds that a run gets to save itself before it is killed."""
+
+POLL = 0.2
+"""Seconds between two looks at a run."""
+
+LAST_LINES = 5
+"""Lines of a failed run's output that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        job: the run.
+        fate: finished; failed (the program said why: never repeated); interrupted (asked to stop, everything saved);
+            died (killed, out of memory, machine gone: worth another try).
+        code: the exit code, negative for a signal.
+        words: the last lines that it said, where it didn't finish.
+    """
+
+    job: Job
+    fate: Fate
+    code: int
+    words: str = ""
+
+
+def fate_of(code: int) -> Fate:
+    """What an exit code means: 0 done, 75 stopped on request, a signal (or 128 + one) died, else the program's word.
+
+    >>> [fate_of(code) for code in (0, 2, 3, 75, -9, 137)]
+    ['finished', 'failed', 'failed', 'interrupted', 'died', 'died']
+    """
+    if code == 0:
+        return "finished"
+    if code == 75:
+        return "interrupted"
+    return "died" if code < 0 or code > 128 else "failed"
+
+
+def run_job(
+    job: Job,
+    environment: Mapping[str, str],
+    stopped: Callable[[], bool] = lambda: False,
+    look: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Run a job to its end, again if it dies, at most `RETRIES` times; it goes on where it stopped.
+
+    Args:
+        job: the run.
+        environment: environment variables of the process, CUDA_VISIBLE_DEVICES among them.
+        stopped: asked a few times a second; once true, the run is asked to save itself and stop.
+        look: called as often, to show progress.
+    """
+    outcome = _attempt(job, environment, stopped, look)
+    for _ in range(RETRIES):
+        if outcome.fate != "died" or stopped():
+            break
+        outcome = _attempt(job, environment, stopped, look)
+    return outcome
+
+
+def _attempt(
+    job: Job, environment: Mapping[str, str], stopped: Callable[[], bool], look: Callable[[], None]
+) -> Outcome:
+    if job.state == "finished":
+        return Outcome(job, "finished", 0)
+    job.directory.parent.mkdir(parents=True, exist_ok=True)
+    spoken = job.directory.with_name(f".{job.directory.name}.out")
+    parent = os.getpid()
+    with spoken.open("wb") as output:
+        process = subprocess.Popen(
+            job.command(),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=(lambda: _die_with(parent)) if sys.platform == "linux" else None,
+        )
+        code = _wait(process, stopped, look)
+    fate = fate_of(code)
+    words = "" if fate == "finished" else _last_lines(spoken)
+    if fate != "died":
+        spoken.unlink(missing_ok=True)
+    return Outcome(job, fate, code, words)
+
+
+def _wait(process: "subprocess.Popen[bytes]", stopped: Callable[[], bool], look: Callable[[], None]) -> int:
+    """Wait for the end of a process; when asked to stop, or interrupted, let it save itself first."""
+    try:
+        while (code := process.poll()) is None:
+            if stopped():
+                return _stop(process)
+            look()
+            time.sleep(POLL)
+    except BaseException:
+        _stop(process)
+        raise
+    return code
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> int:
+    """End a process and all that it started: politely, and after `GRACE` seconds by force."""
+    _signal(process, signal.SIGTERM)
+    try:
+        return process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        _signal(process, signal.SIGKILL)
+        return process.wait()
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _die_with(parent: int) -> None:
+    """Ask Linux to kill this process when its parent dies, however that dies."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _last_lines(path: Path) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [place for place, line in enumerate(lines) if line.startswith(("error: ", "stopped: "))]
+    return "\n".join(lines[errors[-1] :] if errors else lines[-LAST_LINES:])

@@ -1,0 +1,175 @@
+"""Scheduling: who runs when and where, what is repeated, what is left behind.
+
+Runs are stand-ins (benchmarks/engines/fake_serfit.py).
+"""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from serfit.errors import UserError
+from serfit.sweep.plan import Job, numbers, plan_jobs
+from serfit.sweep.run import run_sweep
+from serfit.sweep.slots import Slots, held
+from serfit.sweep.worker import run_job
+from support import config_file, small_release
+
+FAKE = (sys.executable, str(Path(__file__).parents[2] / "benchmarks" / "engines" / "fake_serfit.py"))
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "deaths").mkdir()
+    monkeypatch.setenv("FAKE_JOURNAL", str(tmp_path / "journal"))
+    monkeypatch.setenv("FAKE_DEATHS", str(tmp_path / "deaths"))
+    monkeypatch.setenv("FAKE_SECONDS", "0.4")
+    with tempfile.TemporaryDirectory(prefix="s") as short:  # Ray puts sockets there, whose names must be short
+        monkeypatch.setenv("TMPDIR", short)
+        monkeypatch.setattr("tempfile.tempdir", None)
+        yield tmp_path
+
+
+def jobs(world: Path, count: int) -> list[Job]:
+    return [
+        Job(f"run {number}", Path("none.yaml"), (), world / "runs" / f"run{number}", program=FAKE)
+        for number in range(count)
+    ]
+
+
+def journal(world: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (world / "journal").read_text().splitlines()]
+
+
+def most_at_once(events: list[dict[str, Any]]) -> int:
+    running = most = 0
+    for event in sorted(events, key=lambda event: event["time"]):
+        running += 1 if event["event"] == "start" else -1
+        most = max(most, running)
+    return most
+
+
+def sweep(todo: list[Job], slots: Slots, **options: Any) -> list[str]:
+    outcomes = run_sweep(todo, slots, Console(file=io.StringIO()), **options)
+    return sorted(outcome.fate for outcome in outcomes)
+
+
+def test_inline_runs_one_after_another_and_repeats_nothing(world: Path) -> None:
+    todo = jobs(world, 3)
+    assert sweep(todo, Slots()) == ["finished"] * 3
+    assert most_at_once(journal(world)) == 1
+    assert sweep(todo, Slots()) == []
+    assert len(journal(world)) == 6
+
+
+def test_a_run_that_dies_goes_on_and_one_that_errs_does_not(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_ERROR", "run1")
+    (world / "deaths" / "one").touch()
+    shown = io.StringIO()
+    outcomes = run_sweep(jobs(world, 3), Slots(), Console(file=shown))
+    assert [outcome.fate for outcome in outcomes] == ["finished", "failed", "finished"]
+    assert "error: this configuration is wrong; mend it" in shown.getvalue()
+    starts = [(event["run"], event["resumed"]) for event in journal(world) if event["event"] == "start"]
+    assert starts == [("run0", False), ("run0", True), ("run1", False), ("run2", False)]
+
+
+def test_a_run_is_started_again_three_times(world: Path) -> None:
+    for number in range(5):
+        (world / "deaths" / str(number)).touch()
+    (job,) = jobs(world, 1)
+    outcome = run_job(job, os.environ)
+    assert (outcome.fate, outcome.code) == ("died", -9)
+    assert len([event for event in journal(world) if event["event"] == "start"]) == 1 + 3
+
+
+def test_asked_to_stop_a_run_saves_itself(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "4")
+    (job,) = jobs(world, 1)
+    began = time.monotonic()
+    outcome = run_job(job, os.environ, stopped=lambda: time.monotonic() - began > 0.5 and job.directory.exists())
+    assert outcome.fate == "interrupted"
+    assert job.state == "unfinished"
+    assert run_job(job, os.environ).fate == "finished"
+
+
+def test_a_gpu_is_never_shared_between_launches(world: Path) -> None:
+    with held(["0", "1"]):
+        code = (
+            "import time\nfrom serfit.sweep.slots import held\nbegan = time.monotonic()\n"
+            "with held(['1']):\n    print(time.monotonic() - began)\n"
+        )
+        other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+        time.sleep(2.5)
+        assert other.poll() is None
+    waited, _ = other.communicate(timeout=20)
+    assert float(waited) > 0.5
+
+
+def test_a_killed_driver_leaves_no_run_behind(world: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom serfit.sweep.plan import Job\n"
+        "from serfit.sweep.worker import run_job\nimport os\n"
+        f"run_job(Job('x', Path('x'), (), Path({str(world / 'runs' / 'x')!r}), program={FAKE!r}), os.environ)\n"
+    )
+    environment = dict(os.environ) | {"FAKE_SECONDS": "600"}
+    driver = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    while not (world / "journal").exists():
+        time.sleep(0.1)
+    (start,) = journal(world)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(1.0)
+    assert (
+        not Path(f"/proc/{start['pid']}").exists() or "Z" in Path(f"/proc/{start['pid']}/stat").read_text().split()[2]
+    )
+
+
+def test_ray_keeps_to_its_slots_and_survives_deaths(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("FAKE_SECONDS", "1.0")
+    for number in range(2):
+        (world / "deaths" / str(number)).touch()
+    todo = jobs(world, 5)
+    assert sweep(todo, Slots(count=2)) == ["finished"] * 5
+    events = journal(world)
+    ends = {event["run"] for event in events if event["event"] == "end"}
+    assert ends == {f"run{number}" for number in range(5)}
+    deaths = len([event for event in events if event["event"] == "start"]) - 5
+    assert deaths == 2
+    lasting = [
+        event
+        for event in events
+        if event["event"] == "start"
+        and any(other["event"] == "end" and other["pid"] == event["pid"] for other in events)
+    ]
+    pids = {event["pid"] for event in lasting}
+    assert most_at_once([event for event in events if event["pid"] in pids]) <= 2
+    assert sweep(todo, Slots(count=2)) == []
+
+
+def test_a_plan_names_directories_that_a_repetition_finds_again(tmp_path: Path) -> None:
+    release = small_release(tmp_path / "iemocap", dialogues=1, turns=2)
+    one = config_file(tmp_path / "one.yaml", release, tmp_path)
+    two = config_file(tmp_path / "two.yaml", release, tmp_path, train__epochs=3)
+    plan = plan_jobs([one, two], [1, 2], [1, 2])
+    assert len({job.directory for job in plan}) == 8
+    assert [job.directory for job in plan_jobs([one, two], [1, 2], [1, 2])] == [job.directory for job in plan]
+    assert all(job.directory.name.startswith(("tiny_fold1_seed", "tiny_fold2_seed")) for job in plan)
+    with pytest.raises(UserError, match="are the same experiment"):
+        plan_jobs([one, one], [1], [1])
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "1,,2", "1-2,2", "1-"])
+def test_numbers_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--folds is"):
+        numbers(text, "--folds")
