@@ -3,11 +3,14 @@
 The loss (CCC) is a function of all predictions of the batch together, so the mean over micro-batches would be
 another loss with another gradient. When the batch doesn't fit in one pass it takes two:
 
-1. predict every micro-batch without a graph, and differentiate the loss of the whole batch by its predictions;
-2. predict every micro-batch again, with a graph, and backpropagate its slice of that derivative.
+1. predict every micro-batch, the last one with a graph and the others without, and differentiate the loss of the
+   whole batch by its predictions;
+2. backpropagate the last one's slice of that derivative; then predict every other micro-batch again, with a graph, and
+   backpropagate its slice.
 
 Dropout masks and time masks are keyed by utterance (see `nn.dropout`), so both passes, and any other way of
-cutting, see the same network.
+cutting, see the same network. Several processes (see `ranks`) share the batch: each computes the examples dealt to it,
+predictions are gathered before the loss and gradients summed after the last micro-batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +24,7 @@ from serfit.batches import Example, collate
 from serfit.errors import UserError
 from serfit.nn.dropout import Noise
 from serfit.nn.model import EmotionModel
+from serfit.ranks import ALONE, Ranks, deal
 
 Outcome = TypeVar("Outcome")
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -47,6 +51,7 @@ class Executor:
         device: where it computes.
         autocast: context under which forward passes run (mixed precision).
         budget: most padded entries (examples x longest) of one pass; None is no limit. Halved when memory runs out.
+        ranks: the processes that share the work; all must be given the same examples and budget.
         notes: what happened to the budget since `take_notes` was last called, in sentences.
     """
 
@@ -55,6 +60,7 @@ class Executor:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[object]]
     budget: int | None = None
+    ranks: Ranks = ALONE
     notes: tuple[str, ...] = ()
 
     def take_notes(self) -> tuple[str, ...]:
@@ -79,17 +85,46 @@ class Executor:
     def predict(self, examples: Sequence[Example]) -> torch.Tensor:
         """Predictions [B, D] without dropout, on the CPU in the order of the examples."""
         self.model.eval()
-        return self._within_memory(examples, lambda plan: self._predictions(examples, plan, noisy=False).cpu())
+
+        def work(plan: list[list[int]]) -> torch.Tensor:
+            return self.ranks.summed(self._agreed(lambda: self._predictions(examples, plan, noisy=False))).cpu()
+
+        with torch.no_grad():
+            return self._within_memory(examples, work)
 
     def _within_memory(self, examples: Sequence[Example], work: Callable[[list[list[int]]], Outcome]) -> Outcome:
         while True:
-            plan = plan_micro_batches([example.length for example in examples], self.budget)
+            plans = self._plans(examples)
             try:
-                return work(plan)
+                return work(plans[self.ranks.index])
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            self._halve(examples, plan)
+            self._halve(examples, [micro for plan in plans for micro in plan])
+
+    def _plans(self, examples: Sequence[Example]) -> list[list[list[int]]]:
+        """The micro-batches of each process, as places among the examples."""
+        lengths = [example.length for example in examples]
+        return [
+            [
+                [share[place] for place in micro]
+                for micro in plan_micro_batches([lengths[p] for p in share], self.budget)
+            ]
+            for share in deal(lengths, self.ranks.count)
+        ]
+
+    def _agreed(self, work: Callable[[], Outcome]) -> Outcome:
+        """Do this process's work; where memory ran out in one process, all raise, so that none waits for another."""
+        trouble = None
+        try:
+            outcome = work()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            trouble = str(error)  # not the error itself, whose traceback would keep the tensors alive
+        if self.ranks.any(trouble is not None):
+            raise torch.OutOfMemoryError(trouble or "another process ran out of memory")
+        return outcome
 
     def _halve(self, examples: Sequence[Example], plan: list[list[int]]) -> None:
         """Leave less for one pass than the largest that was tried, or say that it can't be less."""
@@ -116,26 +151,57 @@ class Executor:
     ) -> tuple[float, torch.Tensor]:
         self.model.zero_grad(set_to_none=True)
         targets = torch.stack([example.target for example in examples]).to(self.device)
-        if len(plan) == 1:
-            predictions = self._forward(examples, plan[0], noisy=True)
-            value = loss(predictions, targets[plan[0]])
-            value.backward()  # type: ignore[no-untyped-call]
-            ordered = torch.empty_like(predictions).index_copy(0, _index(plan[0], self.device), predictions)
-            return float(value.detach()), ordered.detach().cpu()
-        predictions = self._predictions(examples, plan, noisy=True).requires_grad_()
+        held: list[torch.Tensor] = []
+
+        def predicted() -> torch.Tensor:
+            with torch.no_grad():
+                values = self._predictions(examples, plan[:-1], noisy=True)
+            for micro in plan[-1:]:
+                held.append(self._forward(examples, micro, noisy=True))
+                values[micro] = held[0].detach()
+            return values
+
+        def backpropagated() -> None:
+            for micro in reversed(plan):
+                again = held.pop() if held else self._forward(examples, micro, noisy=True)
+                again.backward(slope[micro])  # type: ignore[no-untyped-call]
+
+        predictions = self.ranks.summed(self._agreed(predicted)).requires_grad_()
         value = loss(predictions, targets)
         (slope,) = torch.autograd.grad(value, predictions)
-        for micro in plan:
-            again = self._forward(examples, micro, noisy=True)
-            again.backward(slope[micro])  # type: ignore[no-untyped-call]
+        self._agreed(backpropagated)
+        self._sum_gradients()
         return float(value.detach()), predictions.detach().cpu()
 
-    @torch.no_grad()
+    def _sum_gradients(self) -> None:
+        """Add up the gradients of all processes in one flat buffer; what got none anywhere keeps none."""
+        if self.ranks.count == 1:
+            return
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        sizes = [parameter.numel() for parameter in parameters]
+        flat = torch.zeros(sum(sizes) + len(parameters), dtype=parameters[0].dtype, device=self.device)
+        *slices, arrived = torch.split(flat, [*sizes, len(parameters)])
+        for place, (parameter, part) in enumerate(zip(parameters, slices, strict=True)):
+            if parameter.grad is not None:
+                part.copy_(parameter.grad.flatten())
+                arrived[place] = 1
+                parameter.grad = None
+        self.ranks.summed(flat)
+        for parameter, part, count in zip(parameters, slices, arrived.tolist(), strict=True):
+            parameter.grad = part.view_as(parameter) if count else None
+
     def _predictions(self, examples: Sequence[Example], plan: list[list[int]], *, noisy: bool) -> torch.Tensor:
-        parts = [self._forward(examples, micro, noisy=noisy) for micro in plan]
-        flat = torch.cat(parts)
-        places = _index([place for micro in plan for place in micro], self.device)
-        return torch.empty_like(flat).index_copy(0, places, flat)
+        """Predictions [B, D] of the examples in the plan, 0 for all others."""
+        exact = next(self.model.parameters()).dtype == torch.float64
+        values = torch.zeros(
+            len(examples),
+            len(examples[0].target),
+            dtype=torch.float64 if exact else torch.float32,
+            device=self.device,
+        )
+        for micro in plan:
+            values[micro] = self._forward(examples, micro, noisy=noisy)
+        return values
 
     def _forward(self, examples: Sequence[Example], micro: Sequence[int], *, noisy: bool) -> torch.Tensor:
         batch = collate([examples[place] for place in micro], self.device)
@@ -162,7 +228,7 @@ def plan_micro_batches(lengths: Sequence[int], budget: int | None) -> list[list[
     [[0, 1, 2, 3]]
     """
     if budget is None:
-        return [list(range(len(lengths)))]
+        return [list(range(len(lengths)))] if lengths else []
     plan: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
         if plan and (len(plan[-1]) + 1) * lengths[plan[-1][0]] <= budget:
@@ -177,7 +243,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(part.lower() in str(error).lower() for part in OUT_OF_MEMORY)
-
-
-def _index(places: Sequence[int], device: torch.device) -> torch.Tensor:
-    return torch.tensor(list(places), device=device)

@@ -9,10 +9,13 @@ float32: it is the same whether it comes from the store or not, and whatever bat
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from serfit.audio import SAMPLE_RATE, content_digest, read_audio
 from serfit.augment import changes_waveform
@@ -22,12 +25,14 @@ from serfit.errors import UserError
 from serfit.nn.model import EmotionModel
 from serfit.nn.weights import weights_digest
 from serfit.store import FeatureStore
+from serfit.waveforms import Waveforms, is_plain, open_waveforms
 
-FORMAT = 1
+FORMAT = 2
 """Version of what the prefix computes; raised when the same weights would give another feature."""
 
-HELD_BYTES = 2 * 1024**3
-"""Most bytes of features kept in memory, so that small ones are read from the disk once."""
+HELD_BYTES = min(2 * 1024**3, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 20)
+"""Most bytes of features that a process keeps in memory, so that small ones are read from the disk once: five folds at
+a time hold at most a quarter of the computer's."""
 
 
 @dataclass(slots=True)
@@ -38,11 +43,13 @@ class Features:
         model: the network whose prefix computes the features.
         stage: the stage at which they end; 0 is the waveform (see `serfit.nn.model`).
         store: where they are kept; None computes them every time.
+        waveforms: where decoded audio is kept; None decodes it every time.
     """
 
     model: EmotionModel
     stage: int
     store: FeatureStore | None
+    waveforms: Waveforms | None = None
     _keys: dict[str, str] = field(default_factory=dict)
     _held: dict[str, torch.Tensor] = field(default_factory=dict)
     _held_bytes: int = 0
@@ -77,10 +84,7 @@ class Features:
         """Compute what the store doesn't have yet, yielding each utterance when it is there."""
         if self.stage == 0 or self.store is None:
             return
-        for utterance in utterances:
-            if self._key(utterance) not in self.store:
-                self._stored_or_computed(utterance)
-            yield utterance
+        yield from self.store.fill(((utterance, self._key(utterance)) for utterance in utterances), self._compute)
 
     def missing(self, utterances: Iterable[Utterance]) -> list[Utterance]:
         """The utterances that `fill` would have to compute."""
@@ -91,20 +95,21 @@ class Features:
     def _stored_or_computed(self, utterance: Utterance) -> torch.Tensor:
         if self.store is None:
             return self._compute(utterance)
-        key = self._key(utterance)
-        feature = self.store.get(key)
-        return self.store.put(key, self._compute(utterance)) if feature is None else feature
+        return self.store.get_or_compute(self._key(utterance), lambda: self._compute(utterance))
 
     def _compute(self, utterance: Utterance) -> torch.Tensor:
         waveform = self._waveform(utterance)
-        return self.model.prefix(waveform, self.stage).float().cpu()
+        feature = self.model.prefix(waveform, self.stage).float().cpu()
+        if not feature.isfinite().all():
+            raise UserError(
+                f"utterance {utterance.id}: what the encoder makes of {utterance.path} isn't finite; its samples reach "
+                f"{float(waveform.abs().max()):.3g} where sound lies within 1; export it again, or leave it out"
+            )
+        return feature
 
     def _waveform(self, utterance: Utterance) -> torch.Tensor:
         """Mono 16 kHz waveform [S], brought to zero mean and unit variance where the encoder was trained so."""
-        try:
-            samples = read_audio(utterance.path, utterance.start, utterance.end)
-        except UserError as error:
-            raise UserError(f"utterance {utterance.id}: {error}") from error
+        samples = self._samples(utterance)
         shortest = self.model.encoder.shortest_input
         if len(samples) < shortest:
             raise UserError(
@@ -112,7 +117,27 @@ class Features:
                 f"encoder needs at least {shortest} ({1000 * shortest / SAMPLE_RATE:.0f} ms); remove it from the corpus"
             )
         waveform = torch.from_numpy(samples)
-        return normalised(waveform) if self.model.encoder.normalise else waveform
+        waveform = normalised(waveform) if self.model.encoder.normalise else waveform
+        if not waveform.isfinite().all():
+            raise UserError(
+                f"utterance {utterance.id}: the samples of {utterance.path} reach {np.abs(samples).max():.3g}, too "
+                "large to be normalised; sound lies within 1; export it again, or leave it out"
+            )
+        return waveform
+
+    def _samples(self, utterance: Utterance) -> NDArray[np.float32]:
+        """Decoded audio [S] at 16 kHz, from the store where that is faster."""
+
+        def decode() -> NDArray[np.float32]:
+            return read_audio(utterance.path, utterance.start, utterance.end)
+
+        try:
+            if self.waveforms is None or is_plain(utterance.path):
+                return decode()
+            return self.waveforms.read(self._key(utterance), decode)
+        except UserError as error:
+            known = str(error).startswith(f"utterance {utterance.id}: ")
+            raise (error if known else UserError(f"utterance {utterance.id}: {error}")) from error
 
     def _key(self, utterance: Utterance) -> str:
         key = self._keys.get(utterance.id)
@@ -158,12 +183,14 @@ def build_features(
             f"data.loader.crop_seconds crops what training starts from, but the {frozen} is frozen and has no time "
             "axis left; set it to null, or unfreeze the encoder"
         )
+    most = None if features.max_gb is None else round(features.max_gb * 1e9)
     if stage == 0 or features.store is None:
-        return Features(model, stage, store=None)
+        waveforms = None if features.store is None else open_waveforms(features.store, most)
+        return Features(model, stage, store=None, waveforms=waveforms)
     about = prefix_description(model, stage, features.dtype)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    store = FeatureStore(features.store / key[:32], getattr(torch, features.dtype))
-    store.describe(about)
+    store = FeatureStore(features.store / key[:32], getattr(torch, features.dtype), most)
+    store.describe(about | {"encoder": model.provenance.name})
     return Features(model, stage, store)
 
 

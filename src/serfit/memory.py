@@ -13,33 +13,63 @@ from serfit.config.schema import Train
 from serfit.nn.encoder import CNN, WAVEFORM
 from serfit.nn.model import EmotionModel
 
-TYPICAL_FRAMES = 750
-"""Length in frames (15 s) at which the quadratic memory of attention is reckoned."""
+TYPICAL_SECONDS = 15.0
+"""Length at which the quadratic memory of attention is reckoned for a budget."""
+
+FRAMES_PER_SECOND = 50.0
+
+HEADROOM = 0.3
+"""Share of the memory left to the CUDA context, workspaces, transient gradients and errors of these formulas."""
 
 
-def activation_bytes_per_second(model: EmotionModel, stage: int, *, half: bool, checkpointing: bool) -> float:
-    """Roughly how many bytes a second of padded speech keeps alive from the forward to the backward pass.
+def state_bytes(model: EmotionModel, *, half: bool) -> int:
+    """Bytes of weights, and of gradients and AdamW's two moments where they are trained, all in float32.
 
-    Per frame and trained layer: twelve vectors of the layer's width (norms, queries, keys, values, residuals), two of
-    its feed-forward width, and one row of the gated position bias per head; the CNN, when trained, four tensors of
-    each layer's output. Measured against the tensors autograd saves, in tests/test_memory.py.
+    Under mixed precision the trained weights' 16-bit copies come on top.
+    """
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return 4 * everything + (14 if half else 12) * trained
+
+
+def activation_bytes(model: EmotionModel, stage: int, seconds: float, *, half: bool, checkpointing: bool) -> float:
+    """About how many bytes an utterance in a batch keeps alive from the forward to the backward pass.
+
+    Counted from what autograd saves (tests/test_memory.py measures it), with H the width and F the feed-forward width.
+    Per frame a trained layer keeps 9 H + 2 F numbers in float32, or 11 H + 2 F in 16 bits (its residual stream stays in
+    float32), 2 H bytes of dropout masks, and one row of attention weights (or of the gated bias) per head; with
+    checkpointing its input, and once the rest of a layer. Below the layers, projection and positional convolution keep
+    14 H. The CNN keeps 3.5 tensors of each of its layers' outputs; with checkpointing one, and once its first layer's.
     """
     config: Any = model.encoder.config
+    if stage > model.encoder.last_stage:
+        return 0.0
     word = 2 if half else 4
-    frames_per_second = 50.0
-    layer = word * (
-        12 * config.hidden_size + 2 * config.intermediate_size + config.num_attention_heads * TYPICAL_FRAMES
-    )
-    if checkpointing:
-        layer = word * config.hidden_size
-    trained_layers = max(0, model.encoder.last_stage - max(stage, CNN + 1))
-    total: float = frames_per_second * layer * trained_layers
+    frames = FRAMES_PER_SECOND * seconds
+    width, inner = config.hidden_size, config.intermediate_size
+    layer = word * ((11 if half else 9) * width + 2 * inner) + 2 * width
+    layer += (3 if half else 4) * config.num_attention_heads * frames
+    layers = max(0, model.encoder.last_stage - max(stage, CNN + 1))
+    total = frames * (4 * width * layers + layer if checkpointing and layers else layer * layers)
+    if stage <= CNN:
+        total += 14 * word * width * frames
     if stage == WAVEFORM:
-        rate = 16_000.0
-        for channels, stride in zip(config.conv_dim, config.conv_stride, strict=True):
-            rate /= stride
-            total += 4.0 * word * channels * rate
-    return total
+        total += seconds * word * _cnn_entries_per_second(config, checkpointing=checkpointing)
+    return float(total)
+
+
+def _cnn_entries_per_second(config: Any, *, checkpointing: bool) -> float:
+    """Numbers that the CNN keeps for the backward pass, per second."""
+    rate, made = 16_000.0, []
+    for channels, stride in zip(config.conv_dim, config.conv_stride, strict=True):
+        rate /= stride
+        made.append(channels * rate)
+    return float(sum(made) + 2.5 * made[0] if checkpointing else 3.5 * sum(made))
+
+
+def usable_bytes(model: EmotionModel, device: torch.device, *, half: bool) -> float:
+    """Memory that is left for activations; negative where not even weights and optimiser fit."""
+    return (1.0 - HEADROOM) * total_memory(device) - state_bytes(model, half=half)
 
 
 def first_budget(
@@ -59,11 +89,34 @@ def first_budget(
         return None
     seconds = train.micro_batch_seconds
     if seconds is None:
-        states = 16 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        usable = 0.7 * total_memory(device) - states
-        cost = activation_bytes_per_second(model, stage, half=half, checkpointing=train.gradient_checkpointing)
-        seconds = max(1.0, usable / cost) if cost else None
+        cost = activation_bytes(model, stage, TYPICAL_SECONDS, half=half, checkpointing=train.gradient_checkpointing)
+        usable = usable_bytes(model, device, half=half)
+        seconds = max(1.0, TYPICAL_SECONDS * usable / cost) if cost else None
     return None if seconds is None else round(seconds * entries_per_second)
+
+
+def memory_warning(
+    model: EmotionModel, stage: int, longest: float, device: torch.device, train: Train, *, half: bool
+) -> str | None:
+    """What to say where the longest utterance alone will hardly fit; None where it does.
+
+    Args:
+        model: the network.
+        stage: where training starts.
+        longest: seconds of the longest training utterance, after cropping.
+        device: where it computes.
+        train: says whether activations are recomputed.
+        half: whether activations are kept in 16 bits.
+    """
+    cost = activation_bytes(model, stage, longest, half=half, checkpointing=train.gradient_checkpointing)
+    if cost <= usable_bytes(model, device, half=half):
+        return None
+    need = (state_bytes(model, half=half) + cost) / 1024**3
+    return (
+        f"warning: about {need:.1f} GiB are needed for the longest utterance ({longest:.1f} s), and {device} has "
+        f"{total_memory(device) / 1024**3:.1f} GiB; if memory runs out, set train.gradient_checkpointing=true or "
+        "data.loader.crop_seconds=12, or freeze more (model.params.freeze_layers)"
+    )
 
 
 def total_memory(device: torch.device) -> int:

@@ -28,7 +28,7 @@ def test_one_utterance_is_that_of_transformers(hf: Any, waveforms: list[Tensor])
             expected = hf(waveform[None], output_hidden_states=True)
             torch.testing.assert_close(found.newest, expected.last_hidden_state, rtol=1e-5, atol=1e-5)
             for mine, theirs in zip(found.tensors[:-1], expected.hidden_states, strict=False):
-                torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=2e-5)  # the CNN's products in another order
             assert len(found.tensors) == len(expected.hidden_states)
 
 

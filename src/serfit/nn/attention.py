@@ -98,6 +98,8 @@ def attend(
         site: the dropout site.
     """
     batch, frames, width = hidden.shape
+    if torch.is_autocast_enabled(hidden.device.type):  # once, instead of once per projection, each kept for backward
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
 
     def heads(projection: Any) -> Tensor:
         split: Tensor = projection(hidden).view(batch, frames, attention.num_heads, -1).transpose(1, 2)

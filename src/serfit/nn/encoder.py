@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from serfit.errors import UserError
 from serfit.nn.attention import attend, position_bias
+from serfit.nn.convolution import convolution
 from serfit.nn.dropout import Noise, dropout
 from serfit.nn.frames import Layout, frame_count, shortest_input
 
@@ -192,12 +193,12 @@ class SpeechEncoder(nn.Module):
 
     def _hear(self, waveforms: Tensor, layout: Layout, call: Any) -> tuple[tuple[Tensor, ...], Layout]:
         """The CNN: waveforms [B, S] to [B, T, C]. Valid frames hear valid samples only."""
-        counts, hidden = layout.counts, waveforms[:, None]
+        counts, hidden = layout.counts, waveforms[..., None]
         geometry = zip(self.config.conv_kernel, self.config.conv_stride, strict=True)
         for layer, (kernel, stride) in zip(self.hf.feature_extractor.conv_layers, geometry, strict=True):
             counts = tuple(frame_count(count, (kernel,), (stride,)) for count in counts)
             hidden = call(_convolve, layer, hidden, counts)
-        return (hidden.transpose(1, 2),), Layout.of(counts, hidden.shape[-1], hidden.device)
+        return (hidden,), Layout.of(counts, hidden.shape[1], hidden.device)
 
     def _embed(self, frames: Tensor, layout: Layout, noise: Noise | None, time_mask: Tensor | None) -> Tensor:
         """Projection and positional convolution: CNN output [B, T, C] to the transformer's input [B, T, H].
@@ -272,13 +273,13 @@ def _recomputed(function: Any, *arguments: Any) -> Any:
 
 
 def _convolve(layer: Any, hidden: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """One layer of the CNN on [B, C, T], of whose output counts[b] frames are valid."""
-    hidden = layer.conv(hidden)
+    """One layer of the CNN on [B, T, C], of whose output counts[b] frames are valid."""
+    hidden = convolution(layer.conv, hidden)
     norm = getattr(layer, "layer_norm", None)
     if isinstance(norm, nn.GroupNorm):
-        hidden = group_norm(norm, hidden, counts)
+        hidden = group_norm(norm, hidden.transpose(1, 2), counts).transpose(1, 2).contiguous()
     elif norm is not None:
-        hidden = norm(hidden.transpose(1, 2)).transpose(1, 2)
+        hidden = norm(hidden)
     activated: Tensor = layer.activation(hidden)
     return activated
 

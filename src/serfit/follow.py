@@ -1,0 +1,145 @@
+"""The processes of one run, and what all of them do but the first: they compute their share and write nothing.
+
+`serfit.experiment` tells the story; what stands here keeps step with it, from its first `ranks.wait()` on.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from rich.console import Console
+
+from serfit.announce import fill_store
+from serfit.checkpoint import model_and_optimizer, restore_model_and_optimizer
+from serfit.config.schema import ExperimentConfig
+from serfit.errors import NumericalError, UserError
+from serfit.executor import Executor
+from serfit.features import build_features
+from serfit.interrupt import Interrupted, StopRequest
+from serfit.log import Log
+from serfit.material import prepare
+from serfit.memory import first_budget
+from serfit.nn.model import build_model
+from serfit.optim import build_optimizer
+from serfit.ranks import Ranks, leading, local_index, started_by_torchrun, torchrun_ranks
+from serfit.runtime import choose_device, choose_precision
+from serfit.trainer import TrainingState, evaluate, fit
+
+
+def follow(ranks: Ranks, config: ExperimentConfig, gpus: tuple[int, ...] | None) -> None:
+    """Compute this process's share of a run that the first process leads and writes.
+
+    Where training ends in a stop or a number that isn't finite, the first process says so, and this one just ends.
+
+    Args:
+        ranks: this process and the others.
+        config: the experiment.
+        gpus: the GPU of each process; None for what `gpu_of` says.
+    """
+    try:
+        _follow(ranks, config, gpu_of(ranks, gpus))
+    except (NumericalError, Interrupted):
+        return
+
+
+@contextmanager
+def company(config: ExperimentConfig, gpus: tuple[int, ...] | None) -> Iterator[Ranks]:
+    """The processes of a run: those that torchrun started, or one per GPU, or this one alone.
+
+    Args:
+        config: the experiment.
+        gpus: the GPU of each process, to be started here; None where torchrun or nobody starts others.
+
+    Raises:
+        UserError: a GPU that doesn't exist.
+    """
+    if started_by_torchrun():
+        with torchrun_ranks() as ranks:
+            yield ranks
+        return
+    for gpu in gpus or ():
+        choose_device(gpu)
+    with leading(len(gpus or (0,)), follow, (config, gpus)) as ranks:
+        yield ranks
+
+
+def gpu_of(ranks: Ranks, gpus: tuple[int, ...] | None) -> int | None:
+    """The GPU of a process: as listed, or by its place on its machine under torchrun; None for the first or the CPU."""
+    if gpus is not None:
+        return gpus[ranks.index]
+    return local_index() if started_by_torchrun() and torch.cuda.is_available() else None
+
+
+def parsed_gpus(text: str) -> tuple[int, ...]:
+    """GPU indices from text such as "0,1". Raises UserError."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts) or len({int(part) for part in parts}) < len(parts):
+        raise UserError(f"--gpus is {text}, but it takes different GPU indices with commas between, for example 0,1")
+    return tuple(int(part) for part in parts)
+
+
+def _follow(ranks: Ranks, config: ExperimentConfig, gpu: int | None) -> None:
+    ranks.wait()
+    with open(os.devnull, "w") as nowhere, StopRequest() as stop:
+        log = Log(Console(file=nowhere))
+        material = prepare(config)
+        device, _ = choose_device(gpu)
+        precision, autocast = choose_precision(config.train.precision, device)
+        model = build_model(
+            config.model.params,
+            dimensions=len(config.data.dimensions),
+            seed=config.experiment.seed,
+            gradient_checkpointing=config.train.gradient_checkpointing,
+        ).to(device)
+        features = build_features(
+            model, config.features, config.data.augmentation, crop=config.data.loader.crop_seconds is not None
+        )
+        fill_store(features, material, log, stop.check)
+        budget = first_budget(
+            model, features.stage, features.entries_per_second, device, config.train, half=precision == "bf16"
+        )
+        executor = Executor(model, features.stage, device, autocast, ranks.least(budget), ranks)
+        state = TrainingState(model, build_optimizer(model, config.train.optimizer))
+        share_state(state, ranks)
+        check = stopping_together(stop, ranks)
+        for _ in fit(state, executor, features, material.train, material.validation, config, check):
+            if ranks.any(stop.received is not None):
+                return
+        ranks.share(model.parameters())
+        exact = Executor(model, features.stage, device, choose_precision("fp32", device)[1], executor.budget, ranks)
+        evaluate(exact, features, material.test, config.data.loader.workers, check)
+
+
+def share_state(state: TrainingState, ranks: Ranks) -> None:
+    """Bring every process's training state to that of the first."""
+    if ranks.count == 1:
+        return
+    numbers = (state.epoch, state.step, state.so_far, state.best, state.best_valence, state.stale_epochs)
+    tensors: dict[str, torch.Tensor] = {}
+    if ranks.first and state.step > 0:
+        found = model_and_optimizer(state.model, state.optimizer)
+        tensors = {name: tensor.detach().cpu() for name, tensor in found.items()}
+    numbers, tensors = ranks.told((numbers, tensors))
+    if ranks.first:
+        return
+    if tensors:
+        restore_model_and_optimizer(tensors, state.model, state.optimizer)
+    state.epoch, state.step, state.so_far, state.best, state.best_valence, state.stale_epochs = numbers
+
+
+def stopping_together(stop: StopRequest, ranks: Ranks) -> Callable[[], None]:
+    """A check for `fit` and `evaluate` that stops all processes at the same place when any was asked to stop."""
+
+    def check() -> None:
+        if (asked := asked_anywhere(stop, ranks)) is not None:
+            stop.received = asked
+            stop.check()
+
+    return check
+
+
+def asked_anywhere(stop: StopRequest, ranks: Ranks) -> str | None:
+    """The signal that asked this process to stop, or words for one that another process got; None without any."""
+    received = stop.received
+    return received or "a signal to another process" if ranks.any(received is not None) else None

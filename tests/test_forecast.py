@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from serfit.config.schema import ExperimentConfig
+from serfit.forecast import _feature_shape, forecast, memory_table
+from serfit.material import prepare
+from serfit.memory import state_bytes
+from serfit.nn.model import build_model
+from support import settings, small_release
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_release(tmp_path_factory.mktemp("iemocap"))
+
+
+@pytest.mark.parametrize("layers", ["last", "weighted"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"freeze_cnn": False},
+        {},
+        {"freeze_layers": 1},
+        {"freeze_speech_encoder": True},
+        {"freeze_speech_encoder": True, "pooling": "mean"},
+    ],
+)
+def test_a_probe_looks_like_a_feature(release: Path, tmp_path: Path, how: dict[str, object], layers: str) -> None:
+    plan = settings(release, tmp_path)
+    plan["model"]["params"] |= {**how, "layers": layers}
+    config = ExperimentConfig.model_validate(plan)
+    model = build_model(config.model.params, 2, 1)
+    real = model.prefix(torch.randn(8000), model.frozen_stages) if model.frozen_stages else torch.randn(8000)
+    assert tuple(real.shape) == _feature_shape(model, model.frozen_stages, len(real))
+    lines = list(forecast(config, prepare(config)))
+    assert any("an epoch about" in line for line in lines)
+    assert sum("by utterances in one pass" in line for line in lines) == 2
+
+
+def test_the_table_grows_with_the_batch_and_leaves_the_model_alone(release: Path, tmp_path: Path) -> None:
+    config = ExperimentConfig.model_validate(settings(release, tmp_path, train__precision="fp32"))
+    model = build_model(config.model.params, 2, 1)
+    before = [parameter.requires_grad for parameter in model.parameters()]
+    lines = list(memory_table(model, config, prepare(config)))
+    assert [parameter.requires_grad for parameter in model.parameters()] == before
+    rows = np.array([[float(cell) for cell in line.split()] for line in lines if line.split()[0].isdecimal()])
+    assert rows[:, 0].tolist() == [2, 4, 8, 16] * 2
+    assert (np.diff(rows[:4, 1:], axis=0) >= 0).all()
+    assert rows[0, 1] >= round(state_bytes(model, half=False) / 1024**3, 1)
