@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> Non
     tensors, state, notes = found
     assert state == {"step": 1}
     assert tensors["x"][0] == 1
-    assert notes == ["the checkpoint step-00000002.safetensors is torn or altered and was passed over"]
+    assert notes == ["the checkpoint step-00000002.safetensors is torn, altered or foreign and was passed over"]
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:

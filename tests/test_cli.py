@@ -10,7 +10,7 @@ import pytest
 from serfit.cli import main
 from support import config_file, small_release
 
-VERBS = ("train", "check", "compare", "verdict", "demo", "doctor", "cache show", "cache clear")
+VERBS = ("train", "check", "compare", "report", "baseline", "verdict", "demo", "doctor", "cache show", "cache clear")
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +75,14 @@ def test_check_tells_what_would_happen(release: Path, tmp_path: Path, capsys: py
     shown = capsys.readouterr().out
     assert "train: 24 utterances" in shown
     assert "warning: train.optimizer.encoder_lr=0.5 is above lr" in shown
+    assert "predicted GPU memory in GiB, encoder trained" in shown
+    assert "an epoch about" in shown
     assert not (tmp_path / "runs").exists()
 
 
 BAD = {
+    "two answers to one question": (["--config", "{config}", "--gpu", "0", "--gpus", "0,1"], "give one of them"),
+    "no list of GPUs": (["--config", "{config}", "--gpus", "all"], "for example 0,1"),
     "no config": ([], "no configuration given"),
     "missing config": (["--config", "{tmp}/nothing.yaml"], "nothing.yaml"),
     "misspelt key": (["--config", "{config}", "train.epoch=5"], "train.epochs"),

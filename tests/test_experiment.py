@@ -115,13 +115,13 @@ def test_an_interrupted_run_ends_in_the_same_bytes(
     """Cut after every single step, resuming each time."""
     whole = contents(run(**changes, data__loader__workers=workers))
     directory = tmp_path / "runs" / "cut"
-    real = story.save_state
+    real = story.save_if_possible
 
     def save_then_stop(*arguments: Any) -> None:
         real(*arguments)
         raise Stop
 
-    monkeypatch.setattr(story, "save_state", save_then_stop)
+    monkeypatch.setattr(story, "save_if_possible", save_then_stop)
     changes = {**changes, "train__checkpoint_minutes": 0, "data__loader__workers": workers}
     with pytest.raises(Stop):
         run(directory=directory, **changes)

@@ -1,11 +1,13 @@
 import os
+import stat
+import time
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from serfit.errors import UserError
-from serfit.files import write_atomically, write_json, write_text
+from serfit.files import WriteError, sweep, write_atomically, write_bytes, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
@@ -26,3 +28,45 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "x.json", {"ccc": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_the_message_names_path_bytes_and_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(WriteError, match=r"can't write .*x\.bin \(1,234 bytes\): Input/output error \([\d,]+ bytes"):
+        write_bytes(tmp_path / "x.bin", b"a" * 1234)
+    assert not list(tmp_path.iterdir())
+    write_bytes(tmp_path / "x.bin", b"a", durable=False)
+    assert (tmp_path / "x.bin").read_bytes() == b"a"
+
+
+def test_a_folder_that_fails_to_flush_is_told_and_one_that_cannot_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    for code, fails in ((22, False), (5, True)):
+
+        def flush(descriptor: int, code: int = code) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(code, "x")
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", flush)
+        if fails:
+            with pytest.raises(WriteError):
+                write_text(tmp_path / "a", "x")
+        else:
+            write_text(tmp_path / "a", "x")
+
+
+def test_leftovers_are_swept_by_age(tmp_path: Path) -> None:
+    for name, age in ((".a.1-x.tmp", 10.0), (".b.1-x.tmp", 0.0)):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    (tmp_path / "kept.tmp").write_bytes(b"")
+    assert sweep(tmp_path, older_than=5.0) == 1
+    assert sweep(tmp_path) == 1
+    assert sweep(tmp_path / "nowhere") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.tmp"]

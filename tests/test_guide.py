@@ -1,6 +1,6 @@
 """What the READMEs say is what happens: their commands, to the letter, on a tiny corpus and a tiny encoder.
 
-A stand-in for `uv` puts the tiny settings behind the commands that train, so that the commands stay as they are.
+A stand-in for `uv` puts the tiny settings behind the commands that load an encoder, so that they stay as they are.
 """
 
 import os
@@ -19,7 +19,7 @@ TINY = "model.params.speech_encoder=random:tiny train.epochs=1 features.store=nu
 UV = shutil.which("uv")
 
 SHIM = f"""#!/usr/bin/env bash
-case "$*" in *src/train.py*) set -- "$@" {TINY} ;; esac
+case "$*" in *src/train.py*|*"serfit check"*) set -- "$@" {TINY} ;; esac
 exec {UV} "$@"
 """
 

@@ -61,6 +61,7 @@ ELSEWHERE = {
     "data.corpus": "tests/corpus/test_load.py",
     "data.root": "every test that has a corpus",
     "data.scales": "tests/corpus/test_load.py and test_table.py",
+    "data.unreadable": "tests/test_preflight.py",
     "data.split.scheme": "tests/corpus/test_folds.py",
     "data.split.folds": "tests/corpus/test_folds.py",
     "data.split.group": "tests/corpus/test_folds.py",

@@ -1,9 +1,12 @@
+import os
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from serfit.claims import Holder, claimed
+from serfit.errors import UserError
 from serfit.store import FeatureStore, clear_store, store_contents
 
 
@@ -84,3 +87,88 @@ def test_the_store_can_be_listed_and_cleared(store: FeatureStore) -> None:
     assert clear_store(root) == content.size > 0
     assert store_contents(root) == []
     assert (root / "somebody-elses.txt").exists()
+
+
+def test_a_reader_computes_once_and_touches_once(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    feature, computed = torch.randn(3, 2), []
+
+    def compute() -> torch.Tensor:
+        computed.append(1)
+        return feature
+
+    for _ in range(3):
+        assert torch.equal(store.get_or_compute("ab12", compute), feature)
+    assert computed == [1]
+    path = store.folder / "ab" / "ab12.safetensors"
+    os.utime(path, (1.0, 1.0))
+    touched, real = [], os.utime
+    monkeypatch.setattr(os, "utime", lambda *given, **named: touched.append(given) or real(*given, **named))
+    again = FeatureStore(store.folder, torch.float32)
+    for _ in range(3):
+        assert again.get("ab12") is not None
+    assert touched == [(path,)]
+    assert path.stat().st_atime > 1.0
+    assert path.stat().st_mtime == 1.0
+
+
+def test_what_another_process_works_on_comes_last_and_is_waited_for(store: FeatureStore) -> None:
+    (store.folder / "ab").mkdir()
+    order, computed = [], []
+    with claimed(store.folder / "ab" / "ab1.claim") as ours:
+        assert ours
+        wanted = [(1, "ab1"), (2, "ab2"), (3, "ab3")]
+        filling = store.fill(wanted, lambda item: computed.append(item) or torch.tensor([float(item)]))
+        order += [next(filling), next(filling)]
+        store.put("ab1", torch.tensor([1.0]))
+    order += list(filling)
+    assert order == [2, 3, 1]
+    assert computed == [2, 3]
+    assert not list(store.folder.rglob("*.claim"))
+
+
+def test_the_work_of_a_dead_process_is_taken_over(store: FeatureStore) -> None:
+    (store.folder / "ab").mkdir()
+    (store.folder / "ab" / "ab1.claim").write_bytes(Holder(Holder.me().host, 2**22 + 1).to_bytes())
+    assert list(store.fill([(1, "ab1")], lambda item: torch.ones(1))) == [1]
+    (store.folder / "ab" / "ab2.claim").write_bytes(Holder(Holder.me().host, 2**22 + 1).to_bytes())
+    assert torch.equal(store.get_or_compute("ab2", lambda: torch.ones(1)), torch.ones(1))
+
+
+def test_the_least_recently_used_go_first_but_never_ones_own(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    old = FeatureStore(root / "old", torch.float32)
+    old.describe({})
+    for number in range(8):
+        old.put(f"aa{number}", torch.zeros(1000))
+        os.utime(root / "old" / "aa" / f"aa{number}.safetensors", (1000.0 + number, 1000.0 + number))
+    size = store_contents(root)[0].size // 8
+    store = FeatureStore(root / "new", torch.float32, max_bytes=10 * size)
+    store.describe({})
+    for number in range(6):
+        store.put(f"bb{number}", torch.ones(1000))
+    assert all(f"bb{number}" in store for number in range(6))
+    left = [number for number in range(8) if f"aa{number}" in old]
+    assert left == list(range(8 - len(left), 8))
+    assert 1 <= len(left) <= 4
+    assert sum(content.size for content in store_contents(root)) <= 10 * size
+    assert store_contents(root)[0].used > 1e9
+    with pytest.raises(UserError, match=r"this experiment alone needs about .*features\.max_gb allows"):
+        store.check_room(8 * size, 2.0)
+    store.check_room(8 * size, 1.0)
+
+
+def test_what_is_not_finite_is_never_stored(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, torch.float16)
+    with pytest.raises(UserError, match=r"reaches 1e\+05, which isn't finite in torch\.float16; set features\.dtype"):
+        store.put("ab12", torch.tensor([1e5]))
+    assert "ab12" not in store
+
+
+def test_old_leftovers_are_swept_and_fresh_ones_spared(store: FeatureStore) -> None:
+    (store.folder / "ab").mkdir()
+    for name in (".x.1-a.tmp", "ab1.claim"):
+        (store.folder / "ab" / name).write_bytes(b"")
+        (store.folder / "ab" / f".new{name}.tmp").write_bytes(b"")
+        os.utime(store.folder / "ab" / name, (1.0, 1.0))
+    store.describe({})
+    assert sorted(path.name for path in (store.folder / "ab").iterdir()) == [".new.x.1-a.tmp.tmp", ".newab1.claim.tmp"]

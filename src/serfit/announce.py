@@ -1,17 +1,26 @@
 """What an experiment says and writes down about itself before and while it trains."""
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import torch
 
 from serfit.features import Features
+from serfit.files import WriteError
+from serfit.labels import letter
 from serfit.log import Log
 from serfit.material import Material
 from serfit.nn.model import EmotionModel
-from serfit.records import StepRecord
+from serfit.records import EpochRecord, StepRecord
+from serfit.report.plots import plot_curves
+from serfit.report.reference import Reference
+from serfit.resume import check_unchanged
 from serfit.runs import Run
 from serfit.runtime import environment
+
+COLLAPSED = 0.1
+"""Share of the labels' standard deviation below which predictions count as collapsed."""
 
 
 def introduce(
@@ -30,41 +39,83 @@ def introduce(
     log.say(f"model: {model.provenance.name}, {trainable:,} of {total:,} parameters are trained, in {precision}")
     log.say(f"training starts from: {frozen}" + (f", stored in {features.store.folder}" if features.store else ""))
     parts = {name: len(getattr(material.split, name)) for name in ("train", "validation", "test")}
-    run.describe(
-        environment(device)
-        | {
-            "precision": precision,
-            "encoder": asdict(model.provenance),
-            "trained_parameters": trainable,
-            "parameters": total,
-            "training_starts_from": frozen,
-            "corpus": {"name": material.corpus.name, "notes": list(material.corpus.notes), "counts": parts},
-            "protocol": material.split.protocol,
-            "folds": material.split.folds,
-        }
-    )
+    about = environment(device) | {
+        "precision": precision,
+        "encoder": asdict(model.provenance),
+        "trained_parameters": trainable,
+        "parameters": total,
+        "training_starts_from": frozen,
+        "corpus": {
+            "name": material.corpus.name,
+            "notes": list(material.corpus.notes),
+            "counts": parts,
+            "left_out": list(material.left_out),
+            "digest": material.digest(),
+        },
+        "protocol": material.split.protocol,
+        "folds": material.split.folds,
+    }
+    for line in check_unchanged(run.before, about):
+        log.say(line)
+    run.describe(about)
 
 
-def fill_store(features: Features, material: Material, log: Log) -> None:
-    """Compute the frozen features of all parts that the store doesn't have yet."""
+def fill_store(features: Features, material: Material, log: Log, check: Callable[[], None] = lambda: None) -> None:
+    """Compute the frozen features of all parts that the store doesn't have yet.
+
+    `check` is called after each utterance, and may raise to stop.
+
+    Raises:
+        UserError: the disk, or features.max_gb, is clearly too small for what is missing.
+    """
     utterances = [*material.split.train, *material.split.validation, *material.split.test]
     missing = features.missing(utterances)
     if missing:
         began = time.monotonic()
-        for done, _ in enumerate(features.fill(missing), start=1):
+        for done, spoken in enumerate(features.fill(missing), start=1):
+            check()
+            if done == 1 and features.store is not None:
+                seconds = material.seconds()
+                share = sum(seconds[other.id] for other in missing) / seconds[spoken.id]
+                features.store.check_room(round(share * features(spoken).nbytes), len(utterances) / len(missing))
             log.advance("computing frozen features", done, len(missing))
         log.settle()
         log.say(f"computed the frozen features of {len(missing)} utterances in {time.monotonic() - began:.0f} s")
 
 
-def show_step(record: StepRecord, epochs: int, device: torch.device, log: Log) -> None:
-    """One move of the progress bar."""
-    text = f"loss {record.loss:.3f} | {record.utterances / record.seconds:.1f} utt/s"
+def show_step(record: StepRecord, run: Run, epochs: int, device: torch.device, log: Log) -> None:
+    """One move of the progress bar, which runs over all epochs: loss, latest validation CCC, speed, GPU memory."""
+    parts = [f"loss {record.loss:.3f}"]
+    if run.records:
+        validation = run.records[-1].validation
+        scores = ((letter(name), validation.ccc(name)) for name in validation.dimensions)
+        parts.append("CCC " + " ".join(f"{name} {'n/a' if ccc is None else f'{ccc:.3f}'}" for name, ccc in scores))
+    parts.append(f"{record.utterances / record.seconds:.1f} utt/s")
     if device.type == "cuda":
-        text += f" | {torch.cuda.max_memory_allocated(device) / 1024**3:.1f} GiB"
-    log.advance(f"epoch {record.epoch}/{epochs}", record.step, record.steps, text)
+        parts.append(f"{torch.cuda.max_memory_allocated(device) / 1024**3:.1f} GiB")
+    done = (record.epoch - 1) * record.steps + record.step
+    log.advance(f"epoch {record.epoch}/{epochs}", done, epochs * record.steps, " | ".join(parts))
+
+
+def draw(run: Run, reference: Reference | None, log: Log) -> None:
+    """Draw the curves; a disk that has no room for them is no reason to stop training."""
+    try:
+        plot_curves(run.records, run.directory, reference)
+    except WriteError as error:
+        log.say(f"warning: the curves weren't drawn: {error}")
+
+
+def collapse_lines(record: EpochRecord) -> Iterator[str]:
+    """A warning for each dimension whose predictions hardly vary."""
+    for name, scores in record.validation.dimensions.items():
+        if scores.spread is not None and scores.spread < COLLAPSED:
+            yield (
+                f"warning: the predictions of {name} have collapsed: after epoch {record.epoch} they spread over "
+                f"{100 * scores.spread:.1f} % of what the labels do (standard deviations over the validation part); "
+                "if that stays, lower train.optimizer.encoder_lr or raise train.optimizer.lr"
+            )
 
 
 def resuming(run: Run) -> str:
-    """The command that goes on with a run."""
-    return f"uv run serfit train --resume {run.directory}"
+    """What to say after a stop."""
+    return f", everything is saved; go on with: uv run serfit train --resume {run.directory}"

@@ -10,20 +10,22 @@ is passed over in favour of the one before.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from serfit.errors import UserError
-from serfit.files import write_bytes
+from serfit.files import WriteError
 from serfit.nn.weights import weights_digest
+from serfit.tensors import Shapes, read_tensors, write_tensors
 
 KEPT_CHECKPOINTS = 2
+
+Fits = Callable[[Shapes, Mapping[str, Any]], bool]
+"""Whether shapes and state of a checkpoint are those that are wanted."""
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -37,63 +39,128 @@ def frozen_digest(model: nn.Module) -> str:
     return weights_digest({name: tensor for name, tensor in model.state_dict().items() if name not in names})
 
 
-def save_weights(path: Path, model: nn.Module, frozen: str) -> None:
-    """Write the trainable tensors and the digest of the frozen ones."""
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in trainable(model).items()}
-    write_bytes(path, save(tensors, metadata={"frozen": frozen}))
+def save_weights(path: Path, model: nn.Module, frozen: str, epoch: int = 0) -> None:
+    """Write the trainable tensors, the digest of the frozen ones, and the epoch they were reached in."""
+    write_tensors(path, trainable(model), {"frozen": frozen, "epoch": str(epoch)})
 
 
-def load_weights(path: Path, model: nn.Module, frozen: str) -> None:
+def load_weights(path: Path, model: nn.Module, frozen: str, epoch: int = 0) -> None:
     """Copy weights written by `save_weights` into a model of the same configuration.
 
-    Raises UserError when the file can't be read, or belongs to another model or encoder.
+    Args:
+        path: the file.
+        model: a model of the same configuration.
+        frozen: digest of the frozen tensors that must go with the weights.
+        epoch: the epoch that they must be of; 0 takes any.
+
+    Raises:
+        UserError: when the file can't be read, or belongs to another model, encoder or epoch.
     """
-    tensors, metadata = _read(path)
     parameters = trainable(model)
-    if metadata.get("frozen") != frozen or tensors.keys() != parameters.keys():
+    wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    found: dict[str, str] = {}
+
+    def fits(shapes: Shapes, metadata: Mapping[str, str]) -> bool:
+        found.update(metadata)
+        return shapes == wanted and metadata.get("frozen") == frozen
+
+    try:
+        tensors, _ = read_tensors(path, fits)
+    except UserError as error:
+        if not found:
+            raise
         raise UserError(
             f"the weights in {path} belong to another encoder or configuration; "
             "use the configuration and the encoder weights of the run that wrote them (config.json, environment.json)"
+        ) from error
+    if epoch and found.get("epoch") != str(epoch):
+        raise UserError(
+            f"the weights in {path} are of epoch {found.get('epoch')}, and the best epoch of this run is {epoch}: the "
+            "run was interrupted and went differently on other hardware; start it again in a new directory"
         )
     _copy(tensors, parameters)
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> Path:
-    """Write a checkpoint durably, then remove all but the newest `KEPT_CHECKPOINTS`.
+    """Write a checkpoint durably, read it back, and only then remove all but the newest `KEPT_CHECKPOINTS`.
 
     Args:
         folder: the run's checkpoint folder; created when absent.
-        step: optimiser steps taken.
+        step: optimiser steps taken. Checkpoints of later steps, which were passed over when the run went on from an
+            earlier one, are removed too.
         tensors: named tensors.
         state: JSON-able rest of the state.
+
+    Raises:
+        WriteError: when it can't be written, or isn't the same when read back; the ones before are all there.
     """
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"can't create {folder}: {error.strerror or error}; make room there") from error
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(state, allow_nan=False)
     path = folder / f"step-{step:08d}.safetensors"
-    write_bytes(path, save(held, metadata={"state": text, "sha256": _digest(held, text)}))
-    for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT_CHECKPOINTS]:
-        old.unlink()
+    digest = _digest(held, text)
+    write_tensors(path, held, {"state": text, "sha256": digest})
+    if _whole(path) is None:
+        raise WriteError(f"{path} isn't what was written when read back; that disk can't be trusted")
+    there = sorted(folder.glob("step-*.safetensors"))
+    newest = [old for old in there if old.name <= path.name][-KEPT_CHECKPOINTS:]
+    for old in there:
+        if old not in newest:
+            old.unlink(missing_ok=True)
     return path
 
 
-def latest_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[str]] | None:
+def latest_checkpoint(
+    folder: Path, fits: Fits = lambda shapes, state: True
+) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[str]] | None:
     """The newest checkpoint that is whole.
+
+    Args:
+        folder: the run's checkpoint folder; may be absent.
+        fits: whether the shapes of the tensors and the state are those of this run; asked before tensors are read.
 
     Returns:
         Its tensors, its state, and one sentence for each newer one that had to be passed over; None without any.
     """
     notes: list[str] = []
     for path in sorted(folder.glob("step-*.safetensors"), reverse=True):
-        try:
-            tensors, metadata = _read(path)
-            state = json.loads(metadata["state"])
-            if metadata["sha256"] == _digest(tensors, metadata["state"]):
-                return tensors, state, notes
-        except (UserError, KeyError, ValueError):
-            pass
-        notes.append(f"the checkpoint {path.name} is torn or altered and was passed over")
+        found = _whole(path, fits)
+        if found is not None:
+            return *found, notes
+        notes.append(f"the checkpoint {path.name} is torn, altered or foreign and was passed over")
+    if notes:
+        raise UserError(
+            f"none of the {len(notes)} checkpoints in {folder} is whole and of this run; remove them to begin this run "
+            "again from its first step, or start a new one"
+        )
     return None
+
+
+def _whole(
+    path: Path, fits: Fits = lambda shapes, state: True
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """Tensors and state of a checkpoint, or None where anything about it isn't as it was written."""
+    states: list[dict[str, Any]] = []
+
+    def state_fits(shapes: Shapes, metadata: Mapping[str, str]) -> bool:
+        state = json.loads(metadata.get("state", ""))
+        states.append(state)
+        return "sha256" in metadata and isinstance(state, dict) and fits(shapes, state)
+
+    try:
+        tensors, metadata = read_tensors(path, state_fits)
+    except (UserError, RecursionError):
+        return None
+    return (tensors, states[0]) if metadata["sha256"] == _digest(tensors, metadata["state"]) else None
+
+
+def bytes_on_disk(model: nn.Module) -> int:
+    """Most bytes that a run's weights and checkpoints take: what is kept, and one more of each while it is replaced."""
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in trainable(model).values())
+    return weights * (3 * (KEPT_CHECKPOINTS + 1) + 2 + 1)
 
 
 def model_and_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -126,16 +193,6 @@ def restore_model_and_optimizer(
 def _copy(tensors: Mapping[str, torch.Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
     for name, parameter in parameters.items():
         parameter.copy_(tensors[name])
-
-
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"can't read {path} as safetensors ({error}); it is missing, torn or of another kind"
-        ) from error
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:

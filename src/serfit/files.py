@@ -4,41 +4,60 @@ A file is written to a temporary name in its own folder, flushed to the disk, re
 folder is flushed too: after a crash or a power cut one finds the old content or the new, never a mixture.
 """
 
+import errno
 import json
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from serfit.errors import UserError
 
+_NO_FOLDER_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
+"""What file systems answer that can't flush folders at all; anything else means that the disk failed."""
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+
+class WriteError(UserError):
+    """A file couldn't be written; what stood under its name before is untouched."""
+
+
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], object], *, size: int | None = None, durable: bool = True
+) -> None:
     """Create or replace a file with what `write` puts into the open binary file it is given.
 
-    Raises UserError naming the path when the disk is full or the folder can't be written.
+    Args:
+        path: the file.
+        write: writes the whole content.
+        size: bytes it will write, for the message, where known.
+        durable: wait until the disk has it. False leaves that to the system: after a power cut the file may be torn,
+            which is enough where the reader checks its content and can do without it.
+
+    Raises:
+        WriteError: naming path and bytes when the disk is full or fails, or the folder can't be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        _flush_folder(path.parent)
+        if durable:
+            _flush_folder(path.parent)
     except OSError as error:
-        raise UserError(
-            f"can't write {path}: {error.strerror or error}; the file before it is untouched; "
-            "free space or permissions in that folder, then start again"
-        ) from error
+        raise WriteError(_failed(path, size, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write bytes atomically."""
-    write_atomically(path, lambda file: file.write(data))
+    write_atomically(path, lambda file: file.write(data), size=len(data), durable=durable)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,12 +70,84 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def sweep(folder: Path, *, older_than: float = 0.0, pattern: str = ".*.tmp") -> int:
+    """Remove the temporary files that a killed process left in a folder (not below it).
+
+    Args:
+        folder: where to look; may be absent.
+        older_than: seconds since the last write; above 0 spares files that somebody is just writing.
+        pattern: names to remove.
+
+    Returns:
+        How many there were.
+    """
+    swept = 0
+    for leftover in folder.glob(pattern):
+        try:
+            if time.time() - leftover.stat().st_mtime >= older_than:
+                leftover.unlink()
+                swept += 1
+        except OSError:
+            continue
+    return swept
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that may still be written to the file system of a folder, or of the nearest one above that exists."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def check_room(folder: Path, needed: int, what: str, remedy: str) -> None:
+    """Raise a UserError when `needed` bytes clearly don't fit on the disk of a folder."""
+    free = free_bytes(folder)
+    if needed > free:
+        raise UserError(f"{what} need about {gigabytes(needed)}, and {folder} has {gigabytes(free)} free; {remedy}")
+
+
+def gigabytes(size: float) -> str:
+    """Bytes in words.
+
+    >>> gigabytes(3_870_000_000), gigabytes(1_500_000), gigabytes(12)
+    ('3.87 GB', '1.50 MB', '12 bytes')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.2f} {name}"
+    return f"{int(size)} bytes"
+
+
+def _failed(path: Path, size: int | None, error: OSError) -> str:
+    bytes_of = "" if size is None else f" ({size:,} bytes)"
+    try:
+        free = f" ({free_bytes(path.parent):,} bytes are free there)"
+    except OSError:
+        free = ""
+    return (
+        f"can't write {path}{bytes_of}: {error.strerror or error}{free}; what stood there before is untouched; make "
+        "room, or see to the permissions of that folder, and start again"
+    )
+
+
+def _remove(temporary: Path) -> None:
+    """Remove what a failed write left; a disk so broken that it can't be removed has been complained of already."""
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
 def _flush_folder(folder: Path) -> None:
     """Make a rename durable; file systems that can't flush folders are left alone."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written but not listed, or Windows
+        return
     try:
         os.fsync(descriptor)
-    except OSError:
-        pass
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FLUSH:
+            raise
     finally:
         os.close(descriptor)

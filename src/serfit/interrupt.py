@@ -17,10 +17,12 @@ class StopRequest:
 
     Attributes:
         received: name of the signal that asked for a stop, or None.
+        advice: how to go on, for the message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advice: str = "") -> None:
         self.received: str | None = None
+        self.advice = advice
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -33,6 +35,11 @@ class StopRequest:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def check(self) -> None:
+        """Raise Interrupted when a stop was asked for; called where stopping is possible."""
+        if self.received is not None:
+            raise Interrupted(f"stopped by {self.received}{self.advice}")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:

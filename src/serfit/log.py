@@ -1,15 +1,15 @@
 """What people see while it runs: lines on the terminal and in train.log, and a progress bar on a terminal."""
 
 import time
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 class Log:
-    """Says each line on the terminal and, once attached, into a line-buffered file with the time before it.
+    """Says each line on the terminal and, once attached, into a file with the time before it.
 
     Lines said before `attach` are kept and written to the file then.
     """
@@ -19,8 +19,9 @@ class Log:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
         self._waiting: list[str] = []
+        self._failed = False
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._last_plain = time.monotonic()
@@ -33,16 +34,29 @@ class Log:
     def record(self, line: str) -> None:
         """One line (or several) for the file alone."""
         stamped = "".join(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {part}\n" for part in line.splitlines())
-        if self._file is None:
-            self._waiting.append(stamped)
-        else:
-            self._file.write(stamped)
+        self._waiting.append(stamped)
+        self._write_waiting()
 
     def attach(self, path: Path) -> None:
         """Go on in a file (appending), beginning with what was said before."""
-        self._file = path.open("a", buffering=1, encoding="utf-8")
-        self._file.write("".join(self._waiting))
-        self._waiting.clear()
+        self._file = path.open("ab", buffering=0)
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Write what waits; on a full disk it goes on waiting, for a log is no reason to stop."""
+        if self._file is None or not self._waiting:
+            return
+        text = "".join(self._waiting).encode()
+        try:
+            written = self._file.write(text) or 0
+        except OSError as error:
+            if not self._failed:
+                self._failed = True
+                self._console.print(f"warning: can't write {self._file.name}: {error.strerror or error}", markup=False)
+            return
+        rest = text[written:]
+        self._waiting[:] = [rest.decode(errors="replace")] if rest else []
+        self._failed = bool(rest)
 
     def advance(self, what: str, done: int, total: int, text: str = "") -> None:
         """Show that `done` of `total` is done: a bar on a terminal, and a plain line every 30 seconds elsewhere."""

@@ -39,10 +39,11 @@ def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
 
 
 def build_optimizer(model: nn.Module, optimizer: Optimizer) -> torch.optim.AdamW:
-    """AdamW over all trainable parameters (Loshchilov and Hutter, ICLR 2019), fused on CUDA."""
-    groups = parameter_groups(model, optimizer)
-    on_cuda = any(parameter.is_cuda for parameter in model.parameters())
-    return torch.optim.AdamW(groups, fused=True if on_cuda else None)
+    """AdamW over all trainable parameters (Loshchilov and Hutter, ICLR 2019), as one fused kernel.
+
+    On the CPU that is 3.4 to 5 times as fast as torch's default (docs/performance.md).
+    """
+    return torch.optim.AdamW(parameter_groups(model, optimizer), fused=True)
 
 
 def rate_factor(step: int, steps: int, schedule: Schedule) -> float:

@@ -1,22 +1,41 @@
-"""A training state to and from the checkpoints of its run."""
+"""A training state to and from the checkpoints of its run, and the question whether it is still the same run."""
 
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 
 from serfit import runs
-from serfit.checkpoint import latest_checkpoint, model_and_optimizer, restore_model_and_optimizer, save_checkpoint
+from serfit.checkpoint import (
+    latest_checkpoint,
+    model_and_optimizer,
+    restore_model_and_optimizer,
+    save_checkpoint,
+    save_weights,
+    trainable,
+)
+from serfit.errors import NumericalError, UserError
+from serfit.files import WriteError
+from serfit.interrupt import Interrupted
+from serfit.records import EpochRecord
 from serfit.runs import Run
+from serfit.tensors import Shapes
 from serfit.trainer import EpochSoFar, TrainingState
+
+Record = TypeVar("Record")
+
+MOST_GATHERED = 1 << 26
+"""Most numbers that an epoch may have gathered in a checkpoint; beyond, it is no checkpoint of ours."""
 
 
 def save_state(state: TrainingState, run: Run) -> None:
-    """Write everything `fit` needs to go on from here."""
+    """Write everything `fit` needs to go on from here. Raises WriteError; earlier checkpoints are untouched then."""
     so_far = state.so_far
     tensors = model_and_optimizer(state.model, state.optimizer)
     tensors["so_far/places"] = torch.tensor(so_far.places, dtype=torch.int64)
     tensors["so_far/values"] = torch.cat(so_far.values) if so_far.values else torch.zeros(0)
     numbers = {
+        "run": run.fingerprint,
         "epoch": state.epoch,
         "step": state.step,
         "best": state.best,
@@ -33,13 +52,45 @@ def save_state(state: TrainingState, run: Run) -> None:
     save_checkpoint(run / runs.CHECKPOINTS, state.step, tensors, numbers)
 
 
-def restore(state: TrainingState, run: Run) -> list[str]:
+def save_if_possible(state: TrainingState, run: Run) -> str | None:
+    """Save a state without which training can go on; returns what to say where that failed."""
+    try:
+        save_state(state, run)
+    except WriteError as error:
+        return f"warning: no checkpoint of step {state.step}, training goes on without it: {error}"
+    return None
+
+
+def save_best(record: EpochRecord, state: TrainingState, run: Run, frozen: str) -> None:
+    """Write the weights of an epoch that was the best so far; to be called after the checkpoint of its end.
+
+    In that order the files never run ahead of the checkpoint: `restore` writes what is missing from it.
+    """
+    if record.best:
+        save_weights(run / runs.BEST_WEIGHTS, state.model, frozen, record.epoch)
+    if record.best_valence:
+        save_weights(run / runs.BEST_VALENCE_WEIGHTS, state.model, frozen, record.epoch)
+
+
+def saving_on_the_way_out(records: Iterable[Record], state: TrainingState, run: Run) -> Iterator[Record]:
+    """The records of `fit`; when it ends in a number that isn't finite or is interrupted, the state is saved first."""
+    try:
+        yield from records
+    except (NumericalError, Interrupted):
+        save_state(state, run)
+        raise
+
+
+def restore(state: TrainingState, run: Run, frozen: str) -> list[str]:
     """Bring a fresh state, and the run's records, to the newest whole checkpoint, if there is one.
 
     Returns:
         What there is to say about it.
+
+    Raises:
+        UserError: there are checkpoints, and none of them is whole and of this run.
     """
-    found = latest_checkpoint(run / runs.CHECKPOINTS)
+    found = latest_checkpoint(run / runs.CHECKPOINTS, _fits(state, run))
     if found is None:
         run.forget_after(0)
         return []
@@ -51,7 +102,102 @@ def restore(state: TrainingState, run: Run) -> list[str]:
     places = tensors["so_far/places"].tolist()
     state.so_far = EpochSoFar(**numbers["so_far"], places=places, values=[tensors["so_far/values"]] if places else [])
     run.forget_after(state.epoch - 1)
+    if len(run.records) != state.epoch - 1:
+        raise UserError(
+            f"{run / runs.METRICS} holds {len(run.records)} epochs, and the checkpoint of step {state.step} comes "
+            f"after {state.epoch - 1}; the file was changed, and the run can't go on; start a new one"
+        )
+    if state.so_far.steps == 0 and run.records:
+        save_best(run.records[-1], state, run, frozen)
     return [*notes, f"going on after step {state.step}, in epoch {state.epoch}"]
+
+
+def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Refuse to go on with a run on other data or another encoder than it was begun with.
+
+    Args:
+        before: environment.json as the run was begun; empty where it wasn't begun far enough.
+        now: the same of the present process.
+
+    Returns:
+        What is different and may change bytes, though not what is computed: versions, device, threads.
+
+    Raises:
+        UserError: naming what changed.
+    """
+    for what, value in (
+        ("the corpus", lambda about: about["corpus"]["digest"]),
+        ("the split", lambda about: about["protocol"]),
+        ("the encoder", lambda about: about["encoder"]["sha256"]),
+    ):
+        old, new = _of(before, value), _of(now, value)
+        if old is not None and old != new:
+            raise UserError(
+                f"{what} has changed since this run was begun ({_short(old)} then, {_short(new)} now), so going on "
+                "would mix two experiments; bring it back, or start a new run"
+            )
+    compared = ("packages", "device", "device_type", "threads", "precision")
+    changed = [name for name in compared if name in before and before[name] != now.get(name)]
+    if not changed:
+        return []
+    return [
+        f"warning: the run was begun with other {', '.join(changed)} (see {runs.ENVIRONMENT}); going on computes the "
+        "same up to rounding, but not the same bytes"
+    ]
+
+
+def _of(about: Mapping[str, Any], value: Callable[[Mapping[str, Any]], Any]) -> Any:
+    try:
+        return value(about)
+    except (KeyError, TypeError):
+        return None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def _fits(state: TrainingState, run: Run) -> Callable[[Shapes, Mapping[str, Any]], bool]:
+    """Whether a checkpoint belongs to this run: its configuration, its tensors by name and shape, its numbers."""
+    shapes_of = {name: tuple(parameter.shape) for name, parameter in trainable(state.model).items()}
+
+    def tensor_fits(key: str, shape: tuple[int, ...]) -> bool:
+        kind, _, rest = key.partition("/")
+        if kind == "so_far":
+            size = 1
+            for extent in shape:
+                size *= extent
+            return rest in ("places", "values") and size <= MOST_GATHERED
+        if kind == "model":
+            return shapes_of.get(rest) == shape
+        moment, _, name = rest.partition("/")
+        return kind == "optimizer" and bool(moment) and name in shapes_of and shape in ((), shapes_of[name])
+
+    def fits(shapes: Shapes, numbers: Mapping[str, Any]) -> bool:
+        wanted = {f"model/{name}" for name in shapes_of} | {"so_far/places", "so_far/values"}
+        return (
+            numbers.get("run") == run.fingerprint
+            and wanted <= shapes.keys()
+            and all(tensor_fits(key, shape) for key, shape in shapes.items())
+            and _numbers_fit(numbers)
+        )
+
+    return fits
+
+
+def _numbers_fit(numbers: Mapping[str, Any]) -> bool:
+    try:
+        so_far = numbers["so_far"]
+        EpochSoFar(**so_far)
+        _pair(numbers["best"]), _pair(numbers["best_valence"])
+        counts = (numbers["epoch"], numbers["step"], numbers["stale_epochs"], so_far["steps"])
+        sums = (so_far["loss"], so_far["gradient_norm"], *so_far["learning_rates"].values())
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+    return all(isinstance(count, int) and count >= 0 for count in counts) and all(
+        isinstance(value, int | float) for value in sums
+    )
 
 
 def _pair(value: Any) -> tuple[float, int] | None:

@@ -11,6 +11,7 @@
     scores.json          test scores and what belongs beside them
     best_result.txt      the scores as `key: value` lines
     checkpoints/         while unfinished: where to go on
+    LOCK                 while a process writes it
     FINISHED             written last; without it the run doesn't count
 
 This module knows the names and the order in which they appear; it doesn't know torch.
@@ -22,15 +23,17 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from serfit.config.load import WITHOUT_EFFECT, config_differences, load_config, plain_config, result_fingerprint
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.utterance import Utterance
-from serfit.errors import UserError
-from serfit.files import write_json, write_text
+from serfit.errors import UserError, listed
+from serfit.files import sweep, write_json, write_text
+from serfit.lock import take
 from serfit.log import Log
 from serfit.records import EpochRecord, Predictions
 
@@ -46,9 +49,13 @@ SCORES = "scores.json"
 BEST_RESULT = "best_result.txt"
 CHECKPOINTS = "checkpoints"
 FINISHED = "FINISHED"
+LOCK = "LOCK"
 
 DESCRIBED = ("speaker", "session", "dialogue", "scenario", "style", "gender", "emotion")
-"""What predictions.csv says of each utterance besides its id and ratings."""
+"""What predictions.csv says of each utterance besides its id, length and ratings."""
+
+SECONDS = "seconds"
+"""Column of predictions.csv: length of the utterance."""
 
 
 @dataclass(slots=True)
@@ -59,11 +66,17 @@ class Run:
         directory: the run directory.
         records: the epochs so far.
         seconds: wall-clock time of each.
+        fingerprint: of the configuration (see `config.load.result_fingerprint`); checkpoints carry it.
+        before: environment.json as the process before this one left it; empty for a new run.
+        notes: what there is to say about going on with it.
     """
 
     directory: Path
     records: list[EpochRecord] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    fingerprint: str = ""
+    before: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     _epoch_began: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -85,24 +98,49 @@ class Run:
             made = _exclusive(wanted, numbered=directory is None)
         except FileExistsError as error:
             raise UserError(f"the run directory {wanted} exists; name another, or go on in it with --resume") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UserError(
-                f"can't create the run directory {wanted}: {error.strerror}; choose a folder you may write to "
-                "(experiment.runs_dir)"
+                f"can't create the run directory {wanted}: {getattr(error, 'strerror', None) or error}; choose a "
+                "folder you may write to (experiment.runs_dir)"
             ) from error
-        write_json(made / CONFIG, config.model_dump(mode="json"))
-        return cls(made)
+        write_json(made / CONFIG, plain_config(config))
+        return cls(made, fingerprint=result_fingerprint(config))
 
     @classmethod
-    def reopen(cls, directory: Path) -> "Run":
-        """Open an unfinished run to go on with it. Raises UserError when it isn't one."""
-        if not (directory / CONFIG).is_file():
-            raise UserError(f"{directory} is not a run directory: it has no {CONFIG}; --resume takes an unfinished run")
-        if (directory / FINISHED).exists():
-            raise UserError(f"{directory} is finished and is never changed; start a new run without --resume")
-        lines = _lines(directory / METRICS)
-        seconds = [json.loads(line)["seconds"] for line in _lines(directory / TIMING)]
-        return cls(directory, [EpochRecord.from_json(json.loads(line)) for line in lines], seconds)
+    def reopen(cls, directory: Path, config: ExperimentConfig) -> "Run":
+        """Open an unfinished run, which this process has locked, to go on with it.
+
+        Settings that can't change the result may differ from those it was begun with; config.json then follows.
+
+        Raises:
+            UserError: it isn't one, it was begun with another configuration, or its records were damaged.
+        """
+        check_unfinished(directory)
+        for folder in (directory, directory / CHECKPOINTS):
+            sweep(folder)
+        differences = config_differences(load_config(directory / CONFIG), config)
+        decisive = sorted(key for key in differences if key not in WITHOUT_EFFECT)
+        if decisive:
+            then, now = differences[decisive[0]]
+            raise UserError(
+                f"{directory} was begun with another configuration ({listed(decisive)} differs: {decisive[0]} was "
+                f"{then} and is {now}); --resume goes on with a run exactly as it was begun; start a new one instead"
+            )
+        notes: tuple[str, ...] = ()
+        if differences:
+            write_json(directory / CONFIG, plain_config(config))
+            changed = (f"{key}={now} (was {then})" for key, (then, now) in sorted(differences.items()))
+            notes = (f"going on with {', '.join(changed)}",)
+        try:
+            records = [EpochRecord.from_json(json.loads(line)) for line in _lines(directory / METRICS)]
+            seconds = [float(json.loads(line)["seconds"]) for line in _lines(directory / TIMING)]
+            before = json.loads("\n".join(_lines(directory / ENVIRONMENT)) or "{}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"{METRICS}, {TIMING} or {ENVIRONMENT} in {directory} was changed and can't be read ({error}); "
+                "start a new run"
+            ) from error
+        return cls(directory, records, seconds, result_fingerprint(config), before, notes)
 
     def __truediv__(self, name: str) -> Path:
         """The path of a file in the directory."""
@@ -112,6 +150,16 @@ class Run:
         """Drop the records of later epochs, which will be run again."""
         self.records = [record for record in self.records if record.epoch <= epoch]
         self.seconds = self.seconds[: len(self.records)]
+
+    def best(self) -> EpochRecord:
+        """The epoch with the best mean validation CCC. Raises UserError when it was undefined in all of them."""
+        for record in reversed(self.records):
+            if record.best:
+                return record
+        raise UserError(
+            f"the validation CCC was undefined in all {len(self.records)} epochs, so there is no best one to test; "
+            "labels and predictions of the validation part are constant; choose another data.split"
+        )
 
     def describe(self, environment: Mapping[str, Any]) -> None:
         """Write what the run is made of and where it runs."""
@@ -136,10 +184,15 @@ class Run:
         write_text(self / TIMING, "\n".join(times) + "\n")
 
     def finish(
-        self, predictions: Predictions, utterances: Sequence[Utterance], scores: Mapping[str, Any], best_result: str
+        self,
+        predictions: Predictions,
+        utterances: Sequence[Utterance],
+        scores: Mapping[str, Any],
+        best_result: str,
+        seconds: Sequence[float | None] | None = None,
     ) -> None:
         """Write the results, remove the checkpoints, and mark the run as finished."""
-        write_text(self / PREDICTIONS, predictions_csv(predictions, utterances))
+        write_text(self / PREDICTIONS, predictions_csv(predictions, utterances, seconds))
         write_json(self / SCORES, scores)
         write_text(self / BEST_RESULT, best_result)
         shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
@@ -150,20 +203,53 @@ class Run:
         shutil.rmtree(self.directory)
 
 
+def check_unfinished(directory: Path) -> None:
+    """Raise a UserError when a directory isn't a run that one can go on with."""
+    if not (directory / CONFIG).is_file():
+        raise UserError(f"{directory} is not a run directory: it has no {CONFIG}; --resume takes an unfinished run")
+    if (directory / FINISHED).exists():
+        raise UserError(f"{directory} is finished and is never changed; start a new run without --resume")
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Be the only process that writes a run directory. Raises UserError naming the one that does."""
+    try:
+        lock = take(directory / LOCK)
+    except OSError as error:
+        raise UserError(
+            f"can't write to the run directory {directory}: {error.strerror or error}; see to its permissions and disk"
+        ) from error
+    if not isinstance(lock, ExitStack):
+        raise UserError(f"{directory} is being written by {lock}; wait for it to end, or stop it")
+    with lock:
+        yield
+
+
 @contextmanager
 def opened_run(config: ExperimentConfig, log: Log, directory: Path | None, resume: bool) -> Iterator[Run]:
-    """A run directory with its log; one that a user's error kept from beginning is removed again."""
+    """A locked run directory with its log; one that a user's error kept from beginning is removed again."""
     if resume:
         assert directory is not None
-        run = Run.reopen(directory)
+        check_unfinished(directory)
+        with locked(directory):
+            run = Run.reopen(directory, config)
+            yield from _logged(run, log, discard=False)
     else:
         run = Run.create(config, directory)
+        with locked(run.directory):
+            yield from _logged(run, log, discard=True)
+
+
+def _logged(run: Run, log: Log, *, discard: bool) -> Iterator[Run]:
     log.attach(run / TRAIN_LOG)
+    for note in run.notes:
+        log.say(note)
     try:
         yield run
     except BaseException as error:
         log.settle()
-        if isinstance(error, UserError) and not run.records and not resume:
+        if discard and isinstance(error, UserError) and not run.records and not (run / CHECKPOINTS).exists():
             log.close()
             run.discard()
         else:
@@ -173,13 +259,23 @@ def opened_run(config: ExperimentConfig, log: Log, directory: Path | None, resum
         log.close()
 
 
-def predictions_csv(predictions: Predictions, utterances: Sequence[Utterance]) -> str:
-    """One row per utterance: id, who and where, then rating and prediction per dimension on the corpus's scale."""
+def predictions_csv(
+    predictions: Predictions, utterances: Sequence[Utterance], seconds: Sequence[float | None] | None = None
+) -> str:
+    """One row per utterance: id, who and where, length, then rating and prediction per dimension on the corpus's scale.
+
+    Args:
+        predictions: of some of the utterances.
+        utterances: who and where.
+        seconds: lengths of the utterances; None takes what the corpus declares. An unknown length is an empty cell.
+    """
     by_id = {utterance.id: utterance for utterance in utterances}
+    lengths = seconds if seconds is not None else [utterance.duration for utterance in utterances]
+    length = {utterance.id: taken for utterance, taken in zip(utterances, lengths, strict=True)}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [name for dimension in predictions.dimensions for name in (dimension, f"{dimension}_predicted")]
-    writer.writerow(["id", *DESCRIBED, *columns])
+    writer.writerow(["id", *DESCRIBED, SECONDS, *columns])
     for row, name in enumerate(predictions.ids):
         described = [getattr(by_id[name], column) or "" for column in DESCRIBED]
         numbers = [
@@ -187,7 +283,8 @@ def predictions_csv(predictions: Predictions, utterances: Sequence[Utterance]) -
             for pair in zip(predictions.targets[row], predictions.values[row], strict=True)
             for value in pair
         ]
-        writer.writerow([name, *described, *numbers])
+        lasts = length[name]
+        writer.writerow([name, *described, "" if lasts is None else f"{lasts:.3f}", *numbers])
     return text.getvalue()
 
 

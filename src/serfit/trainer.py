@@ -7,7 +7,7 @@ state is complete, so it can be saved at any of them and `fit` goes on from ther
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +28,9 @@ from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel
 from serfit.optim import clip_gradients, rate_factor, set_rates
 from serfit.records import EpochRecord, Predictions, StepRecord
+
+EVALUATED_TOGETHER = 16
+"""Utterances that each process is handed at a time in an evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +114,11 @@ def fit(
     train: Part,
     validation: Part,
     config: ExperimentConfig,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[StepRecord | EpochRecord]:
     """Train from where the state stands to the last epoch, or until early stopping.
+
+    `check` is called between the passes of an evaluation, where the state is complete; it may raise to stop there.
 
     Raises:
         NumericalError: a loss, gradient or prediction isn't finite; the state is as before that step.
@@ -123,7 +129,7 @@ def fit(
         if patience is not None and state.stale_epochs >= patience:
             return
         yield from _train_epoch(state, executor, features, train, config)
-        yield _close_epoch(state, executor, features, train, validation, config)
+        yield _close_epoch(state, executor, features, train, validation, config, check)
 
 
 def _train_epoch(
@@ -190,9 +196,10 @@ def _close_epoch(
     train: Part,
     validation: Part,
     config: ExperimentConfig,
+    check: Callable[[], None],
 ) -> EpochRecord:
     """Evaluate, and put the state at the start of the next epoch."""
-    predicted = evaluate(executor, features, validation, workers=config.data.loader.workers)
+    predicted = evaluate(executor, features, validation, workers=config.data.loader.workers, check=check)
     scores = predicted.scores()
     best = better(scores.average, state.best[0] if state.best else None)
     valence = scores.ccc("valence")
@@ -222,20 +229,29 @@ def _close_epoch(
     return record
 
 
-def evaluate(executor: Executor, features: Features, part: Part, workers: int = 0) -> Predictions:
+def evaluate(
+    executor: Executor, features: Features, part: Part, workers: int = 0, check: Callable[[], None] = lambda: None
+) -> Predictions:
     """Predict every utterance of a part, whole and without augmentation, in the part's own order.
+
+    `check` is called before each pass, and may raise to stop.
 
     Raises:
         NumericalError: a prediction isn't finite; the message names the utterances.
     """
     by_length = sorted(range(len(part.utterances)), key=lambda place: (part.seconds[place], place))
-    groups = [by_length[first : first + 16] for first in range(0, len(by_length), 16)]
+    size = EVALUATED_TOGETHER * executor.ranks.count
+    groups = [by_length[first : first + size] for first in range(0, len(by_length), size)]
 
     def prepare(place: int) -> Example:
         utterance = part.utterances[place]
         return Example(utterance.id, features(utterance), part.unit_target(place))
 
-    values = torch.cat([executor.predict(examples) for examples in prefetched(groups, prepare, workers)])
+    passes = []
+    for examples in prefetched(groups, prepare, workers):
+        check()
+        passes.append(executor.predict(examples))
+    values = torch.cat(passes)
     broken = [
         part.utterances[place].id for place, row in zip(by_length, values, strict=True) if not row.isfinite().all()
     ]

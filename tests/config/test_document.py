@@ -163,3 +163,13 @@ def test_doubled_dollars_protect_any_text(text):
 def test_variables_that_cannot_be_filled_in_are_complaints(text, told):
     assert complaints(f"a: '{text}'") == [f"line 1: {told}"]
     assert complaints(f"a: '{text}'", A="")[0].startswith("line 1: a ")
+
+
+def test_nested_aliases_and_brackets_are_refused_at_once():
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    for outer, inner in zip("bcdefghi", "abcdefgh", strict=True):
+        bomb += f"{outer}: &{outer} [{', '.join([f'*{inner}'] * 9)}]\n"
+    for text, words in ((bomb, "stand for more than 100,000 values"), ("a: " + "[" * 5000, "nested too deeply")):
+        document = parse(text, lambda line: Place(0, line, f"line {line}"), {})
+        assert document.data is None
+        assert words in document.complaints[0].text

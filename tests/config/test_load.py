@@ -292,6 +292,12 @@ def test_mistakes_in_overrides_name_the_override(told, override, sentence):
     assert told(SMALL, "train.accumulation_steps=3", override) == [f"override {override}: {sentence}"]
 
 
+def test_an_override_of_several_lines_is_told_in_one(told):
+    assert told(SMALL, "train.epochs=\n  many\n") == [
+        'override train.epochs= many: train.epochs is "many"; it must be a whole number of 1 or more'
+    ]
+
+
 def test_a_value_is_blamed_on_who_gave_it_last(told):
     text = SMALL + "data2: 1\ntrain:\n  loss: {weights: {valence: 1}}\n"
     lines = told(text, "train.loss.weights={valence: -1}")
@@ -418,6 +424,7 @@ CHANGED: dict[str, Any] = {
     "data.augmentation.noise_snr_db": [10, 20],
     "features.store": None,
     "features.dtype": "float16",
+    "data.unreadable": "skip",
     "model.params.speech_encoder": "random:tiny",
     "model.params.encoder_revision": "v1",
     "model.params.layers": "last",

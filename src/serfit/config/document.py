@@ -14,6 +14,9 @@ import yaml
 
 from serfit.config.keys import Address, dotted
 
+MOST_VALUES = 100_000
+"""Most values in one document, aliases written out; a few lines of nested aliases can stand for billions."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
@@ -79,13 +82,27 @@ def parse(text: str, place_of: Callable[[int], Place], environment: Mapping[str,
     document = Document(places={top: place_of(0)})
     try:
         node = yaml.compose(text, Loader=_CoreLoader)
+        if node is not None and _values(node, {}) > MOST_VALUES:
+            document.complain(top, f"its aliases (*name) stand for more than {MOST_VALUES:,} values; write them out")
+        elif node is not None:
+            document.data = _Reader(document, place_of, environment).read(node, top, ())
     except yaml.YAMLError as error:
         line, words = _syntax_sentence(error, text)
         document.complain(top, words, place_of(line))
-        return document
-    if node is not None:
-        document.data = _Reader(document, place_of, environment).read(node, top, ())
+    except RecursionError:
+        document.data = None
+        document.complain(top, "is nested too deeply to be a configuration; remove brackets or indentation")
     return document
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, aliases written out; one that contains itself counts once there."""
+    if id(node) not in known:
+        known[id(node)] = 1
+        below = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []
+        parts = [part for item in below for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]
 
 
 class _CoreLoader(yaml.SafeLoader):

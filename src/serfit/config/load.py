@@ -21,6 +21,7 @@ WITHOUT_EFFECT = frozenset(
         "experiment.runs_dir",
         "data.loader.workers",
         "features.store",
+        "features.max_gb",
         "train.micro_batch_seconds",
         "train.gradient_checkpointing",
         "train.checkpoint_minutes",

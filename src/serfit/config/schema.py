@@ -123,6 +123,9 @@ class Data(Section):
     """What to predict, any of valence, arousal, dominance."""
     table: Table | None = None
     """Columns of the CSV file; only with corpus: csv."""
+    unreadable: Literal["error", "skip"] = "error"
+    """What to do about utterances whose audio can't be used: error stops before training and names them all; skip
+    decodes all audio first, leaves them out of their parts, and writes their number and names into the record."""
     scales: dict[Dimension, tuple[float, float]] | None = None
     """[minimum, maximum] of each dimension's rating scale; only with corpus: csv (IEMOCAP's is 1 to 5)."""
     split: Split = Split()
@@ -163,6 +166,9 @@ class Features(Section):
     stored."""
     dtype: Literal["float32", "float16"] = "float32"
     """Precision in the store; float16 halves the disk space and changes results slightly."""
+    max_gb: Positive | None = None
+    """Most gigabytes (10^9 bytes) that the store may take; the least recently used features go first. null is no
+    limit but the disk's."""
 
 
 class ModelParams(Section):

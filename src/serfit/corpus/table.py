@@ -237,6 +237,8 @@ def _audio_path(audio: str, root: Path, column: str, exists: Callable[[Path], bo
     if not audio:
         raise _RowError(f'the audio file (column "{column}") is empty')
     path = root / audio
+    if os.path.normpath(audio).split(os.sep)[0] == os.pardir:
+        raise _RowError(f'audio file "{audio}" leads out of data.root; move it there, or give an absolute path')
     if not exists(path):
         absolute = " (an absolute path, so data.root isn't put before it)" if Path(audio).is_absolute() else ""
         raise _RowError(f"audio file {path} doesn't exist{absolute}")
@@ -255,7 +257,10 @@ def _file_finder() -> Callable[[Path], bool]:
 
     def exists(path: Path) -> bool:
         folder, name = os.path.split(path)
-        return name in names(folder) or path.is_file()  # the latter where names are equal in another spelling
+        try:
+            return name in names(folder) or path.is_file()  # the latter where names are equal in another spelling
+        except (OSError, ValueError):  # a name too long, or one that can't be a name
+            return False
 
     return exists
 

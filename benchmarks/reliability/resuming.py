@@ -1,0 +1,174 @@
+"""R1 and R9: kills and signals at any moment, then the same bytes."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import EVERYTHING, Place, Tally, contents, train
+
+from serfit import experiment as story
+from serfit import runs
+
+STEPS = {"data__loader__batch_size": 2, "train__accumulation_steps": 1}
+"""Twelve optimisation batches of two utterances: a run of two epochs takes 24 steps."""
+
+
+def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_after_call(name: str, count: int) -> Callable[[int], None]:
+    """A trap: SIGKILL right after the `count`-th call of a function of the story."""
+
+    def set_trap(rank: int) -> None:
+        if rank != 0:
+            return
+        real = getattr(story, name)
+        calls = 0
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            result = real(*arguments, **named)
+            calls += 1
+            if calls == count:
+                _die()
+            return result
+
+        setattr(story, name, counted)
+
+    return set_trap
+
+
+def identical_after_kills(place: Place, tally: Tally, name: str, plan: Sequence[Any], **how: Any) -> None:
+    """Run once without kills, then with each kill of a plan, and compare the bytes.
+
+    A plan holds traps, or seconds after which to kill; a kill counts where it happened.
+    """
+    ranks = how.pop("ranks", 1)
+    changes = {**EVERYTHING, **STEPS, "train__checkpoint_minutes": 0, **how}
+    folder = place.fresh("resume")
+    config = place.config(folder, **changes)
+    whole, cut, errors = folder / "runs" / "whole", folder / "runs" / "cut", folder / "errors"
+    (folder / "runs").mkdir()
+    codes = train(config, whole, resume=False, ranks=ranks, errors=errors)
+    if codes != [0] * ranks:
+        tally.case(name, False, f"the run without kills ended with {codes}: {errors.read_text()[-400:]}")
+        return
+    kills = 0
+    for kill in plan:
+        timed = isinstance(kill, float)
+
+        def strike(children: Sequence[int], after: float = kill if timed else 0.0) -> None:
+            if after:
+                time.sleep(after)
+                try:
+                    os.kill(children[0], signal.SIGKILL)
+                except ProcessLookupError:
+                    return
+
+        resume = (cut / runs.CONFIG).exists()
+        before = (lambda rank: None) if timed else kill
+        codes = train(config, cut, resume=resume, ranks=ranks, errors=errors, before=before, during=strike)
+        if codes[0] == -signal.SIGKILL:
+            kills += 1
+        elif codes == [0] * ranks:
+            break
+        elif codes[0] != 2 or (cut / runs.CONFIG).exists():
+            tally.case(name, False, f"after a kill the run ended with {codes}: {errors.read_text()[-600:]}")
+            return
+        if cut.exists() and not (cut / runs.CONFIG).exists():
+            cut.rmdir()  # killed before it was a run directory at all
+    if not (cut / runs.FINISHED).exists():
+        codes = train(config, cut, resume=(cut / runs.CONFIG).exists(), ranks=ranks, errors=errors)
+    first, second = contents(whole), contents(cut)
+    same = first == second
+    differing = [file for file in first if first[file] != second.get(file)]
+    for number in range(kills):
+        tally.case(f"{name}, kill {number + 1}", same, f"{differing} differ, {codes}: {errors.read_text()[-400:]}")
+
+
+def r1(place: Place, scale: int) -> Tally:
+    """Kills after every step of a 24-step run, and at random moments, in all combinations of the table."""
+    tally = Tally("R1")
+    began = time.monotonic()
+    identical_after_kills(place, tally, "after every step", [die_after_call("save_if_possible", 1)] * 26)
+    tally.notes.append(f"a kill after every one of 24 steps and two epochs took {time.monotonic() - began:.0f} s")
+    grid = [(workers, precision, 1) for workers in (0, 2) for precision in ("fp32", "bf16")]
+    grid += [(0, "fp32", 2), (2, "bf16", 2)] if scale == 1 else [(w, p, 2) for w in (0, 2) for p in ("fp32", "bf16")]
+    for workers, precision, ranks in grid:
+        draw = random.Random(f"{place.seed} {workers} {precision} {ranks}")
+        plan: list[Any] = []
+        for _ in range(scale):
+            plan += [die_after_call("show_step", draw.randint(2, 11)), die_after_call("save_if_possible", 3)]
+            plan += [die_after_call("save_best", 1)] + [draw.uniform(0.3, 2.5)] * (scale - 1)
+        identical_after_kills(
+            place,
+            tally,
+            f"{workers} workers, {precision}, {ranks} ranks",
+            plan,
+            ranks=ranks,
+            data__loader__workers=workers,
+            train__precision=precision,
+        )
+    return tally
+
+
+def r9(place: Place, scale: int) -> Tally:
+    """Stop signals at random moments: saved and gone within 10 s, exit code 75, the same bytes afterwards."""
+    tally = Tally("R9")
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    draw = random.Random(f"{place.seed} signals")
+    slowest = 0.0
+    for case in range(8 * scale):
+        number, ranks = numbers[case % 4], 2 if case % 8 == 7 else 1
+        folder = place.fresh("signal")
+        (folder / "runs").mkdir()
+        config = place.config(folder, **EVERYTHING, **STEPS, train__checkpoint_minutes=1000)
+        errors, whole, cut = folder / "errors", folder / "runs" / "whole", folder / "runs" / "cut"
+        took = 0.0
+        sent = [False]
+
+        def strike(
+            children: Sequence[int],
+            cut: Path = cut,
+            number: signal.Signals = number,
+            pause: float = draw.uniform(0.0, 1.0),
+            target: int = ranks - 1,
+            sent: list[bool] = sent,
+        ) -> None:
+            nonlocal took
+            until = time.monotonic() + 30
+            while not (cut / runs.ENVIRONMENT).exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(pause + (1.0 if target else 0.0))
+            began = time.monotonic()
+            os.kill(children[target], number)
+            sent[0] = True
+            while not _gone(children[0]) and time.monotonic() < began + 30:
+                time.sleep(0.01)
+            took = time.monotonic() - began
+
+        codes = train(config, cut, resume=False, ranks=ranks, errors=errors, during=strike)
+        slowest = max(slowest, took)
+        name = f"{number.name}, {ranks} ranks"
+        if codes[0] == 0 and (cut / runs.FINISHED).exists():  # it came too late
+            tally.notes.append(f"{name}: the run was finished before the signal")
+            tally.case(name, True)
+            continue
+        held = codes[0] == 75 and took < 10.0
+        train(config, cut, resume=True, ranks=ranks, errors=errors)
+        train(config, whole, resume=False, ranks=ranks, errors=errors)
+        same = contents(whole) == contents(cut) != {}
+        tally.case(name, held and same, f"codes {codes}, {took:.1f} s, same {same}: {errors.read_text()[-300:]}")
+    tally.notes.append(f"slowest from signal to exit: {slowest:.2f} s")
+    return tally
+
+
+def _gone(child: int) -> bool:
+    """Whether a child has ended (and waits to be asked for its exit code)."""
+    with open(f"/proc/{child}/stat") as about:
+        return about.read().rsplit(")", 1)[1].split()[0] == "Z"

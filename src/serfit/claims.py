@@ -1,0 +1,172 @@
+"""Who is at work on what: files that processes on one machine or on many leave for each other.
+
+A claim is a small file created with O_EXCL, which every file system does atomically, NFS (version 3 and later)
+included; no byte-range locks are asked for. Its holder touches it every `HEARTBEAT` seconds. A claim whose holder is
+known to be dead, or that nobody has touched while one watched it for `PATIENCE` seconds, may be taken over; clocks of
+different machines are never compared.
+"""
+
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HEARTBEAT = 5.0
+"""Seconds between two signs of life of a holder."""
+
+PATIENCE = 60.0
+"""Seconds without a sign of life after which a claim of another machine counts as abandoned. Longer than the time for
+which NFS clients remember a file's attributes by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a claim.
+
+    Attributes:
+        host: machine and process namespace; process numbers mean something only within it.
+        pid: process number.
+        token: distinguishes claims of one process.
+    """
+
+    host: str
+    pid: int
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @classmethod
+    def me(cls) -> "Holder":
+        """The present process."""
+        return cls(_host(), os.getpid())
+
+    def dead(self) -> bool:
+        """Whether the process is known not to run any more; False for processes of other machines."""
+        if self.host != _host():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def __str__(self) -> str:
+        """The process in words."""
+        return f"process {self.pid} on {self.host.split(' ')[0]}"
+
+    def to_bytes(self) -> bytes:
+        """The content of a claim file."""
+        return json.dumps({"host": self.host, "pid": self.pid, "token": self.token}).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Holder | None":
+        """The inverse of `to_bytes`; None for anything else."""
+        try:
+            content = json.loads(data)
+            return cls(str(content["host"]), int(content["pid"]), str(content["token"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+
+@dataclass(slots=True)
+class Watch:
+    """What one has seen of somebody's claim so far: when it last changed, by one's own clock."""
+
+    seen: tuple[bytes, int] | None = None
+    since: float = 0.0
+
+    def abandoned(self, path: Path) -> bool:
+        """Look once; whether the claim at `path` may be taken over."""
+        found = _look(path)
+        if found is None:
+            return False
+        holder = Holder.from_bytes(found[0])
+        if holder is not None and holder.dead():
+            return True
+        if found != self.seen:
+            self.seen, self.since = found, time.monotonic()
+        return time.monotonic() - self.since > PATIENCE
+
+
+@contextmanager
+def claimed(path: Path, watch: Watch | None = None) -> Iterator[bool]:
+    """Hold a claim while entered, or find that somebody else does; never waits.
+
+    Args:
+        path: the claim file; its folder must exist.
+        watch: what earlier attempts at the same claim have seen, so that an abandoned one is recognised.
+
+    Yields:
+        Whether the claim is held.
+    """
+    if watch is not None and watch.abandoned(path):
+        _set_aside(path)
+    me = Holder.me()
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        yield False
+        return
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(me.to_bytes())
+        with heartbeat(path):
+            yield True
+    finally:
+        found = _look(path)
+        if found is not None and found[0] in (me.to_bytes(), b""):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def heartbeat(path: Path) -> Iterator[None]:
+    """Touch a file every `HEARTBEAT` seconds while entered."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(HEARTBEAT):
+            try:
+                os.utime(path)
+            except OSError:
+                continue
+
+    thread = threading.Thread(target=beat, name="serfit-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _look(path: Path) -> tuple[bytes, int] | None:
+    """Content and time of the last touch; read through an open file, so that NFS asks its server."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4096), os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _set_aside(path: Path) -> None:
+    """Remove an abandoned claim; of several who try at the same time one succeeds."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.rename(aside)
+        aside.unlink()
+    except OSError:
+        return
+
+
+def _host() -> str:
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = "-"
+    return f"{platform.node() or 'localhost'} {namespace}"

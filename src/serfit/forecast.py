@@ -1,0 +1,149 @@
+"""What a run will cost before it starts: memory from arithmetic, time from a short probe on the present device."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from serfit.batches import Example, plan_epoch
+from serfit.config.schema import ExperimentConfig, ModelParams
+from serfit.executor import Executor
+from serfit.features import build_features
+from serfit.material import Material
+from serfit.memory import activation_bytes, first_budget, memory_warning, state_bytes
+from serfit.nn.losses import ccc_loss
+from serfit.nn.model import EmotionModel, build_model
+from serfit.nn.weights import freeze
+from serfit.runtime import choose_device, choose_precision
+
+BATCHES = (2, 4, 8, 16)
+"""Utterances in one pass for which memory is foretold."""
+
+PROBED = 2
+"""Utterances in a probed step; each of the median length, at most 5 s."""
+
+
+def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
+    """The table of memory and the expected time of an epoch and a run, line by line.
+
+    The time is that of a probed step, scaled by padded seconds; evaluation counts a third of training. It is that of
+    one process on the present device and knows nothing of a disk that can't keep up.
+
+    Raises:
+        UserError: the encoder can't be loaded.
+    """
+    device, _ = choose_device(None)
+    precision, autocast = choose_precision(config.train.precision, device)
+    half = precision == "bf16"
+    model = build_model(
+        config.model.params,
+        dimensions=len(config.data.dimensions),
+        seed=config.experiment.seed,
+        gradient_checkpointing=config.train.gradient_checkpointing,
+    )
+    yield from memory_table(model, config, material)
+    model.to(device)
+    features = build_features(
+        model, config.features, config.data.augmentation, crop=config.data.loader.crop_seconds is not None
+    )
+    train, stage = material.train, features.stage
+    crop = config.data.loader.crop_seconds
+    lengths = np.minimum(np.asarray(train.seconds), np.inf if crop is None else crop)
+    if (warning := memory_warning(model, stage, float(lengths.max()), device, config.train, half=half)) is not None:
+        yield warning
+    budget = first_budget(model, stage, features.entries_per_second, device, config.train, half=half)
+    executor = Executor(model, stage, device, autocast, budget)
+    pace = _seconds_per_second(executor, features.entries_per_second, float(np.median(lengths)))
+    plan = plan_epoch(lengths, config.optimisation_batch, seed=1, epoch=1, bucketing=config.data.loader.bucketing)
+    padded = sum(len(batch) * lengths[batch].max() for batch in plan)
+    heard = sum(material.validation.seconds)
+    epoch = pace * (padded + heard / 3.0)
+    run = config.train.epochs * epoch + pace * sum(material.test.seconds) / 3.0
+    yield (
+        f"time on {device} in {precision}, from a probe: {pace:.3g} s per second of speech, an epoch about "
+        f"{_duration(epoch)}, {config.train.epochs} epochs about {_duration(run)}; "
+        f"{1 - lengths.sum() / padded:.1%} of it is padding"
+    )
+    if stage > 0:
+        yield f"before the first epoch, once: the {model.stage_name(stage)} of all utterances is computed and stored"
+
+
+def memory_table(model: EmotionModel, config: ExperimentConfig, material: Material) -> Iterator[str]:
+    """Predicted GPU memory by utterances in one pass, with the encoder trained and frozen.
+
+    What is trainable in the model is as the configuration says, before and after.
+    """
+    params = config.model.params
+    crop = config.data.loader.crop_seconds
+    seconds = np.minimum(np.asarray(material.train.seconds), np.inf if crop is None else crop)
+    columns = [("median", float(np.median(seconds))), ("longest", float(seconds.max()))]
+    names = "".join(f"  {name + f' {length:.1f} s':>16}" for name, length in columns)
+    half = config.train.precision != "fp32"
+    for frozen in (False, True):
+        _freeze_anew(model, params.model_copy(update={"freeze_speech_encoder": frozen}))
+        words = "frozen" if frozen else "trained"
+        yield f"predicted GPU memory in GiB, encoder {words}, {'bf16' if half else 'fp32'}, by utterances in one pass:"
+        yield f"    at once{names}"
+        for batch in BATCHES:
+            cells = [_bytes(model, config, batch, length, half=half) / 1024**3 for _, length in columns]
+            yield f"    {batch:>7}" + "".join(f"  {cell:>16.1f}" for cell in cells)
+    _freeze_anew(model, params)
+    yield "    (what doesn't fit is cut into micro-batches, with the same result; the CUDA context adds about 0.5)"
+
+
+def _bytes(model: EmotionModel, config: ExperimentConfig, batch: int, seconds: float, *, half: bool) -> float:
+    cost = activation_bytes(
+        model, model.frozen_stages, seconds, half=half, checkpointing=config.train.gradient_checkpointing
+    )
+    return state_bytes(model, half=half) + batch * cost
+
+
+def _freeze_anew(model: EmotionModel, params: ModelParams) -> None:
+    model.encoder.requires_grad_(True)
+    if (mask := getattr(model.encoder.hf, "masked_spec_embed", None)) is not None:
+        mask.requires_grad_(False)
+    freeze(model.encoder, params)
+
+
+def _seconds_per_second(executor: Executor, entries_per_second: float | None, median: float) -> float:
+    """Seconds of computing per second of speech in a training step, the best of two after one to warm up."""
+    length = min(max(median, 0.1), 5.0)
+    model, stage = executor.model, executor.stage
+    entries = 1 if entries_per_second is None else round(length * entries_per_second)
+    shape = _feature_shape(model, stage, entries)
+    outputs = model.head.out.out_features
+    examples = [
+        Example(str(place), torch.randn(shape), torch.full((outputs,), place / PROBED), noise_seed=place)
+        for place in range(PROBED)
+    ]
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        executor.gradients(examples, lambda predictions, targets: ccc_loss(predictions, targets)[0])
+        if executor.device.type == "cuda":
+            torch.cuda.synchronize(executor.device)
+        taken.append(time.perf_counter() - began)
+    model.zero_grad(set_to_none=True)
+    return min(taken[1:]) / (PROBED * length)
+
+
+def _feature_shape(model: EmotionModel, stage: int, entries: int) -> tuple[int, ...]:
+    """Shape of one utterance's feature with so many entries on its time axis."""
+    encoder = model.encoder
+    match stage:
+        case 0:
+            return (entries,)
+        case 1:
+            return entries, encoder.config.conv_dim[-1]
+    states = stage - 1 if encoder.keep_all else 1
+    kept = min(states, encoder.kept)
+    if stage > encoder.last_stage:
+        return 1, kept, encoder.width
+    return (entries, kept, encoder.width) if encoder.keep_all else (entries, encoder.width)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

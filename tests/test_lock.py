@@ -1,0 +1,136 @@
+"""One writer per run directory, claims between processes, and what is left when a process dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from serfit import claims, lock
+from serfit.claims import Holder, Watch, claimed
+from serfit.lock import take
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from serfit.lock import take
+held = take(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_taker_is_told_who_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "LOCK"
+    held = take(path)
+    assert isinstance(held, ExitStack)
+    other = take(path)
+    assert isinstance(other, Holder)
+    assert other.pid == os.getpid()
+    assert str(other).startswith(f"process {os.getpid()} on ")
+    held.close()
+    assert not path.exists()
+    again = take(path)
+    assert isinstance(again, ExitStack)
+    again.close()
+
+
+def test_a_killed_process_leaves_a_lock_that_can_be_taken_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "LOCK"
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    holder = take(path)
+    assert isinstance(holder, Holder)
+    assert holder.pid == process.pid
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert path.exists()
+    held = take(path)
+    assert isinstance(held, ExitStack)
+    held.close()
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_lock_of_another_machine_is_watched(tmp_path: Path, alive: bool) -> None:
+    """As on a file system whose flock doesn't reach other machines."""
+    path = tmp_path / "LOCK"
+    path.write_bytes(Holder("elsewhere x", 1).to_bytes())
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if alive:
+            os.utime(path, (1.0, 1.0))
+
+    held = take(path, sleep)
+    assert slept == [lock.WATCHED]
+    assert isinstance(held, Holder) is alive
+    if isinstance(held, ExitStack):
+        held.close()
+
+
+def test_without_flock_the_claim_file_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_flock", lambda descriptor: None)
+    path = tmp_path / "LOCK"
+    held = take(path)
+    assert isinstance(held, ExitStack)
+    assert isinstance(take(path), Holder)
+    held.close()
+    dead = Holder(Holder.me().host, 2**22 + 1)
+    (tmp_path / "LOCK.claim").write_bytes(dead.to_bytes())
+    again = take(path)
+    assert isinstance(again, ExitStack)
+    again.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_claims_exclude_each_other_and_go_with_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.claim"
+    with claimed(path) as first, claimed(path, Watch()) as second:
+        assert (first, second) == (True, False)
+    assert not path.exists()
+    with pytest.raises(ZeroDivisionError), claimed(path):
+        raise ZeroDivisionError
+    assert not path.exists()
+
+
+def test_claims_of_dead_or_silent_holders_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.claim"
+    path.write_bytes(Holder(Holder.me().host, 2**22 + 1).to_bytes())
+    with claimed(path, Watch()) as ours:
+        assert ours
+    monkeypatch.setattr(claims, "PATIENCE", 0.05)
+    path.write_bytes(Holder("elsewhere x", 1).to_bytes())
+    watch = Watch()
+    with claimed(path, watch) as ours:
+        assert not ours
+    os.utime(path, (1.0, 1.0))  # a sign of life
+    time.sleep(0.06)
+    with claimed(path, watch) as ours:
+        assert not ours
+    time.sleep(0.06)
+    with claimed(path, watch) as ours:
+        assert ours
+
+
+def test_a_claim_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.01)
+    path = tmp_path / "x.claim"
+    with claimed(path):
+        os.utime(path, (1.0, 1.0))
+        until = time.monotonic() + 5
+        while path.stat().st_mtime < 2.0 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert path.stat().st_mtime > 2.0
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"host": 1}', b"[" * 100_000, json.dumps("x").encode()])
+def test_nonsense_in_a_claim_names_nobody(content: bytes) -> None:
+    assert Holder.from_bytes(content) is None

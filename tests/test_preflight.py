@@ -1,0 +1,141 @@
+"""What is found before training: unusable audio, copies across parts, ratings upside down, too small a disk."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from rich.console import Console
+
+from serfit import files, runs
+from serfit.config.schema import ExperimentConfig
+from serfit.corpus.folds import Split
+from serfit.corpus.utterance import Utterance
+from serfit.errors import UserError
+from serfit.experiment import run_experiment
+from serfit.log import Log
+from serfit.material import prepare
+from serfit.preflight import check_content, check_durations, check_polarity
+from support import settings, small_release
+
+Configure = Callable[..., ExperimentConfig]
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    return small_release(tmp_path / "iemocap")
+
+
+@pytest.fixture
+def configure(release: Path, tmp_path: Path) -> Configure:
+    return lambda **changes: ExperimentConfig.model_validate(settings(release, tmp_path, **changes))
+
+
+def wavs(release: Path) -> list[Path]:
+    return sorted(release.rglob("*.wav"))
+
+
+def test_unusable_audio_is_left_out_with_a_count_in_the_record(release: Path, configure: Configure) -> None:
+    first, second = wavs(release)[0], wavs(release)[20]
+    first.write_bytes(b"RIFF nonsense")
+    samples, rate = soundfile.read(second)
+    samples[100] = float("nan")
+    soundfile.write(second, samples, rate, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"1 of 40 utterances can't be used[\s\S]*data\.unreadable=skip"):
+        prepare(configure())
+    with pytest.raises(UserError, match=r"2 of 40 utterances can't be used"):
+        prepare(configure(), decode=True)
+    config = configure(data__unreadable="skip", train__epochs=1)
+    material = prepare(config)
+    assert material.left_out == (first.stem, second.stem)
+    assert len(material.corpus.utterances) == 38
+    sizes = [len(part.utterances) for part in (material.train, material.validation, material.test)]
+    assert sum(sizes) == 38
+    assert "tests on Ses01 (7 utterances)" in material.split.protocol
+    assert "2 of 40 utterances are left out (data.unreadable=skip)" in material.split.protocol
+    run = run_experiment(config, Log(Console(file=io.StringIO())))
+    environment = json.loads((run / runs.ENVIRONMENT).read_text())
+    assert environment["corpus"]["left_out"] == [first.stem, second.stem]
+    assert "2 of 40 utterances are left out" in environment["protocol"]
+    assert first.stem in (run / runs.TRAIN_LOG).read_text()
+    assert first.stem not in (run / runs.PREDICTIONS).read_text()
+
+
+def test_the_same_audio_in_two_parts_is_refused_and_within_one_is_told(release: Path, configure: Configure) -> None:
+    session1, session5 = wavs(release)[0], wavs(release)[-1]
+    original = session5.read_bytes()
+    shutil.copy(session1, session5)
+    with pytest.raises(UserError, match=rf"same audio is in two parts.*{session5.stem} \(train\) = {session1.stem} "):
+        prepare(configure())
+    session5.write_bytes(original)
+    shutil.copy(wavs(release)[-2], session5)
+    (warning,) = [note for note in prepare(configure()).corpus.notes if "same audio" in note]
+    assert warning.startswith("warning: the same audio stands 1 times under several names: Ses05F")
+
+
+def test_equal_sizes_are_not_equal_content(tmp_path: Path) -> None:
+    parts: dict[str, tuple[Utterance, ...]] = {}
+    for place, part in enumerate(("train", "validation", "test")):
+        path = tmp_path / f"{part}.wav"
+        path.write_bytes(b"a" * 5000 + bytes([place]) + b"b" * 5000)
+        parts[part] = (Utterance(part, path, {}),)
+    assert check_content(Split(1, 1, **parts, protocol="")) == []
+
+
+def emotional(arousal_of_angry: float, arousal_of_sad: float, count: int = 12) -> list[Utterance]:
+    return [
+        Utterance(f"{emotion}{n}", Path("x"), {"arousal": mean + 0.1 * (n % 3)}, emotion=emotion)
+        for emotion, mean in (("ang", arousal_of_angry), ("Sad", arousal_of_sad))
+        for n in range(count)
+    ]
+
+
+def test_ratings_upside_down_are_refused() -> None:
+    assert check_polarity(emotional(4.0, 2.0)) == []
+    with pytest.raises(UserError, match=r"mean arousal of ang/anger/angry \(2\.10, 12 .*is below.*\(4\.10, 12\), so"):
+        check_polarity(emotional(2.0, 4.0))
+    (warning,) = check_polarity(emotional(3.0, 3.01))
+    assert "is that what these ratings mean?" in warning
+    assert check_polarity(emotional(2.0, 4.0, count=9)) == []
+    nothing = [replace(utterance, emotion=None) for utterance in emotional(2.0, 4.0)]
+    assert check_polarity(nothing) == []
+
+
+def test_audio_of_another_length_than_declared_is_told() -> None:
+    utterances = [Utterance("a", Path("x"), {}, duration=2.0), Utterance("b", Path("x"), {}, duration=2.0)]
+    (warning,) = check_durations(utterances, {"a": 2.4, "b": 3.0})
+    assert "of 1 utterances" in warning
+    assert "b 3.00 s instead of 2.00 s" in warning
+
+
+@pytest.mark.parametrize("changes", [{}, {"features__store": None}], ids=["store", "checkpoints"])
+def test_a_disk_that_is_clearly_too_small_is_told_before_training(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    free = 10_000_000 if not changes else 1000
+    monkeypatch.setattr(files, "free_bytes", lambda folder: free)
+    if not changes:
+        monkeypatch.setattr("serfit.experiment.bytes_on_disk", lambda model: 0)
+        monkeypatch.setattr("serfit.store.FeatureStore._measured", lambda store: 0)
+        free = 1000
+    what = "the frozen features that are missing" if not changes else "weights and checkpoints"
+    with pytest.raises(UserError, match=rf"{what} need about [\d.]+ (MB|bytes), and .* has 1000 bytes free"):
+        run_experiment(configure(**changes), Log(Console(file=io.StringIO())))
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_the_digest_knows_ratings_parts_and_lengths_but_no_paths(configure: Configure, release: Path) -> None:
+    one = prepare(configure())
+    moved = release.parent / "elsewhere"
+    shutil.copytree(release, moved)
+    again = prepare(configure(data__root=str(moved)))
+    assert one.digest() == again.digest()
+    assert prepare(configure(data__split={"fold": 2})).digest() != one.digest()
+    samples, rate = soundfile.read(wavs(release)[3])
+    soundfile.write(wavs(release)[3], samples[:-100], rate)
+    assert prepare(configure()).digest() != one.digest()
