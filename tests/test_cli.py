@@ -10,7 +10,10 @@ import pytest
 from serfit.cli import main
 from support import config_file, small_release
 
-VERBS = ("train", "check", "compare", "report", "baseline", "verdict", "demo", "doctor", "cache show", "cache clear")
+VERBS = (
+    *("train", "cv", "check", "compare", "report", "baseline", "verdict", "demo", "doctor"),
+    *("cache show", "cache fill", "cache clear"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +135,19 @@ def test_broken_audio_is_named_before_anything_begins(tmp_path: Path, capsys: py
     assert "3 of 40 utterances can't be used" in said
     assert all(wavs[place].stem in said for place in (3, 9, 20))
     assert not (tmp_path / "runs").exists()
+
+
+def test_cross_validation_fills_the_store_once_runs_all_and_answers(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_file(tmp_path / "tiny.yaml", release, tmp_path, train__epochs=1)
+    command = ("cv", config, "--folds", "1-2", "--slots", "1", "model.params.freeze_speech_encoder=true")
+    assert exit_code(*command) == 0
+    said = capsys.readouterr().out
+    assert "2 runs, 0 of them finished, 1 slots" in said
+    assert len(list((tmp_path / "runs").glob("tiny_fold[12]_seed1_*/FINISHED"))) == 2
+    assert len(list((tmp_path / "store").rglob("*.safetensors"))) == 40
+    assert (tmp_path / "runs" / "experiment_comparison.md").is_file()
+    assert (tmp_path / "runs" / "report.html").is_file()
+    assert exit_code(*command) == 0
+    assert "2 runs, 2 of them finished" in capsys.readouterr().out

@@ -139,3 +139,23 @@ def run_experiment(
             log.say(line)
         log.say(f"run directory: {run.directory}")
     return run.directory
+
+
+def fill_features(config: ExperimentConfig, log: Log, *, gpu: int | None = None) -> None:
+    """Do the part of an experiment that all its folds and seeds share: fill the store of frozen features.
+
+    Raises:
+        UserError: as `run_experiment`.
+    """
+    material = prepare(config)
+    device, device_line = choose_device(gpu)
+    log.say(device_line)
+    model = build_model(config.model.params, dimensions=len(config.data.dimensions), seed=config.experiment.seed)
+    features = build_features(
+        model.to(device), config.features, config.data.augmentation, crop=config.data.loader.crop_seconds is not None
+    )
+    if features.store is None:
+        log.say(f"nothing to store: training starts from the {model.stage_name(features.stage)}")
+        return
+    fill_store(features, material, log)
+    log.say(f"{model.stage_name(features.stage)} of all utterances: {features.store.folder}")

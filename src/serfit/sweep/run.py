@@ -1,18 +1,23 @@
 """The story of a sweep."""
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from rich.console import Console
 
+from serfit.config.load import load_config
 from serfit.errors import UserError
 from serfit.interrupt import Interrupted, StopRequest
+from serfit.report.answers import answers
 from serfit.report.compare import compare, console_table, write_comparison
 from serfit.report.finished import finished_directories
+from serfit.report.page import write_report
 from serfit.sweep.engines import inline, on_ray
 from serfit.sweep.plan import Job, numbers, plan_jobs
-from serfit.sweep.slots import Slots, choose_slots
+from serfit.sweep.slots import Slots, choose_slots, held
 from serfit.sweep.view import View
 from serfit.sweep.worker import Outcome
 
@@ -85,6 +90,28 @@ def _started(
     return on_ray(jobs, slots, stopped, per_run=per_run, address=address, wait=refresh)
 
 
+def fill_stores(jobs: Sequence[Job], slots: Slots, console: Console) -> None:
+    """Let each configuration's frozen features be computed once, before the runs that share them start.
+
+    Raises:
+        UserError: they can't be computed, so that no run could begin either.
+    """
+    filled: set[Path] = set()
+    for job in jobs:
+        config = load_config(job.config, job.overrides)
+        params = config.model.params
+        frozen = params.freeze_speech_encoder or params.freeze_cnn or params.freeze_layers
+        if job.config in filled or job.state != "new" or not frozen or config.features.store is None:
+            continue
+        filled.add(job.config)
+        command = [*job.program, "cache", "fill", "--config", str(job.config), *job.overrides]
+        environment = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": slots.gpus[0]} if slots.gpus else {})
+        with held(slots.gpus[:1]):
+            done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise UserError(done.stderr.strip().removeprefix("error: ") or f"{' '.join(command)} failed")
+
+
 def failures(outcomes: Sequence[Outcome]) -> list[Path]:
     """The directories of the runs that didn't finish."""
     return [outcome.job.directory for outcome in outcomes if outcome.fate != "finished"]
@@ -116,12 +143,17 @@ def run_cv(
     jobs = plan_jobs(configs, numbers(folds, "--folds"), numbers(seeds, "--seeds"), overrides, gpus_per_run)
     chosen = choose_slots(None if gpus is None else numbers(gpus, "--gpus"), slots)
     console = Console()
+    fill_stores(jobs, chosen, console)
     outcomes = run_sweep(jobs, chosen, console, engine=known, per_run=gpus_per_run, address=address)
     for folder in sorted({job.directory.parent for job in jobs}):
         directories = finished_directories(folder)
         if directories:
-            console.print(console_table(compare(folder)))
-            console.print(f"comparison: {write_comparison(folder)}", highlight=False, soft_wrap=True)
+            comparison = compare(folder)
+            console.print(console_table(comparison))
+            for line in answers(comparison.evidence.pairs):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+            written = (write_comparison(folder), write_report(directories, folder / "report.html"))
+            console.print(f"written: {written[0]}, {written[1]}", highlight=False, soft_wrap=True)
     left = failures(outcomes)
     if left:
         console.print(

@@ -1,0 +1,57 @@
+"""The command line. Verbs parse, call one function of the package and turn its errors into exit codes.
+
+Exit codes: 0 done, 2 something the user can put right, 3 a number wasn't finite, 75 stopped on request and resumable.
+Nothing heavy is imported before a verb runs.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from serfit import __version__
+from serfit.cli import cache, reading, training
+from serfit.errors import NumericalError, UserError
+from serfit.interrupt import Interrupted
+
+app = typer.Typer(
+    name="serfit",
+    help="Fine-tune speech encoders for valence, arousal and dominance, with numbers one can trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(training.train)
+app.command()(training.cv)
+app.command()(training.check)
+app.command()(reading.compare)
+app.command()(reading.report)
+app.command()(reading.verdict)
+app.command()(training.baseline)
+app.command()(training.demo)
+app.command()(training.doctor)
+app.add_typer(cache.app, name="cache")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with the exit code that fits."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="serfit")
+    except (UserError, NumericalError, Interrupted) as error:
+        kind = "stopped" if isinstance(error, Interrupted) else "error"
+        print(f"{kind}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Fine-tune speech encoders for valence, arousal and dominance, with numbers one can trust."""
+    if version:
+        print(__version__)
+        raise typer.Exit

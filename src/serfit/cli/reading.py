@@ -1,0 +1,72 @@
+"""The verbs that read finished runs: compare, report, verdict."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of run directories, or run directories; default: runs.")
+    ] = None,
+) -> None:
+    """Compare finished runs: scores with intervals, and tests of which experiment is better.
+
+    For one folder also rewrites experiment_comparison.md, .csv and .tex in it.
+
+    Example: serfit compare runs
+    """
+    from rich.console import Console
+
+    from serfit.report.answers import answers
+    from serfit.report.compare import chosen_directories, console_table, write_comparison
+    from serfit.report.compare import compare as compare_runs
+
+    paths = runs or [Path("runs")]
+    comparison = compare_runs(chosen_directories(paths))
+    console = Console()
+    console.print(console_table(comparison))
+    for line in answers(comparison.evidence.pairs):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if len(paths) == 1 and not (paths[0] / "config.json").is_file():
+        print(f"written: {write_comparison(paths[0])}, with .csv and .tex beside it")
+
+
+def report(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of run directories, or run directories; default: runs.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; default: report.html in the (first) folder.")
+    ] = None,
+    players: Annotated[
+        bool,
+        typer.Option(
+            "--players", help="Embed short clips of the worst utterances; mind the corpus's licence before sharing."
+        ),
+    ] = False,
+) -> None:
+    """Write one self-contained HTML page about finished runs: answers, curves, errors, costs, settings, protocol.
+
+    Example: serfit report runs
+    """
+    from serfit.report.compare import chosen_directories
+    from serfit.report.page import write_report
+
+    paths = runs or [Path("runs")]
+    folder = paths[0].parent if (paths[0] / "config.json").is_file() else paths[0]
+    written = write_report(chosen_directories(paths), output or folder / "report.html", players=players)
+    print(f"written: {written}")
+
+
+def verdict(run: Annotated[Path, typer.Argument(help="A finished run directory.")]) -> None:
+    """Hold a finished IEMOCAP run against the frozen reference and say what to do next.
+
+    Example: serfit verdict runs/ema_iemocap_finetune_fold1_seed1_20260101-120000
+    """
+    from serfit.report.compare import read_run
+    from serfit.report.reference import verdict as say
+
+    finished = read_run(run)
+    print(say(finished.test, corpus=finished.corpus, utterances=finished.utterances))

@@ -1,0 +1,194 @@
+"""The verbs that compute: train, cv, check, baseline, demo, doctor."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serfit.cli.options import Config, Overrides, experiment, new_log
+from serfit.errors import UserError
+
+
+def train(
+    overrides: Overrides = None,
+    config: Config = None,
+    fold: Annotated[int | None, typer.Option("--fold", help="Fold to run, from 1 [data.split.fold].")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random [experiment.seed].")] = None,
+    gpu: Annotated[
+        int | None, typer.Option("--gpu", help="Index among the visible GPUs; default: the first, else the CPU.")
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", metavar="0,1,...", help="Several GPUs for this run: the same result, sooner."),
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option("--run-dir", help="Directory of this run, instead of a new one in experiment.runs_dir."),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN|auto",
+            help="Unfinished run directory to go on with; auto finds the one of this very command, if there is one.",
+        ),
+    ] = None,
+) -> None:
+    """Train one fold of one experiment, evaluate it and write its run directory.
+
+    Example: serfit train --config configs/finetune.yaml --fold 1 --gpu 0 train.epochs=50
+    """
+    given = [*(overrides or [])]
+    given += [] if fold is None else [f"data.split.fold={fold}"]
+    given += [] if seed is None else [f"experiment.seed={seed}"]
+    if resume == "auto":
+        from serfit.unfinished import run_to_go_on_with
+
+        chosen = experiment(config, given, None, run_dir)
+        unfinished = run_to_go_on_with(chosen, run_dir) if os.environ.get("RANK", "0") == "0" else None
+    else:
+        unfinished = None if resume is None else Path(resume)
+        chosen = experiment(config, given, unfinished, run_dir)
+    if gpu is not None and gpus is not None:
+        raise UserError("--gpu and --gpus both say where to compute; give one of them")
+    from serfit.experiment import run_experiment
+    from serfit.follow import company, follow, gpu_of, parsed_gpus
+    from serfit.report.compare import write_comparison
+
+    several = None if gpus is None else parsed_gpus(gpus)
+    with company(chosen, several) as ranks:
+        if not ranks.first:
+            follow(ranks, chosen, several)
+            return
+        device = gpu_of(ranks, several) if gpu is None else gpu
+        directory = run_experiment(
+            chosen,
+            new_log(),
+            gpu=device,
+            directory=unfinished or run_dir,
+            resume=unfinished is not None,
+            ranks=ranks,
+        )
+    if directory.parent.resolve() == chosen.experiment.runs_dir.resolve():
+        print(f"comparison of all finished runs: {write_comparison(directory.parent)}")
+
+
+def cv(
+    configs: Annotated[
+        list[str],
+        typer.Argument(metavar="CONFIG... [KEY=VALUE]...", help="The experiments, and settings for all of them."),
+    ],
+    folds: Annotated[str, typer.Option("--folds", help="Folds to run: 1-5, 1,3 or 1-3,5.")] = "1-5",
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds to run, written likewise.")] = "1",
+    gpus: Annotated[str | None, typer.Option("--gpus", help="GPUs to use: 0-7; default: all visible ones.")] = None,
+    slots: Annotated[int | None, typer.Option("--slots", min=1, help="Runs at a time on the CPU.")] = None,
+    gpus_per_run: Annotated[int, typer.Option("--gpus-per-run", min=1, help="GPUs that one run uses together.")] = 1,
+    engine: Annotated[str, typer.Option("--engine", help="auto, inline (one after another) or ray.")] = "auto",
+    address: Annotated[str | None, typer.Option("--address", help="A Ray cluster: auto or host:port.")] = None,
+) -> None:
+    """Run folds x seeds of one or more experiments on every GPU there is, then compare them.
+
+    Repeat the command after any interruption: only what isn't finished runs, and goes on where it stopped.
+
+    Example: serfit cv configs/finetune.yaml configs/baseline.yaml --folds 1-5 --seeds 1-3
+    """
+    from serfit.sweep.run import run_cv
+
+    sys.exit(
+        run_cv(
+            configs,
+            folds=folds,
+            seeds=seeds,
+            gpus=gpus,
+            slots=slots,
+            gpus_per_run=gpus_per_run,
+            engine=engine,
+            address=address,
+        )
+    )
+
+
+def check(
+    overrides: Overrides = None,
+    config: Config = None,
+    headers_only: Annotated[
+        bool, typer.Option("--headers-only", help="Trust audio headers, as train does, instead of decoding everything.")
+    ] = False,
+) -> None:
+    """Read configuration, corpus and all audio, and say what a run would train, validate and test on.
+
+    Example: serfit check configs/finetune.yaml data.root=/data/IEMOCAP_full_release
+    """
+    chosen = experiment(config, overrides or [], None, None)
+    from serfit.files import free_bytes, gigabytes
+    from serfit.forecast import forecast
+    from serfit.material import prepare
+    from serfit.preflight import advice
+
+    material = prepare(chosen, decode=not headers_only)
+    for line in (material.split.protocol, *material.corpus.notes, *advice(chosen)):
+        print(line)
+    for name in ("train", "validation", "test"):
+        part = getattr(material, name)
+        hours = sum(part.seconds) / 3600
+        print(f"{name}: {len(part.utterances)} utterances, {hours:.2f} h, longest {max(part.seconds):.1f} s")
+    print(f"all audio was {'opened' if headers_only else 'decoded to its end'}")
+    for key, folder in (
+        ("experiment.runs_dir", chosen.experiment.runs_dir),
+        ("features.store", chosen.features.store),
+    ):
+        if folder is not None:
+            print(f"{key}: {gigabytes(free_bytes(folder))} are free for {folder}")
+    for line in forecast(chosen, material):
+        print(line)
+    print("nothing stands in the way of this experiment")
+
+
+def baseline(
+    overrides: Overrides = None,
+    config: Config = None,
+    fold: Annotated[int | None, typer.Option("--fold", help="Only this fold, from 1; default: all folds.")] = None,
+) -> None:
+    """Score hand-made acoustic features with ridge regression on the experiment's corpus and folds.
+
+    Writes a finished run directory per fold, which `serfit compare` lists beside the others. Of the configuration only
+    the sections experiment and data are used.
+
+    Example: serfit baseline --config configs/finetune.yaml
+    """
+    chosen = experiment(config, overrides or [], None, None)
+    from serfit.baselines import run_baseline
+    from serfit.report.compare import write_comparison
+
+    for directory in run_baseline(chosen, new_log(), fold=fold):
+        print(f"run directory: {directory}")
+    print(f"comparison of all finished runs: {write_comparison(chosen.experiment.runs_dir)}")
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where corpus, store and runs of the demo go.")] = Path(
+        "demo"
+    ),
+) -> None:
+    """Do the main job on synthetic speech, offline, on the CPU, in a few minutes: frozen against unfrozen.
+
+    Example: serfit demo
+    """
+    from rich.console import Console
+
+    from serfit.demo.run import run_demo
+
+    run_demo(folder, Console())
+
+
+def doctor() -> None:
+    """Show the machine as serfit sees it: device, memory, versions of what matters.
+
+    Example: serfit doctor
+    """
+    from serfit.runtime import machine_lines
+
+    for line in machine_lines():
+        print(line)
