@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,8 @@ def test_a_killed_driver_leaves_no_run_behind(world: Path) -> None:
     )
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (uv sync --extra ray)")
 def test_ray_keeps_to_its_slots_and_survives_deaths(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
     monkeypatch.setenv("FAKE_SECONDS", "1.0")
     for number in range(2):
         (world / "deaths" / str(number)).touch()

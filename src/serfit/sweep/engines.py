@@ -14,6 +14,7 @@ QUIET = {
     "RAY_memory_monitor_refresh_ms": "0",  # it kills innocent workers for another program's memory
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` each worker would build an environment of its own
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Environment under which a local Ray cluster is started."""
