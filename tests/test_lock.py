@@ -134,3 +134,18 @@ def test_a_claim_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"host": 1}', b"[" * 100_000, json.dumps("x").encode()])
 def test_nonsense_in_a_claim_names_nobody(content: bytes) -> None:
     assert Holder.from_bytes(content) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="zombies are told from the living on Linux alone")
+def test_a_process_that_ended_is_dead_before_its_parent_asks() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    holder = Holder(Holder.me().host, child)
+    until = time.monotonic() + 10
+    while not holder.dead() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert holder.dead()
+    os.waitpid(child, 0)
+    assert not Holder.me().dead()
+    assert not Holder("elsewhere x", child).dead()

@@ -11,6 +11,7 @@ from serfit.files import WriteError
 from serfit.labels import letter
 from serfit.log import Log
 from serfit.material import Material
+from serfit.metrics import COLLAPSED
 from serfit.nn.model import EmotionModel
 from serfit.records import EpochRecord, StepRecord
 from serfit.report.plots import plot_curves
@@ -18,9 +19,6 @@ from serfit.report.reference import Reference
 from serfit.resume import check_unchanged
 from serfit.runs import Run
 from serfit.runtime import environment
-
-COLLAPSED = 0.1
-"""Share of the labels' standard deviation below which predictions count as collapsed."""
 
 
 def introduce(

@@ -54,7 +54,7 @@ class Holder:
             return True
         except OSError:
             return False
-        return False
+        return _is_zombie(self.pid)
 
     def __str__(self) -> str:
         """The process in words."""
@@ -162,6 +162,14 @@ def _set_aside(path: Path) -> None:
         aside.unlink()
     except OSError:
         return
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits for its parent to ask how; known on Linux alone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
 
 
 def _host() -> str:

@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from serfit.labels import DIMENSIONS, Dimension
 
+COLLAPSED = 0.1
+"""Spread of the predictions, as a share of the ratings', below which an output counts as collapsed."""
+
 
 def ccc(targets: ArrayLike, values: ArrayLike) -> float | None:
     """Concordance correlation coefficient of two sequences of equal length N, in [-1, 1].

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serfit.labels import DIMENSIONS, Dimension
-from serfit.metrics import ccc
+from serfit.metrics import COLLAPSED, ccc
 from serfit.report.evidence import complete_seeds
 from serfit.report.experiments import ExperimentResult
 from serfit.runs import SECONDS
@@ -23,8 +23,6 @@ BINS = (1.0, 2.0, 4.0, 8.0, 16.0)
 LEAST = 20
 """Fewest utterances of which a CCC is shown; of fewer it says more about chance than about the system."""
 
-COLLAPSED = 0.1
-"""Spread of the predictions, as a share of the ratings', below which an output counts as collapsed."""
 
 Floats = NDArray[np.float64]
 
