@@ -115,10 +115,11 @@ class Tight(torch.nn.Module):
 
     def __init__(self, model: EmotionModel, room: int) -> None:
         super().__init__()
-        self.model, self.room = model, room
+        self.model, self.room, self.encoder = model, room, model.encoder
 
     def forward(self, inputs: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        if inputs.shape[0] * inputs.shape[1] > self.room:
+        needed = inputs.shape[0] * inputs.shape[1]
+        if (needed // 2 if self.encoder.gradient_checkpointing else needed) > self.room:
             raise RuntimeError("CUDA error: out of memory")
         return self.model(inputs, *args, **kwargs)
 
@@ -139,9 +140,21 @@ def test_running_out_of_memory_changes_nothing_but_the_plan() -> None:
 
 
 def test_a_single_utterance_that_does_not_fit_is_named() -> None:
-    tight = executor(Tight(network("random:tiny", torch.float32), 5000), None)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"single utterance 4; set train\.gradient_checkpointing=true"):
+    tight = executor(Tight(network("random:tiny", torch.float32), 2500), None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"single utterance 4, even with gradient checkpointing"):
         tight.gradients(examples(torch.float32), loss)
+
+
+def test_gradient_checkpointing_is_switched_on_before_a_single_utterance_is_refused() -> None:
+    model = network("random:tiny", torch.float64)
+    value, predictions, whole = gradients(model, [list(range(8))], torch.float64)
+    tight = executor(Tight(model, 3100), None)  # type: ignore[arg-type]
+    again_value, again = tight.gradients(examples(torch.float64), loss)
+    assert any("gradient checkpointing" in note for note in tight.take_notes())
+    assert again_value == pytest.approx(value, rel=1e-10)
+    torch.testing.assert_close(again, predictions, rtol=0, atol=1e-9)
+    grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert float((grads - whole).norm() / whole.norm()) < 1e-10
 
 
 def test_predictions_do_not_depend_on_the_plan() -> None:

@@ -133,11 +133,18 @@ class Executor:
             torch.cuda.empty_cache()
         lengths = [example.length for example in examples]
         shared = [len(micro) * max(lengths[place] for place in micro) for micro in plan if len(micro) > 1]
+        if not shared and not self.model.encoder.gradient_checkpointing:
+            self.model.encoder.gradient_checkpointing = True
+            self.notes += (
+                f"memory on {self.device} ran out with a single utterance: from here on activations are computed again "
+                "in the backward pass (gradient checkpointing); slower, and the result doesn't change",
+            )
+            return
         if not shared:
             longest = max(examples, key=lambda example: example.length)
             raise UserError(
-                f"memory on {self.device} runs out with the single utterance {longest.id}; set "
-                "train.gradient_checkpointing=true, data.loader.crop_seconds=12, or freeze more of the encoder "
+                f"memory on {self.device} runs out with the single utterance {longest.id}, even with gradient "
+                "checkpointing; set data.loader.crop_seconds=12, or freeze more of the encoder "
                 "(model.params.freeze_layers)"
             )
         self.budget = max(shared) // 2
