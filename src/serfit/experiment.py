@@ -9,14 +9,13 @@ from serfit.announce import collapse_lines, draw, fill_store, introduce, resumin
 from serfit.checkpoint import bytes_on_disk, frozen_digest, load_weights
 from serfit.config.schema import ExperimentConfig
 from serfit.executor import Executor
-from serfit.features import build_features
+from serfit.features import features_of, model_of
 from serfit.files import check_room
 from serfit.follow import asked_anywhere, share_state, stopping_together
 from serfit.interrupt import StopRequest
 from serfit.log import Log
 from serfit.material import prepare
 from serfit.memory import first_budget, memory_warning
-from serfit.nn.model import build_model
 from serfit.optim import build_optimizer
 from serfit.preflight import advice
 from serfit.ranks import ALONE, Ranks
@@ -66,15 +65,8 @@ def run_experiment(
     with opened_run(config, log, directory, resume) as run, StopRequest(resuming(run)) as stop:
         for line in (device_line, material.split.protocol, *material.corpus.notes, *advice(config)):
             log.say(line)
-        model = build_model(
-            config.model.params,
-            dimensions=len(config.data.dimensions),
-            seed=config.experiment.seed,
-            gradient_checkpointing=config.train.gradient_checkpointing,
-        ).to(device)
-        features = build_features(
-            model, config.features, config.data.augmentation, crop=config.data.loader.crop_seconds is not None
-        )
+        model = model_of(config).to(device)
+        features = features_of(config, model)
         introduce(run, log, material, model, features, device, precision)
         check_room(run.directory, bytes_on_disk(model), "weights and checkpoints", "make room or move runs_dir")
         ranks.wait()
@@ -150,10 +142,8 @@ def fill_features(config: ExperimentConfig, log: Log, *, gpu: int | None = None)
     material = prepare(config)
     device, device_line = choose_device(gpu)
     log.say(device_line)
-    model = build_model(config.model.params, dimensions=len(config.data.dimensions), seed=config.experiment.seed)
-    features = build_features(
-        model.to(device), config.features, config.data.augmentation, crop=config.data.loader.crop_seconds is not None
-    )
+    model = model_of(config).to(device)
+    features = features_of(config, model)
     if features.store is None:
         log.say(f"nothing to store: training starts from the {model.stage_name(features.stage)}")
         return

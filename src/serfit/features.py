@@ -22,7 +22,7 @@ from serfit.augment import changes_waveform
 from serfit.config import schema
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
-from serfit.nn.model import EmotionModel
+from serfit.nn.model import EmotionModel, build_model
 from serfit.nn.weights import weights_digest
 from serfit.store import FeatureStore
 from serfit.waveforms import Waveforms, is_plain, open_waveforms
@@ -192,6 +192,22 @@ def build_features(
     store = FeatureStore(features.store / key[:32], getattr(torch, features.dtype), most)
     store.describe(about | {"encoder": model.provenance.name})
     return Features(model, stage, store)
+
+
+def model_of(config: schema.ExperimentConfig) -> EmotionModel:
+    """The network of an experiment, on the CPU. Raises UserError as `build_model`."""
+    return build_model(
+        config.model.params,
+        dimensions=len(config.data.dimensions),
+        seed=config.experiment.seed,
+        gradient_checkpointing=config.train.gradient_checkpointing,
+    )
+
+
+def features_of(config: schema.ExperimentConfig, model: EmotionModel) -> Features:
+    """What the training of an experiment starts from. Raises UserError as `build_features`."""
+    cropped = config.data.loader.crop_seconds is not None
+    return build_features(model, config.features, config.data.augmentation, crop=cropped)
 
 
 def prefix_description(model: EmotionModel, stage: int, dtype: str) -> dict[str, object]:

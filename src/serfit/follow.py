@@ -15,12 +15,11 @@ from serfit.checkpoint import model_and_optimizer, restore_model_and_optimizer
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import NumericalError, UserError
 from serfit.executor import Executor
-from serfit.features import build_features
+from serfit.features import features_of, model_of
 from serfit.interrupt import Interrupted, StopRequest
 from serfit.log import Log
 from serfit.material import prepare
 from serfit.memory import first_budget
-from serfit.nn.model import build_model
 from serfit.optim import build_optimizer
 from serfit.ranks import Ranks, leading, local_index, started_by_torchrun, torchrun_ranks
 from serfit.runtime import choose_device, choose_precision
@@ -86,15 +85,8 @@ def _follow(ranks: Ranks, config: ExperimentConfig, gpu: int | None) -> None:
         material = prepare(config)
         device, _ = choose_device(gpu)
         precision, autocast = choose_precision(config.train.precision, device)
-        model = build_model(
-            config.model.params,
-            dimensions=len(config.data.dimensions),
-            seed=config.experiment.seed,
-            gradient_checkpointing=config.train.gradient_checkpointing,
-        ).to(device)
-        features = build_features(
-            model, config.features, config.data.augmentation, crop=config.data.loader.crop_seconds is not None
-        )
+        model = model_of(config).to(device)
+        features = features_of(config, model)
         fill_store(features, material, log, stop.check)
         budget = first_budget(
             model, features.stage, features.entries_per_second, device, config.train, half=precision == "bf16"

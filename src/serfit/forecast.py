@@ -9,11 +9,11 @@ import torch
 from serfit.batches import Example, plan_epoch
 from serfit.config.schema import ExperimentConfig, ModelParams
 from serfit.executor import Executor
-from serfit.features import build_features
+from serfit.features import features_of, model_of
 from serfit.material import Material
 from serfit.memory import activation_bytes, first_budget, memory_warning, state_bytes
 from serfit.nn.losses import ccc_loss
-from serfit.nn.model import EmotionModel, build_model
+from serfit.nn.model import EmotionModel
 from serfit.nn.weights import freeze
 from serfit.runtime import choose_device, choose_precision
 
@@ -36,17 +36,10 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     device, _ = choose_device(None)
     precision, autocast = choose_precision(config.train.precision, device)
     half = precision == "bf16"
-    model = build_model(
-        config.model.params,
-        dimensions=len(config.data.dimensions),
-        seed=config.experiment.seed,
-        gradient_checkpointing=config.train.gradient_checkpointing,
-    )
+    model = model_of(config)
     yield from memory_table(model, config, material)
     model.to(device)
-    features = build_features(
-        model, config.features, config.data.augmentation, crop=config.data.loader.crop_seconds is not None
-    )
+    features = features_of(config, model)
     train, stage = material.train, features.stage
     crop = config.data.loader.crop_seconds
     lengths = np.minimum(np.asarray(train.seconds), np.inf if crop is None else crop)

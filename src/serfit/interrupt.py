@@ -1,9 +1,15 @@
 """Requests to stop: signals set a flag, the training saves itself between two steps, and the exit code is 75."""
 
+import ctypes
+import os
 import signal
+import sys
 from types import FrameType, TracebackType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+
+_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
@@ -45,3 +51,18 @@ class StopRequest:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
+
+
+def die_with_parent(number: int, parent: int | None = None) -> None:
+    """On Linux, receive a signal when the process that started this one ends, however it ends.
+
+    Args:
+        number: the signal.
+        parent: process id of the parent, where it was noted before this process began; else the present one.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid() if parent is None else parent
+    ctypes.CDLL(None, use_errno=True).prctl(_PARENT_DEATH_SIGNAL, int(number), 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)

@@ -5,7 +5,6 @@ utterances are dealt over the processes, predictions are gathered, the loss is t
 all gradients follows. Numbers on the host travel through gloo, gradients on CUDA through NCCL.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -21,14 +20,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from serfit.errors import UserError
+from serfit.interrupt import die_with_parent
 
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others, which may be filling the store; one that dies ends all at once."""
-
-_PARENT_DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,7 @@ def local_index() -> int:
 def torchrun_ranks() -> Iterator[Ranks]:
     """Join the processes that torchrun started. When its agent is killed, they stop as if asked to."""
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    _die_with_parent(signal.SIGTERM)
+    die_with_parent(signal.SIGTERM)
     with _joined(ranks, "env://"):
         yield ranks
 
@@ -179,7 +176,7 @@ def leading(count: int, follow: Callable[..., None], arguments: Sequence[object]
 
 def _followed(ranks: Ranks, port: int, follow: Callable[..., None], arguments: Sequence[object]) -> None:
     """The life of a process that `leading` started; what stops it stops the first process too, which says so."""
-    _die_with_parent(signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     store = dist.TCPStore(  # type: ignore[attr-defined]
         "127.0.0.1", port, is_master=False, timeout=PATIENCE
     )
@@ -216,13 +213,3 @@ def _obituary(others: Sequence[Any]) -> str | None:
                 "can't go on; start again from the last checkpoint with --resume"
             )
     return None
-
-
-def _die_with_parent(number: signal.Signals) -> None:
-    """On Linux, receive a signal when the process that started this one ends, however it ends."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PARENT_DEATH_SIGNAL, int(number), 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), number)

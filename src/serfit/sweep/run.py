@@ -90,7 +90,7 @@ def _started(
     return on_ray(jobs, slots, stopped, per_run=per_run, address=address, wait=refresh)
 
 
-def fill_stores(jobs: Sequence[Job], slots: Slots, console: Console) -> None:
+def fill_stores(jobs: Sequence[Job], slots: Slots) -> None:
     """Let each configuration's frozen features be computed once, before the runs that share them start.
 
     Raises:
@@ -98,10 +98,12 @@ def fill_stores(jobs: Sequence[Job], slots: Slots, console: Console) -> None:
     """
     filled: set[Path] = set()
     for job in jobs:
+        if job.config in filled or job.state != "new":
+            continue
         config = load_config(job.config, job.overrides)
         params = config.model.params
         frozen = params.freeze_speech_encoder or params.freeze_cnn or params.freeze_layers
-        if job.config in filled or job.state != "new" or not frozen or config.features.store is None:
+        if not frozen or config.features.store is None:
             continue
         filled.add(job.config)
         command = [*job.program, "cache", "fill", "--config", str(job.config), *job.overrides]
@@ -143,7 +145,7 @@ def run_cv(
     jobs = plan_jobs(configs, numbers(folds, "--folds"), numbers(seeds, "--seeds"), overrides, gpus_per_run)
     chosen = choose_slots(None if gpus is None else numbers(gpus, "--gpus"), slots)
     console = Console()
-    fill_stores(jobs, chosen, console)
+    fill_stores(jobs, chosen)
     outcomes = run_sweep(jobs, chosen, console, engine=known, per_run=gpus_per_run, address=address)
     for folder in sorted({job.directory.parent for job in jobs}):
         directories = finished_directories(folder)

@@ -1,6 +1,5 @@
 """One run as a process of its own: started, watched, stopped with whoever started it."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from serfit.interrupt import die_with_parent
 from serfit.sweep.plan import Job
 
 Fate = Literal["finished", "failed", "interrupted", "died"]
@@ -98,7 +98,7 @@ def _attempt(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=(lambda: _die_with(parent)) if sys.platform == "linux" else None,
+            preexec_fn=(lambda: die_with_parent(signal.SIGKILL, parent)) if sys.platform == "linux" else None,
         )
         code = _wait(process, stopped, look)
     fate = fate_of(code)
@@ -135,13 +135,6 @@ def _stop(process: "subprocess.Popen[bytes]") -> int:
 def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-
-
-def _die_with(parent: int) -> None:
-    """Ask Linux to kill this process when its parent dies, however that dies."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _last_lines(path: Path) -> str:
