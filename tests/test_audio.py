@@ -15,7 +15,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serfit.audio import SAMPLE_RATE, TOLERANCE, audio_duration, content_digest, read_audio
+from serfit.audio import SAMPLE_RATE, TOLERANCE, as_waveform, audio_duration, content_digest, read_audio
 from serfit.errors import UserError
 
 EMODB = Path(__file__).resolve().parents[2] / "shared/corpora/emodb"
@@ -363,3 +363,30 @@ def test_emodb_is_read_as_its_table_says():
         whole, _ = soundfile.read(path, dtype="int16")
         assert np.array_equal(read_audio(path), whole / 32768)
         assert np.array_equal(read_audio(path, 0.3, 0.9), whole[4800:14400] / 32768)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32", "float64"])
+def test_samples_in_memory_are_read_as_from_a_file(tmp_path: Path, dtype: str) -> None:
+    sound = 0.5 * np.sin(np.arange(2 * 8_000) / 7.0)
+    stereo = np.stack([sound, np.roll(sound, 3)], axis=1)
+    given = stereo.astype(dtype) if dtype.startswith("f") else (stereo * 2.0 ** (8 * np.dtype(dtype).itemsize - 1))
+    given = given.astype(dtype)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, given, 8_000, subtype={"i": f"PCM_{8 * given.itemsize}", "f": "DOUBLE"}[given.dtype.kind])
+    np.testing.assert_allclose(as_waveform(given, 8_000), read_audio(path), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "sentence"),
+    [
+        (np.zeros((2, 3, 4)), 16_000, "is no audio"),
+        (np.zeros(0), 16_000, "is no audio"),
+        (np.array(["a"]), 16_000, "is no audio"),
+        (np.zeros((2, 16_000)), 16_000, "channels first"),
+        (np.zeros(100), 100, "100 Hz can't be"),
+        (np.array([0.0, np.nan]), 16_000, "aren't finite"),
+    ],
+)
+def test_arrays_that_are_no_audio_are_refused(samples: np.ndarray, rate: int, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        as_waveform(samples, rate)

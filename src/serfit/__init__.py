@@ -1,7 +1,40 @@
 """Fine-tune speech encoders for valence, arousal and dominance, with numbers one can trust.
 
+In a program, a trained model is used in three lines:
+
+    import serfit
+    model = serfit.load("runs/ema_iemocap_finetune_fold1_seed1_20260101-120000")
+    print(model.predict("speech.wav").valence)
+
 Importing this package does nothing: no seeds, threads, handlers or warning filters, and no torch.
 The story of one experiment is told in `serfit.experiment`; `docs/architecture.md` maps the rest.
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from serfit.inference.recogniser import Recogniser
+
+__all__ = ["__version__", "load"]
+
 __version__ = "0.1.0"
+
+
+def load(
+    *sources: str | Path, gpu: int | None = None, precision: Literal["auto", "fp32", "bf16"] = "fp32"
+) -> "Recogniser":
+    """A trained model, ready to be asked.
+
+    Args:
+        sources: a run directory, a bundle made by `serfit export`, or a bundle's name on the hub; several of them, or
+            a folder of runs of one experiment, make an ensemble whose mean counts.
+        gpu: index of a visible GPU; None takes the first, or the CPU where there is none.
+        precision: of the encoder's passes; with fp32 the values are those of the run's own predictions.csv.
+
+    Raises:
+        serfit.errors.UserError: what is named isn't there, isn't finished, was damaged or doesn't go together.
+    """
+    from serfit.inference.source import open_recogniser
+
+    return open_recogniser(sources, gpu=gpu, precision=precision)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -71,6 +72,41 @@ def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> NDAr
     skipped = first - begin * SAMPLE_RATE // rate
     resampled = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
     return resampled[skipped : skipped + last - first].copy()
+
+
+def as_waveform(samples: NDArray[Any], rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
+    """Samples that are in memory already, as `read_audio` would give them.
+
+    Args:
+        samples: [S], or [S, C] with C channels, which are averaged; integers map to [-1, 1] by their width.
+        rate: of the samples, in Hz.
+
+    Returns:
+        float32 [S'] at 16 kHz.
+
+    Raises:
+        UserError: another shape or kind, no samples, samples that aren't finite, a rate that speech can't have.
+    """
+    given = np.asarray(samples)
+    if given.ndim not in (1, 2) or given.size == 0 or given.dtype.kind not in "fiu":
+        raise UserError(
+            f"an array of shape {given.shape} and type {given.dtype} is no audio; give samples [S] or [S, channels] as "
+            "floats within 1 or as integers"
+        )
+    if given.ndim == 2 and given.shape[1] > max(given.shape[0], 64):
+        raise UserError(f"an array of shape {given.shape} has its channels first; give [samples, channels]")
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise UserError(f"a sampling rate of {rate} Hz can't be; speech needs {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+    sound = given.astype(np.float64)
+    if given.dtype.kind != "f":
+        width = 8 * given.dtype.itemsize
+        sound = (sound - (1 << (width - 1) if given.dtype.kind == "u" else 0)) / (1 << (width - 1))
+    mono = (sound if sound.ndim == 1 else sound.mean(axis=1)).astype(np.float32)
+    if not np.isfinite(mono).all():
+        raise UserError("the array has samples that aren't finite numbers; leave them out")
+    if rate == SAMPLE_RATE:
+        return mono
+    return np.asarray(soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
 
 
 def audio_duration(path: Path, start: float = 0.0, end: float | None = None) -> float:

@@ -69,15 +69,16 @@ def collate(examples: Sequence[Example], device: torch.device | str = "cpu") -> 
     some_mask = any(mask is not None for mask in masks)
     frames = [torch.zeros(0, dtype=torch.bool) if mask is None else mask for mask in masks]
     return Batch(
-        inputs=_to(_padded([example.inputs for example in examples]), device),
+        inputs=_to(padded([example.inputs for example in examples]), device),
         lengths=torch.tensor([example.length for example in examples]),
         targets=_to(torch.stack([example.target for example in examples]), device),
         noise_seeds=tuple(example.noise_seed for example in examples),
-        time_mask=_to(_padded(frames), device) if some_mask else None,
+        time_mask=_to(padded(frames), device) if some_mask else None,
     )
 
 
-def _padded(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+def padded(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors [T, ...] as one batch [B, T, ...], padded with zeros at the end."""
     return torch.nn.utils.rnn.pad_sequence(list(tensors), batch_first=True)
 
 

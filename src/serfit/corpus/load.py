@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from serfit.config.schema import Data
-from serfit.corpus.iemocap import read_iemocap
+from serfit.corpus.iemocap import SCALE, read_iemocap
 from serfit.corpus.table import read_table
 from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError, listed
@@ -25,11 +25,19 @@ def load_corpus(data: Data) -> Corpus:
             corpus = read_iemocap(root)
         case "csv":
             assert data.table is not None, "the schema asks for a table"
-            assert data.scales is not None, "the schema asks for scales"
-            scales = {name: LabelScale(*data.scales[name]) for name in data.dimensions}
-            corpus = read_table(root, data.table, data.dimensions, scales)
+            corpus = read_table(root, data.table, data.dimensions, rating_scales(data))
     check_rated(corpus, data.dimensions)
     return corpus
+
+
+def rating_scales(data: Data) -> dict[Dimension, LabelScale]:
+    """The scale on which the corpus rates each predicted dimension, known without reading the corpus."""
+    match data.corpus:
+        case "iemocap":
+            return dict.fromkeys(data.dimensions, SCALE)
+        case "csv":
+            assert data.scales is not None, "the schema asks for scales"
+            return {name: LabelScale(*data.scales[name]) for name in data.dimensions}
 
 
 def check_rated(corpus: Corpus, dimensions: Sequence[Dimension]) -> None:

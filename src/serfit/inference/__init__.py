@@ -1,0 +1,12 @@
+"""Using a trained model: what a run, a bundle or an exported file says about speech it has never heard.
+
+    run directory | bundle | hub id | .onnx  ->  Network(s)  ->  Recogniser  ->  Emotion, Curve, tables, pages
+
+    about         what a network predicts and how it wants its audio: the noun in every bundle
+    networks      a network that hears waveforms: torch's
+    bundle        a network on disk that needs no encoder, corpus or run beside it
+    source        what a user names, opened
+    recogniser    one network or several (an ensemble), asked about arrays and files
+
+Nothing here trains; a contract in pyproject.toml keeps the trainer out.
+"""

@@ -1,0 +1,84 @@
+"""What a network predicts, on which scales, and how it wants its audio."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serfit.audio import SAMPLE_RATE
+from serfit.errors import UserError
+from serfit.labels import DIMENSIONS, Dimension, LabelScale
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What one must know of a network to use it; JSON in a bundle.
+
+    Attributes:
+        name: of the experiment it comes from.
+        dimensions: names of the D values it gives, in order.
+        scales: the corpus's rating scale of each.
+        normalise: whether it wants waveforms at zero mean and unit variance.
+        shortest: fewest samples at 16 kHz that it can hear.
+        embedding_width: length P of its pooled vectors; 0 where it doesn't give them.
+        origin: where it comes from: configuration, encoder, corpus, protocol, scores; JSON, for people and model cards.
+    """
+
+    name: str
+    dimensions: tuple[Dimension, ...]
+    scales: Mapping[Dimension, LabelScale]
+    normalise: bool
+    shortest: int
+    embedding_width: int = 0
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "name": self.name,
+            "dimensions": list(self.dimensions),
+            "scales": {name: [scale.minimum, scale.maximum] for name, scale in self.scales.items()},
+            "sample_rate": SAMPLE_RATE,
+            "normalise": self.normalise,
+            "shortest": self.shortest,
+            "embedding_width": self.embedding_width,
+            "origin": dict(self.origin),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: str) -> "About":
+        """The inverse of `to_json`.
+
+        Args:
+            data: plain data, from a file that anybody may have written.
+            where: the file, for the message.
+
+        Raises:
+            UserError: something is missing or can't be.
+        """
+        try:
+            if data["sample_rate"] != SAMPLE_RATE:
+                raise ValueError(f"sample_rate is {data['sample_rate']} and must be {SAMPLE_RATE}")
+            named = [str(name) for name in data["dimensions"]]
+            dimensions = tuple(name for name in DIMENSIONS if name in named)
+            if not named or list(dimensions) != named:
+                raise ValueError(f"dimensions are {named}")
+            scales = {}
+            for name in dimensions:
+                minimum, maximum = (float(end) for end in data["scales"][name])
+                if not minimum < maximum:
+                    raise ValueError(f"the scale of {name} is {minimum} to {maximum}")
+                scales[name] = LabelScale(minimum, maximum)
+            return cls(
+                name=str(data["name"]),
+                dimensions=dimensions,
+                scales=scales,
+                normalise=bool(data["normalise"]),
+                shortest=int(data["shortest"]),
+                embedding_width=int(data["embedding_width"]),
+                origin=dict(data["origin"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"{where} doesn't describe a serfit model ({type(error).__name__}: {error}); export the run again with "
+                "`serfit export`"
+            ) from error

@@ -1,0 +1,201 @@
+"""A bundle: a folder with everything that one or several networks (an ensemble) need, and nothing that runs.
+
+    serfit.json             format, and of each member: what it predicts, how head and encoder are made
+    model.safetensors       the tensors that all members share
+    member-1.safetensors    the tensors of the first member alone; only where there are several
+    README.md               the model card, where the bundle was made for the hub
+
+File names are fixed, so nothing in a bundle can point outside it. A bundle in a repository of the hub is loaded by
+its name.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from serfit.config.schema import ModelParams
+from serfit.errors import UserError
+from serfit.files import write_json
+from serfit.inference.about import About
+from serfit.nn.encoder import SpeechEncoder
+from serfit.nn.model import EmotionModel
+from serfit.nn.weights import MODEL_TYPES, Provenance, weights_digest
+from serfit.tensors import Shapes, read_tensors, write_tensors
+
+DESCRIPTION = "serfit.json"
+SHARED = "model.safetensors"
+FORMAT = 1
+
+MOST_BYTES = 16 * 1024**2
+"""Longest description that is parsed; one takes some kilobytes per member."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One network of a bundle.
+
+    Attributes:
+        about: what it predicts.
+        params: encoder, pooling and head as configured.
+        model: the network, on the CPU, in evaluation mode.
+        calibration: what was fitted to its validation part (see `serfit.inference.calibration`), or None.
+    """
+
+    about: About
+    params: ModelParams
+    model: EmotionModel
+    calibration: Mapping[str, Any] | None = None
+
+
+def write_bundle(folder: Path, members: Sequence[Member]) -> None:
+    """Write a bundle; the description last, so that an interrupted one isn't taken for whole.
+
+    Args:
+        folder: must not exist, or be empty.
+        members: at least one.
+
+    Raises:
+        UserError: the folder holds something already, or can't be written.
+    """
+    assert members, "a bundle has members"
+    _make(folder)
+    states = [member.model.state_dict() for member in members]
+    shared = _shared(states)
+    write_tensors(folder / SHARED, {name: states[0][name] for name in shared}, {})
+    if len(members) > 1:
+        for number, state in enumerate(states, start=1):
+            own = {name: tensor for name, tensor in state.items() if name not in shared}
+            write_tensors(folder / _own_file(number), own, {})
+    described = [
+        {
+            "about": member.about.to_json(),
+            "params": member.params.model_dump(mode="json"),
+            "encoder": _configuration(member.model),
+            "calibration": member.calibration,
+            "sha256": weights_digest(state),
+        }
+        for member, state in zip(members, states, strict=True)
+    ]
+    write_json(folder / DESCRIPTION, {"format": FORMAT, "members": described})
+
+
+def read_bundle(folder: Path) -> list[Member]:
+    """The members of a bundle, checked against the digests written into it.
+
+    Raises:
+        UserError: it isn't one, is of a later format, or was damaged.
+    """
+    path = folder / DESCRIPTION
+    data = _description(path)
+    shared, _ = read_tensors(folder / SHARED)
+    members = []
+    for number, described in enumerate(data["members"], start=1):
+        own = {} if len(data["members"]) == 1 else read_tensors(folder / _own_file(number))[0]
+        members.append(_member(described, shared | own, path))
+    return members
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder says that it is a bundle."""
+    return (folder / DESCRIPTION).is_file()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} isn't empty; name a new folder for the bundle, nothing is overwritten")
+    except OSError as error:
+        raise UserError(
+            f"can't make the folder {folder}: {error.strerror or error}; choose one that you may write to"
+        ) from error
+
+
+def _own_file(number: int) -> str:
+    return f"member-{number}.safetensors"
+
+
+def _shared(states: Sequence[Mapping[str, torch.Tensor]]) -> set[str]:
+    """Names of the tensors that are the same in all members."""
+    first, *others = states
+    return {
+        name
+        for name, tensor in first.items()
+        if all(name in other and torch.equal(tensor, other[name]) for other in others)
+    }
+
+
+def _configuration(model: EmotionModel) -> dict[str, Any]:
+    """The encoder's transformers configuration as plain data, without what only names files and versions."""
+    found: dict[str, Any] = model.encoder.config.to_dict()
+    left_out = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+    return {key: value for key, value in found.items() if key not in left_out}
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version = data["format"]
+        members = data["members"]
+        if not isinstance(version, int) or not isinstance(members, list) or not members:
+            raise ValueError("it names no members")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path} can't be read as the description of a bundle ({error}); export the run again"
+        ) from error
+    if version > FORMAT:
+        raise UserError(f"{path} is of bundle format {version}, and this serfit reads up to {FORMAT}; update serfit")
+    found: dict[str, Any] = data
+    return found
+
+
+def _member(described: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> Member:
+    if not isinstance(described, dict):
+        raise UserError(f"{path} has a member that is no object; export the run again")
+    about = About.from_json(described.get("about") or {}, str(path))
+    try:
+        params = ModelParams.model_validate(described.get("params"))
+    except ValidationError as error:
+        raise UserError(
+            f"{path} has settings of a model that this serfit doesn't know ({error.errors()[0]['msg']}); update serfit"
+        ) from error
+    model = _skeleton(described.get("encoder"), params, about, len(tensors), path)
+    wanted: Shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found: Shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if wanted != found or weights_digest(tensors) != described.get("sha256"):
+        raise UserError(
+            f"the weights beside {path} aren't those that were exported: files are missing, altered or from another "
+            "bundle; copy or fetch all of it again"
+        )
+    model.load_state_dict(dict(tensors), assign=True)
+    return Member(about, params, model.requires_grad_(False).eval(), described.get("calibration"))
+
+
+def _skeleton(configuration: Any, params: ModelParams, about: About, tensors: int, path: Path) -> EmotionModel:
+    """The network without weights, on the meta device: whatever the configuration asks for costs no memory."""
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        kind = configuration["model_type"]
+        if kind not in MODEL_TYPES:
+            raise ValueError(f"its type is {kind}")
+        config = AutoConfig.for_model(**configuration)
+        if not 0 < config.num_hidden_layers <= tensors:
+            raise ValueError(f"it has {config.num_hidden_layers} layers and there are {tensors} tensors")
+        with torch.device("meta"):
+            encoder = SpeechEncoder(
+                AutoModel.from_config(config), keep_all=params.layers == "weighted", normalise=about.normalise
+            )
+            provenance = Provenance(params.speech_encoder, params.encoder_revision, "")
+            return EmotionModel(encoder, params, len(about.dimensions), provenance)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
+        raise UserError(
+            f"{path} describes an encoder that can't be built ({type(error).__name__}: {error}); export the run again"
+        ) from error

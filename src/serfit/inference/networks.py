@@ -1,0 +1,113 @@
+"""Networks that hear waveforms: each gives values on [0, 1] and pooled vectors, whatever computes them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from serfit.audio import SAMPLE_RATE
+from serfit.batches import padded
+from serfit.errors import UserError
+from serfit.executor import is_out_of_memory, plan_micro_batches
+from serfit.features import normalised
+from serfit.inference.about import About
+from serfit.nn.encoder import WAVEFORM
+from serfit.nn.model import EmotionModel
+
+Waveform = NDArray[np.float32]
+"""Mono speech at 16 kHz, [S]."""
+
+PASS_SECONDS = {"cpu": 30.0, "cuda": 480.0}
+"""Padded seconds of speech in one pass at first; halved when memory runs out. Larger passes gain nothing on CPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a network says of N waveforms.
+
+    Attributes:
+        unit: [N, D] float64, values on [0, 1] (where the head is linear, a little beyond is possible).
+        embeddings: [N, P] float32, pooled vectors; P is 0 where the network doesn't give them.
+    """
+
+    unit: NDArray[np.float64]
+    embeddings: NDArray[np.float32]
+
+
+class Network(Protocol):
+    """A network ready to be used."""
+
+    @property
+    def about(self) -> About:
+        """What it predicts and how it wants its audio."""
+
+    def __call__(self, waveforms: Sequence[Waveform]) -> Outputs:
+        """What it says of N waveforms as they were read, each at least `about.shortest` long.
+
+        The same for each waveform, up to rounding, whatever else is asked about together with it.
+
+        Raises:
+            UserError: memory runs out with a single one.
+        """
+
+
+@dataclass(slots=True)
+class TorchNetwork:
+    """An `EmotionModel` in evaluation mode.
+
+    Attributes:
+        about: what it predicts.
+        model: the network, on its device.
+        device: where it computes.
+        autocast: context of the encoder's passes (mixed precision).
+        pass_seconds: padded seconds of one pass; None takes what suits the device.
+    """
+
+    about: About
+    model: EmotionModel
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[object]]
+    pass_seconds: float | None = None
+
+    def __call__(self, waveforms: Sequence[Waveform]) -> Outputs:
+        """See `Network`."""
+        seconds = self.pass_seconds or PASS_SECONDS.get(self.device.type, PASS_SECONDS["cpu"])
+        lengths = [len(waveform) for waveform in waveforms]
+        unit = np.empty((len(waveforms), len(self.about.dimensions)), dtype=np.float64)
+        embeddings = np.empty((len(waveforms), self.about.embedding_width), dtype=np.float32)
+        while True:
+            try:
+                for places in plan_micro_batches(lengths, round(seconds * SAMPLE_RATE)):
+                    unit[places], embeddings[places] = self._pass([waveforms[place] for place in places])
+                return Outputs(unit, embeddings)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            seconds = self.pass_seconds = self._less(seconds, max(lengths) / SAMPLE_RATE)
+
+    def _pass(self, waveforms: Sequence[Waveform]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        heard = [torch.from_numpy(waveform) for waveform in waveforms]
+        if self.about.normalise:
+            heard = [normalised(waveform) for waveform in heard]
+        lengths = torch.tensor([len(waveform) for waveform in heard])
+        inputs = padded(heard).to(self.device)
+        with torch.inference_mode():
+            with self.autocast():
+                pooled = self.model.embed(inputs, lengths, WAVEFORM)
+            values = self.model.head(pooled.float())
+        return values.double().cpu().numpy(), pooled.float().cpu().numpy()
+
+    def _less(self, seconds: float, longest: float) -> float:
+        """Half of what was too much. Raises UserError where it was a single waveform."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if seconds <= longest:
+            raise UserError(
+                f"memory on {self.device} runs out with {longest:.1f} s of speech in one piece; cut it into windows "
+                "(--window 3), or use a machine with more memory"
+            )
+        return max(seconds / 2, longest)

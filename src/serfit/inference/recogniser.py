@@ -1,0 +1,219 @@
+"""One network or several, asked what they hear in arrays and files."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serfit.audio import SAMPLE_RATE, as_waveform, read_audio
+from serfit.errors import UserError
+from serfit.inference.about import About
+from serfit.inference.networks import Network, Waveform
+from serfit.labels import Dimension, LabelScale
+
+LONGEST = 120.0
+"""Most seconds of speech that are heard as one utterance; the memory of attention grows with their square."""
+
+Sound = str | Path | NDArray[Any]
+"""An audio file, or samples [S] or [S, C]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What was recognised in N stretches of speech.
+
+    Attributes:
+        dimensions: names of the D columns.
+        unit: [N, D] on [0, 1]; the mean over the networks.
+        values: [N, D] on the corpus's scale.
+        spread: [N, D] standard deviation over the networks, on the corpus's scale; None with one network.
+        embeddings: [N, P] float32, pooled vectors of all networks side by side.
+    """
+
+    dimensions: tuple[Dimension, ...]
+    unit: NDArray[np.float64]
+    values: NDArray[np.float64]
+    spread: NDArray[np.float64] | None
+    embeddings: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Emotion:
+    """What was recognised in one stretch of speech.
+
+    Attributes:
+        start: where it begins, in seconds.
+        end: where it ends, in seconds.
+        values: per dimension, on the corpus's scale.
+        unit: per dimension, on [0, 1].
+        spread: per dimension, how far several networks differ (standard deviation, on the corpus's scale); empty
+            where there is one network.
+        embedding: pooled vector [P], float32.
+    """
+
+    start: float
+    end: float
+    values: Mapping[Dimension, float]
+    unit: Mapping[Dimension, float]
+    spread: Mapping[Dimension, float]
+    embedding: NDArray[np.float32]
+
+    @property
+    def valence(self) -> float:
+        """Valence on the corpus's scale. Raises KeyError where it isn't predicted."""
+        return self.values["valence"]
+
+    @property
+    def arousal(self) -> float:
+        """Arousal on the corpus's scale. Raises KeyError where it isn't predicted."""
+        return self.values["arousal"]
+
+    @property
+    def dominance(self) -> float:
+        """Dominance on the corpus's scale. Raises KeyError where it isn't predicted."""
+        return self.values["dominance"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recogniser:
+    """One network, or several whose mean counts (an ensemble, for example the five folds of an experiment).
+
+    Attributes:
+        networks: at least one; all predict the same dimensions on the same scales.
+    """
+
+    networks: tuple[Network, ...]
+
+    def __post_init__(self) -> None:
+        first, *others = [network.about for network in self.networks]
+        for other in others:
+            if (other.dimensions, dict(other.scales)) != (first.dimensions, dict(first.scales)):
+                raise UserError(
+                    f"{first.name} predicts {_said(first)} and {other.name} {_said(other)}, so their mean means "
+                    "nothing; name models of the same dimensions and scales"
+                )
+
+    @property
+    def about(self) -> About:
+        """What is predicted, as the first network says."""
+        return self.networks[0].about
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """Names of what is predicted, in the order of every array and table."""
+        return self.about.dimensions
+
+    @property
+    def scales(self) -> Mapping[Dimension, LabelScale]:
+        """The corpus's rating scale of each dimension."""
+        return self.about.scales
+
+    @property
+    def shortest(self) -> float:
+        """Fewest seconds of audio that can be heard."""
+        return max(network.about.shortest for network in self.networks) / SAMPLE_RATE
+
+    def predict(self, sound: Sound, rate: int = SAMPLE_RATE, start: float = 0.0, end: float | None = None) -> Emotion:
+        """What is heard in a file or an array, taken as one utterance.
+
+        Args:
+            sound: a file, or samples [S] or [S, C].
+            rate: of samples, in Hz; files say theirs.
+            start: where to begin, in seconds.
+            end: where to end, in seconds; None for the end.
+
+        Raises:
+            UserError: audio that can't be read, or is too short or too long for one utterance.
+        """
+        waveform = waveform_of(sound, rate, start, end)
+        estimates = self.estimate([waveform], [name_of(sound)])
+        return emotions(estimates, [(start, start + len(waveform) / SAMPLE_RATE)])[0]
+
+    def estimate(self, waveforms: Sequence[Waveform], names: Sequence[str] = ()) -> Estimates:
+        """What is heard in N waveforms, each taken as one utterance, whatever stands beside it.
+
+        Args:
+            waveforms: mono at 16 kHz, float32 [S] each, as `serfit.audio.read_audio` gives them.
+            names: what to call each in an error.
+
+        Raises:
+            UserError: one is too short or too long, or what comes out isn't finite.
+        """
+        called = list(names) or [f"waveform {number}" for number in range(1, len(waveforms) + 1)]
+        for name, waveform in zip(called, waveforms, strict=True):
+            self._check_length(name, len(waveform) / SAMPLE_RATE)
+        outputs = [network(waveforms) for network in self.networks]
+        units = np.stack([output.unit for output in outputs])
+        for place, name in enumerate(called):
+            if not np.isfinite(units[:, place]).all():
+                raise UserError(
+                    f"what comes out for {name} isn't finite; its samples are too large, or the model is broken"
+                )
+        ranges = np.array([self.scales[name].maximum - self.scales[name].minimum for name in self.dimensions])
+        unit = units.mean(axis=0)
+        values = [self.scales[name].from_unit(unit[:, column]) for column, name in enumerate(self.dimensions)]
+        return Estimates(
+            dimensions=self.dimensions,
+            unit=unit,
+            values=np.stack(values, axis=1),
+            spread=units.std(axis=0, ddof=1) * ranges if len(units) > 1 else None,
+            embeddings=np.concatenate([output.embeddings for output in outputs], axis=1),
+        )
+
+    def _check_length(self, name: str, seconds: float) -> None:
+        if seconds < self.shortest:
+            raise UserError(
+                f"{name} lasts {1000 * seconds:.1f} ms, and the encoder needs at least {1000 * self.shortest:.0f} ms; "
+                "leave it out"
+            )
+        if seconds > LONGEST:
+            raise UserError(
+                f"{name} lasts {seconds:.0f} s, and at most {LONGEST:.0f} s are heard as one utterance; cut it into "
+                "windows (--window 3 --hop 0.5), or name a shorter stretch"
+            )
+
+
+def waveform_of(sound: Sound, rate: int = SAMPLE_RATE, start: float = 0.0, end: float | None = None) -> Waveform:
+    """A file, or samples, or a stretch of them, as mono float32 [S] at 16 kHz. Raises UserError."""
+    if isinstance(sound, str | Path):
+        return read_audio(Path(sound).expanduser(), start, end)
+    waveform = as_waveform(sound, rate)
+    seconds = len(waveform) / SAMPLE_RATE
+    stop = seconds if end is None else end
+    if not 0.0 <= start < stop <= seconds + 0.01:
+        raise UserError(f"the stretch from {start:g} s to {stop:g} s lies outside these {seconds:.3f} s of samples")
+    return waveform[round(start * SAMPLE_RATE) : round(stop * SAMPLE_RATE)]
+
+
+def name_of(sound: Sound) -> str:
+    """What to call a sound in a sentence."""
+    return str(sound) if isinstance(sound, str | Path) else "the array"
+
+
+def emotions(estimates: Estimates, stretches: Sequence[tuple[float, float]]) -> list[Emotion]:
+    """Estimates of N stretches (start and end in seconds) one by one."""
+    return list(_emotions(estimates, stretches))
+
+
+def _emotions(estimates: Estimates, stretches: Sequence[tuple[float, float]]) -> Iterator[Emotion]:
+    names = estimates.dimensions
+    for place, (start, end) in enumerate(stretches):
+        spread = {} if estimates.spread is None else dict(zip(names, estimates.spread[place].tolist(), strict=True))
+        yield Emotion(
+            start=start,
+            end=end,
+            values=dict(zip(names, estimates.values[place].tolist(), strict=True)),
+            unit=dict(zip(names, estimates.unit[place].tolist(), strict=True)),
+            spread=spread,
+            embedding=estimates.embeddings[place],
+        )
+
+
+def _said(about: About) -> str:
+    """Dimensions and scales in words."""
+    return ", ".join(
+        f"{name} ({about.scales[name].minimum:g} to {about.scales[name].maximum:g})" for name in about.dimensions
+    )

@@ -1,0 +1,168 @@
+"""What a user names - a run, a folder of runs, a bundle, a name on the hub - as networks that can be asked."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from serfit import __version__, runs
+from serfit.checkpoint import frozen_digest, load_weights
+from serfit.config.load import flatten, load_config
+from serfit.config.schema import ExperimentConfig
+from serfit.corpus.load import rating_scales
+from serfit.errors import UserError, listed
+from serfit.features import model_of
+from serfit.inference.about import About
+from serfit.inference.bundle import Member, is_bundle, read_bundle
+from serfit.inference.networks import Network, TorchNetwork
+from serfit.inference.recogniser import Recogniser
+from serfit.nn.model import EmotionModel
+from serfit.runtime import choose_device, choose_precision
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+PRIVATE = ("data.root", "data.table.path", "experiment.runs_dir", "features.store", "features.max_gb")
+"""Settings that say where files lay on somebody's machine; they don't travel."""
+
+
+def open_recogniser(
+    sources: Sequence[str | Path], *, gpu: int | None = None, precision: Precision = "fp32"
+) -> Recogniser:
+    """Everything named as one recogniser; see `serfit.load`."""
+    if not sources:
+        raise UserError("no model is named; give a run directory, a bundle or a name on the hub")
+    device, _ = choose_device(gpu)
+    return Recogniser(tuple(open_networks(sources, device, precision)))
+
+
+def open_networks(sources: Sequence[str | Path], device: torch.device, precision: Precision = "fp32") -> list[Network]:
+    """The networks behind everything named, in order, ready on a device.
+
+    Args:
+        sources: run directories, folders of run directories of one experiment, bundles, names on the hub.
+        device: where torch computes.
+        precision: of torch's encoder passes.
+
+    Raises:
+        UserError: one of them is none of these, isn't finished or was damaged.
+    """
+    _, autocast = choose_precision(precision, device)
+    return [
+        TorchNetwork(member.about, member.model.to(device), device, autocast)
+        for source in sources
+        for member in open_members(source)
+    ]
+
+
+def open_members(source: str | Path) -> list[Member]:
+    """The torch networks behind one source, on the CPU. Raises UserError as `open_networks`."""
+    path = Path(source).expanduser()
+    if is_bundle(path):
+        return read_bundle(path)
+    if (path / runs.CONFIG).is_file():
+        return [member_of_run(path)]
+    if path.is_dir():
+        return [member_of_run(run) for run in runs_of_one_experiment(path)]
+    if path.exists() or len(Path(source).parts) != 2 or path.is_absolute():
+        raise UserError(
+            f"{source} is neither a run directory, a folder of runs, a bundle nor a name on the hub (owner/name); "
+            "see runs/ for what there is"
+        )
+    return read_bundle(_fetched(str(source)))
+
+
+def member_of_run(directory: Path) -> Member:
+    """The network of a finished run, with the weights of its best epoch.
+
+    Raises:
+        UserError: the run isn't finished, has no network, or its encoder can't be had.
+    """
+    if not (directory / runs.FINISHED).is_file():
+        raise UserError(f"{directory} isn't finished; go on with it: serfit train --resume {directory}")
+    if not (directory / runs.BEST_WEIGHTS).is_file():
+        raise UserError(
+            f"{directory} holds no {runs.BEST_WEIGHTS}: it is no run of a network (the hand-made baseline isn't one), "
+            "or its weights were removed"
+        )
+    config = load_config(directory / runs.CONFIG)
+    scores = _json(directory / runs.SCORES)
+    model = model_of(config)
+    load_weights(directory / runs.BEST_WEIGHTS, model, frozen_digest(model), epoch=int(scores.get("best_epoch", 0)))
+    about = _about(directory, config, model, scores)
+    return Member(about, config.model.params, model.requires_grad_(False).eval())
+
+
+def runs_of_one_experiment(folder: Path) -> list[Path]:
+    """The finished runs in a folder, which must be of one experiment. Raises UserError."""
+    found = sorted(marker.parent for marker in folder.glob(f"*/{runs.FINISHED}"))
+    found = [run for run in found if (run / runs.BEST_WEIGHTS).is_file()]
+    if not found:
+        raise UserError(
+            f"{folder} is neither a run directory nor a bundle, and holds no finished runs; name a run directory "
+            f"(with {runs.CONFIG} and {runs.FINISHED} in it) or a bundle (with serfit.json in it)"
+        )
+    names = sorted({load_config(run / runs.CONFIG).experiment.name for run in found})
+    if len(names) > 1:
+        raise UserError(
+            f"{folder} holds runs of {len(names)} experiments ({listed(names)}), and one is wanted; name its runs, for "
+            f"example {folder}/{names[0]}_fold*"
+        )
+    return found
+
+
+def _about(directory: Path, config: ExperimentConfig, model: EmotionModel, scores: Mapping[str, Any]) -> About:
+    environment = _json(directory / runs.ENVIRONMENT)
+    settings = {key: value for key, value in flatten(config).items() if key not in PRIVATE}
+    encoder = {"name": _public(config.model.params.speech_encoder)}
+    settings["model.params.speech_encoder"] = encoder["name"]
+    corpus = environment.get("corpus", {})
+    kept = ("protocol", "folds", "precision", "packages", "commit", "parameters", "trained_parameters")
+    origin = {
+        "serfit": __version__,
+        "run": directory.resolve().name,
+        "settings": settings,
+        "encoder": {**environment.get("encoder", {}), **encoder},
+        "corpus": {key: corpus[key] for key in ("name", "counts", "digest") if key in corpus},
+        **{key: environment[key] for key in kept if key in environment},
+        "scores": dict(scores),
+    }
+    return About(
+        name=config.experiment.name,
+        dimensions=config.data.dimensions,
+        scales=rating_scales(config.data),
+        normalise=bool(model.encoder.normalise),
+        shortest=model.encoder.shortest_input,
+        embedding_width=model.embedding_width,
+        origin=origin,
+    )
+
+
+def _public(encoder: str) -> str:
+    """The name of an encoder without the folders above it, where it is a path on somebody's machine."""
+    return Path(encoder).name if encoder.startswith(("/", "~", ".")) or encoder.endswith(".pt") else encoder
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}), so that run can't be used; train it again") from error
+    return data
+
+
+def _fetched(name: str) -> Path:
+    """Snapshot folder of a bundle on the hub, from the local cache where it is there."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=["serfit.json", "*.safetensors", "README.md"]))
+    except Exception as error:  # of a kind that changes with the hub client's HTTP library
+        raise UserError(
+            f"{name} is no folder here and can't be had from the hub ({type(error).__name__}); check the name, or on a "
+            f"machine with a network run `hf download {name} --local-dir DIR` and name DIR"
+        ) from error
+    if not is_bundle(folder):
+        raise UserError(f"{name} on the hub is no serfit bundle: it has no serfit.json")
+    return folder
