@@ -1,4 +1,6 @@
+import itertools
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serfit.batches import Example, collate, plan_epoch, prefetched
+from serfit.batches import Example, collate, plan_epoch, plan_passes, prefetched
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,3 +91,43 @@ def test_an_abandoned_prefetch_leaves_no_threads() -> None:
     next(stream)
     stream.close()
     assert threading.active_count() == before
+
+
+def cost_of(plan: list[list[int]], lengths: list[int], overhead: float, again: float) -> float:
+    costs = [len(micro) * max(lengths[place] for place in micro) + overhead for micro in plan]
+    return sum(costs) + again * sum(costs[:-1])
+
+
+def all_cuts(lengths: list[int], budget: int | None) -> Iterator[list[list[int]]]:
+    """Every way of cutting the utterances, longest first, into runs within the budget, with every choice of a last."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    for bars in itertools.product([False, True], repeat=len(order) - 1):
+        runs: list[list[int]] = [[order[0]]]
+        for bar, place in zip(bars, order[1:], strict=True):
+            runs.append([place]) if bar else runs[-1].append(place)
+        if all(budget is None or len(run) == 1 or len(run) * lengths[run[0]] <= budget for run in runs):
+            for last in range(len(runs)):
+                yield [*runs[:last], *runs[last + 1 :], runs[last]]
+
+
+@given(
+    st.lists(st.integers(1, 100), min_size=1, max_size=8),
+    st.integers(1, 400) | st.none(),
+    st.sampled_from([0.0, 3.0, 60.0]),
+    st.sampled_from([0.0, 1 / 3]),
+)
+def test_no_way_of_cutting_a_batch_costs_less(
+    lengths: list[int], budget: int | None, overhead: float, again: float
+) -> None:
+    plan = plan_passes(lengths, budget, overhead=overhead, again=again)
+    assert sorted(place for micro in plan for place in micro) == list(range(len(lengths)))
+    for micro in plan:
+        padded = len(micro) * max(lengths[place] for place in micro)
+        assert micro
+        assert budget is None or padded <= budget or len(micro) == 1
+    least = min(cost_of(cut, lengths, overhead, again) for cut in all_cuts(lengths, budget))
+    assert cost_of(plan, lengths, overhead, again) == pytest.approx(least)
+
+
+def test_an_empty_batch_takes_no_pass() -> None:
+    assert plan_passes([]) == []

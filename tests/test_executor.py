@@ -4,13 +4,11 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from serfit.batches import Example
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
-from serfit.executor import Executor, is_out_of_memory, plan_micro_batches
+from serfit.executor import Executor, is_out_of_memory
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, build_model
 
@@ -83,16 +81,6 @@ def test_the_mean_of_micro_batch_losses_has_another_gradient() -> None:
     assert float((torch.stack(parts).mean(0) - whole).norm() / whole.norm()) > 0.1
 
 
-@given(st.lists(st.integers(1, 100), max_size=20), st.integers(1, 400) | st.none())
-def test_plans_cover_everything_once_within_the_budget(lengths: list[int], budget: int | None) -> None:
-    plan = plan_micro_batches(lengths, budget)
-    assert sorted(place for micro in plan for place in micro) == list(range(len(lengths)))
-    for micro in plan:
-        padded = len(micro) * max(lengths[place] for place in micro)
-        assert micro
-        assert budget is None or padded <= budget or len(micro) == 1
-
-
 @pytest.mark.parametrize(
     "message",
     [
@@ -116,6 +104,7 @@ class Tight(torch.nn.Module):
     def __init__(self, model: EmotionModel, room: int) -> None:
         super().__init__()
         self.model, self.room, self.encoder = model, room, model.encoder
+        self.feature_frames = model.feature_frames
 
     def forward(self, inputs: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         needed = inputs.shape[0] * inputs.shape[1]

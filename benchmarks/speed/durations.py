@@ -13,7 +13,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.batches import plan_epoch
+from serfit.batches import PASS_SECONDS, plan_epoch, plan_passes
+from serfit.executor import AGAIN
 
 COUNT = 10_039
 QUANTILES = ((0.0, 0.585), (0.5, 3.52), (0.95, 10.5), (0.99, 15.1), (1.0, 34.14))
@@ -41,6 +42,22 @@ def padding(seconds: NDArray[np.float64], plan: list[list[int]]) -> float:
     return float(1 - sum(seconds[batch].sum() for batch in plan) / padded)
 
 
+def cut(seconds: NDArray[np.float64], plan: list[list[int]], overhead: float) -> tuple[list[list[int]], float]:
+    """The passes in which the executor computes the batches, and what they cost beside one pass for each batch.
+
+    Cost is padded seconds and overhead, a third more for passes whose forward part is computed twice.
+    """
+    passes, cost, undivided = [], 0.0, 0.0
+    for batch in plan:
+        made = plan_passes([round(16_000 * seconds[place]) for place in batch], overhead=16_000 * overhead, again=AGAIN)
+        members = [[batch[place] for place in micro] for micro in made]
+        prices = [len(micro) * float(seconds[micro].max()) + overhead for micro in members]
+        cost += sum(prices) + AGAIN * sum(prices[:-1])
+        undivided += len(batch) * float(seconds[batch].max()) + overhead
+        passes += members
+    return passes, cost / undivided
+
+
 def main() -> None:
     seconds = np.random.default_rng(1).permutation(iemocap_durations())
     fold = seconds[: round(COUNT * 0.6)]
@@ -54,7 +71,15 @@ def main() -> None:
             [padding(fold, plan_epoch(fold, size, seed=1, epoch=epoch, bucketing=bucketing)) for epoch in range(1, 6)]
             for bucketing in (False, True)
         ]
-        print(f"batches of {size}: {np.mean(shares[0]):.1%} padding at random, {np.mean(shares[1]):.2%} in buckets")
+        words = f"batches of {size}: {np.mean(shares[0]):.1%} padding at random, {np.mean(shares[1]):.2%} in buckets"
+        plan = plan_epoch(fold, size, seed=1, epoch=1, bucketing=True)
+        for device, overhead in PASS_SECONDS.items():
+            passes, cost = cut(fold, plan, overhead)
+            words += (
+                f"; cut as on {device} {padding(fold, passes):.2%} in {len(passes)} passes for {len(plan)} batches, "
+                f"cost {cost:.3f}"
+            )
+        print(words)
     many = np.random.default_rng(1).choice(seconds, 265_000)
     began = time.perf_counter()
     plan_epoch(many, 32, seed=1, epoch=1, bucketing=True)

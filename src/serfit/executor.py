@@ -1,7 +1,7 @@
 """The exact gradient of one optimisation batch, however it has to be cut up to fit the memory.
 
 The loss (CCC) is a function of all predictions of the batch together, so the mean over micro-batches would be
-another loss with another gradient. When the batch doesn't fit in one pass it takes two:
+another loss with another gradient. When the batch doesn't fit in one pass, or would be mostly padding, it takes two:
 
 1. predict every micro-batch, the last one with a graph and the others without, and differentiate the loss of the
    whole batch by its predictions;
@@ -20,13 +20,17 @@ from typing import TypeVar
 
 import torch
 
-from serfit.batches import Example, collate
+from serfit.audio import SAMPLE_RATE
+from serfit.batches import PASS_SECONDS, Example, collate, plan_passes
 from serfit.errors import UserError
 from serfit.nn.dropout import Noise
 from serfit.nn.model import EmotionModel
 from serfit.ranks import ALONE, Ranks, deal
 
 Outcome = TypeVar("Outcome")
+AGAIN = 1 / 3
+"""Cost of a forward pass as a share of forward and backward: what every pass but one pays twice (see above)."""
+
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Predictions [B, D] and targets [B, D] -> scalar."""
 
@@ -80,7 +84,7 @@ class Executor:
             UserError: when a single utterance doesn't fit.
         """
         self.model.train()
-        return self._within_memory(examples, lambda plan: self._gradients(examples, plan, loss))
+        return self._within_memory(examples, AGAIN, lambda plan: self._gradients(examples, plan, loss))
 
     def predict(self, examples: Sequence[Example]) -> torch.Tensor:
         """Predictions [B, D] without dropout, on the CPU in the order of the examples."""
@@ -90,11 +94,13 @@ class Executor:
             return self.ranks.summed(self._agreed(lambda: self._predictions(examples, plan, noisy=False))).cpu()
 
         with torch.no_grad():
-            return self._within_memory(examples, work)
+            return self._within_memory(examples, 0.0, work)
 
-    def _within_memory(self, examples: Sequence[Example], work: Callable[[list[list[int]]], Outcome]) -> Outcome:
+    def _within_memory(
+        self, examples: Sequence[Example], again: float, work: Callable[[list[list[int]]], Outcome]
+    ) -> Outcome:
         while True:
-            plans = self._plans(examples)
+            plans = self._plans(examples, again)
             try:
                 return work(plans[self.ranks.index])
             except RuntimeError as error:
@@ -102,16 +108,16 @@ class Executor:
                     raise
             self._halve(examples, [micro for plan in plans for micro in plan])
 
-    def _plans(self, examples: Sequence[Example]) -> list[list[list[int]]]:
+    def _plans(self, examples: Sequence[Example], again: float) -> list[list[list[int]]]:
         """The micro-batches of each process, as places among the examples."""
         lengths = [example.length for example in examples]
-        return [
-            [
-                [share[place] for place in micro]
-                for micro in plan_micro_batches([lengths[p] for p in share], self.budget)
-            ]
-            for share in deal(lengths, self.ranks.count)
-        ]
+        overhead = PASS_SECONDS.get(self.device.type, 0.0) * self.model.feature_frames(SAMPLE_RATE, self.stage)
+
+        def cut(share: list[int]) -> list[list[int]]:
+            passes = plan_passes([lengths[place] for place in share], self.budget, overhead=overhead, again=again)
+            return [[share[place] for place in micro] for micro in passes]
+
+        return [cut(share) for share in deal(lengths, self.ranks.count)]
 
     def _agreed(self, work: Callable[[], Outcome]) -> Outcome:
         """Do this process's work; where memory ran out in one process, all raise, so that none waits for another."""
@@ -222,27 +228,6 @@ class Executor:
                 time_mask=batch.time_mask if noisy else None,
             )
         return predictions if predictions.dtype == torch.float64 else predictions.float()
-
-
-def plan_micro_batches(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
-    """Cut a batch into micro-batches of at most `budget` padded entries, longest utterances first.
-
-    A single utterance longer than the budget is a micro-batch of its own.
-
-    >>> plan_micro_batches([5, 9, 4, 8], budget=18)
-    [[1, 3], [0, 2]]
-    >>> plan_micro_batches([5, 9, 4, 8], budget=None)
-    [[0, 1, 2, 3]]
-    """
-    if budget is None:
-        return [list(range(len(lengths)))] if lengths else []
-    plan: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        if plan and (len(plan[-1]) + 1) * lengths[plan[-1][0]] <= budget:
-            plan[-1].append(place)
-        else:
-            plan.append([place])
-    return plan
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from serfit.audio import SAMPLE_RATE
-from serfit.batches import padded
+from serfit.batches import PASS_SECONDS, padded, plan_passes
 from serfit.errors import UserError
-from serfit.executor import is_out_of_memory, plan_micro_batches
+from serfit.executor import is_out_of_memory
 from serfit.features import normalised
 from serfit.inference.about import About
 from serfit.nn.encoder import WAVEFORM
@@ -21,7 +21,7 @@ from serfit.nn.model import EmotionModel
 Waveform = NDArray[np.float32]
 """Mono speech at 16 kHz, [S]."""
 
-PASS_SECONDS = {"cpu": 30.0, "cuda": 480.0}
+LARGEST_PASS = {"cpu": 30.0, "cuda": 480.0}
 """Padded seconds of speech in one pass at first; halved when memory runs out. Larger passes gain nothing on CPUs."""
 
 
@@ -75,13 +75,14 @@ class TorchNetwork:
 
     def __call__(self, waveforms: Sequence[Waveform]) -> Outputs:
         """See `Network`."""
-        seconds = self.pass_seconds or PASS_SECONDS.get(self.device.type, PASS_SECONDS["cpu"])
+        seconds = self.pass_seconds or LARGEST_PASS.get(self.device.type, LARGEST_PASS["cpu"])
+        overhead = PASS_SECONDS.get(self.device.type, 0.0) * SAMPLE_RATE
         lengths = [len(waveform) for waveform in waveforms]
         unit = np.empty((len(waveforms), len(self.about.dimensions)), dtype=np.float64)
         embeddings = np.empty((len(waveforms), self.about.embedding_width), dtype=np.float32)
         while True:
             try:
-                for places in plan_micro_batches(lengths, round(seconds * SAMPLE_RATE)):
+                for places in plan_passes(lengths, round(seconds * SAMPLE_RATE), overhead=overhead):
                     unit[places], embeddings[places] = self._pass([waveforms[place] for place in places])
                 return Outputs(unit, embeddings)
             except RuntimeError as error:
