@@ -18,6 +18,11 @@ def tone(arousal: float, valence: float, seconds: float, random: np.random.Gener
     return (0.2 * sound + 0.01 * random.standard_normal(len(time))).astype(np.float32)
 
 
+def scale(rating: float) -> int:
+    """What a rater says who means this."""
+    return min(5, max(1, round(rating)))
+
+
 def small_release(root: Path, dialogues: int = 2, turns: int = 4, seconds: float = 0.3) -> Path:
     """An IEMOCAP release of five sessions x dialogues x turns, of tones; returns its root."""
     utterances = []
@@ -41,6 +46,7 @@ def small_release(root: Path, dialogues: int = 2, turns: int = 4, seconds: float
                         dominance=ratings[2],
                         transcript="Hello.",
                         samples=tone(arousal, valence, length, random),
+                        raters=tuple((scale(ratings[0] + by), scale(ratings[1] + by), 3) for by in (0, 0, 1)),
                     )
                 )
     write_release(root, utterances)

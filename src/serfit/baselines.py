@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from serfit import runs
 from serfit.acoustics import acoustic_features, feature_names
+from serfit.announce import prediction_tables
 from serfit.audio import read_audio
 from serfit.config.load import plain_config
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.baseline import by_style, scenario_baseline, within_scenario
+from serfit.corpus.raters import agreement
 from serfit.corpus.utterance import Utterance
 from serfit.files import write_json, write_text
 from serfit.labels import Dimension, letter
@@ -164,7 +166,7 @@ def _one_fold(run: Run, config: ExperimentConfig, material: Material, known: dic
     run.describe(_environment(material, penalties))
     write_text(run / runs.METRICS, "")
     scores = _scores(material, validated, tested)
-    run.finish(tested, material.split.test, scores, _words(config, tested.scores()), material.test.seconds)
+    run.finish(prediction_tables(material, validated, tested), scores, _words(config, tested.scores()))
     reached = ", ".join(f"{letter(name)} {_number(tested.scores().ccc(name))}" for name in config.data.dimensions)
     log.say(f"{SYSTEM}: test CCC {reached}")
     return run.directory
@@ -199,6 +201,7 @@ def _scores(material: Material, validated: Predictions, tested: Predictions) -> 
     utterances = {utterance.id: utterance for utterance in material.split.test}
     scenarios = scenario_baseline(material.split, tested.dimensions)
     within = within_scenario(tested, utterances)
+    raters = agreement(tested, utterances)
     return {
         "test": tested.scores().to_json(),
         "best_epoch": 0,
@@ -206,6 +209,7 @@ def _scores(material: Material, validated: Predictions, tested: Predictions) -> 
         "scenario_baseline": None if scenarios is None else scenarios.scores().to_json(),
         "within_scenario": None if within is None else within.to_json(),
         "styles": {style: scores.to_json() for style, scores in by_style(tested, utterances).items()},
+        "raters_agreement": None if raters is None else raters.to_json(),
     }
 
 

@@ -52,6 +52,20 @@ def pearson(targets: ArrayLike, values: ArrayLike) -> float | None:
     return float(dx @ dy) / denominator if denominator > 0.0 else None
 
 
+def rating_slope(targets: ArrayLike, values: ArrayLike) -> float | None:
+    """Slope of the straight line that gives ratings [N] from predictions [N] by least squares; None if undefined.
+
+    1 is calibrated; less means that predictions go further out than the ratings that come with them.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    y = np.asarray(targets, dtype=np.float64)
+    if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    dx = x - x.mean()
+    variance = float(dx @ dx)
+    return float(dx @ (y - y.mean())) / variance if variance > 0.0 else None
+
+
 @dataclass(frozen=True, slots=True)
 class DimensionScores:
     """Scores of one dimension; None stands for undefined and is never better than anything.

@@ -6,6 +6,7 @@ from typing import Any
 
 from serfit.corpus.baseline import by_style, scenario_baseline, within_scenario
 from serfit.corpus.folds import Split
+from serfit.corpus.raters import Agreement, agreement
 from serfit.corpus.utterance import Style
 from serfit.metrics import Scores
 from serfit.records import EpochRecord, Predictions
@@ -23,6 +24,8 @@ class Results:
             where the corpus has no scenarios.
         within: scores of deviations from the scenario means; None likewise.
         styles: scores of improvised and scripted speech apart; empty likewise.
+        agreement: one rater against the others, and the system on the same targets; None where the corpus doesn't give
+            single ratings.
     """
 
     best: EpochRecord
@@ -31,6 +34,7 @@ class Results:
     baseline: Scores | None
     within: Scores | None
     styles: Mapping[Style, Scores]
+    agreement: Agreement | None
 
     def to_json(self) -> dict[str, Any]:
         """The content of scores.json."""
@@ -41,13 +45,14 @@ class Results:
             "scenario_baseline": None if self.baseline is None else self.baseline.to_json(),
             "within_scenario": None if self.within is None else self.within.to_json(),
             "styles": {style: scores.to_json() for style, scores in self.styles.items()},
+            "raters_agreement": None if self.agreement is None else self.agreement.to_json(),
         }
 
 
 def results(best: EpochRecord, predictions: Predictions, split: Split) -> Results:
-    """Score the test predictions made with the weights of the best epoch, beside the audio-free baseline."""
+    """Score the test predictions made with the weights of the best epoch, beside baseline and raters."""
     utterances = {utterance.id: utterance for utterance in split.test}
-    baseline = scenario_baseline(split, predictions.dimensions)
+    baseline = scenario_baseline(split, predictions.dimensions) if split.test else None
     return Results(
         best=best,
         predictions=predictions,
@@ -55,4 +60,5 @@ def results(best: EpochRecord, predictions: Predictions, split: Split) -> Result
         baseline=None if baseline is None else baseline.scores(),
         within=within_scenario(predictions, utterances),
         styles=by_style(predictions, utterances),
+        agreement=agreement(predictions, utterances),
     )

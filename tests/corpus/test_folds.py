@@ -227,3 +227,15 @@ def test_a_constant_part_has_no_ccc() -> None:
             UserError, match=f"all 2 utterances of the {part} part have the same valence, 3.5, and a constant"
         ):
             check_varying(Split(1, 1, **parts, protocol=""), ("valence",))
+
+
+def test_everything_trains_and_nothing_is_left() -> None:
+    whole = sessions(a=2, b=3, c=1)
+    split = make_split(whole, schema.Split(scheme="everything"))
+    assert (split.train, split.validation, split.test) == (whole.utterances, (), ())
+    assert split.protocol == (
+        "trains on all 6 utterances; none are left to validate or test on, so nothing here is a score"
+    )
+    check_varying(Split(1, 1, (utterance("a", 1.0), utterance("b", 2.0)), (), (), ""), ("valence",))
+    with pytest.raises(UserError, match="fold is 2; it must be 1"):
+        make_split(whole, schema.Split(scheme="everything", fold=2))

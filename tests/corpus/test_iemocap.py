@@ -80,6 +80,7 @@ def test_every_field_of_an_utterance(tmp_path: Path) -> None:
         emotion="neu",
         transcript="I am Ses01F_impro01_M000.",
         raters=3,
+        single_ratings={"valence": (3, 3, 3), "arousal": (3, 3, 3), "dominance": (4, 4, 4)},
     )
     second, third = corpus.utterances[1:]
     assert (second.turn, second.speaker, second.gender, second.emotion) == (1, "Ses01_F", "female", "xxx")
@@ -163,9 +164,12 @@ def test_raters_with_a_missing_value_and_self_reports_do_not_count(tmp_path: Pat
         b"[9.5 - 10]\tSes01F_impro01_M000\txxx\t[1.6667, 5.5000, 0.5000]\r\n"
     )
     utterances = read_iemocap(tmp_path).utterances
-    assert one(utterances, "Ses01F_impro01_F000").raters == 2
+    first = one(utterances, "Ses01F_impro01_F000")
+    assert first.raters == 2
+    assert first.single_ratings == {"valence": (3, 2), "arousal": (2, 3, 3, 3), "dominance": (2, 1, 1)}
     second = one(utterances, "Ses01F_impro01_M000")
     assert (second.raters, second.duration) == (0, 0.5)
+    assert not any(second.single_ratings.values())
     assert second.ratings == {"valence": 1.6667, "arousal": 5.5, "dominance": 0.5}
 
 

@@ -83,6 +83,7 @@ def test_raters_are_averaged_and_counted_and_columns_stand_in_any_order(
         present = [value for value in row if value is not None]
         assert utterance.id == f"{number:04}"
         assert utterance.raters == len(present)
+        assert utterance.single_ratings == {"valence": tuple(present)}
         assert math.isclose(utterance.ratings["valence"], sum(present) / len(present), abs_tol=1e-12)
         assert utterance.ratings["arousal"] == 3.0
 

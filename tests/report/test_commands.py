@@ -1,5 +1,6 @@
 """`serfit compare`, `serfit report` and `serfit baseline` on the command line."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from report.written import Written
 from serfit.cli import main
+from serfit.report import compare as module
 from serfit.report.compare import COMPARISON, COMPARISON_CSV, COMPARISON_LATEX
 from support import config_file, small_release
 
@@ -70,5 +72,36 @@ def test_the_baseline_is_one_command(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "test CCC V " in capsys.readouterr().out
     (directory,) = (tmp_path / "runs").glob("tiny_handmade_fold2_*")
     assert (directory / "FINISHED").is_file()
+    raters = json.loads((directory / "scores.json").read_text())["raters_agreement"]
+    assert raters["rater"]["valence"]["count"] == raters["system"]["valence"]["count"] == 3 * 4
+    assert 0 < raters["rater"]["valence"]["ccc"] < 1
     assert "tiny_handmade" in (tmp_path / "runs" / COMPARISON).read_text()
     assert run("baseline", "--config", config, "--fold", "9") == 2
+
+
+@pytest.mark.parametrize("verb", ["compare", "report"])
+def test_a_comparison_is_computed_once_however_many_files_are_made_of_it(
+    write_run: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    for name in ("one", "two"):
+        write_run(name, described=True)
+    weighed, looked_into = [], []
+    weigh, look_into = module.weigh, module.look_into
+    monkeypatch.setattr(module, "weigh", lambda found: weighed.append(1) or weigh(found))
+    monkeypatch.setattr(module, "look_into", lambda found: looked_into.append(found.label) or look_into(found))
+    assert run(verb, tmp_path / "runs") == 0
+    assert len(weighed) == 1
+    assert looked_into == ["one", "two"]
+
+
+def test_a_page_for_each_experiment(write_run: Write, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_run(name, described=True)
+    write_run("one", 2, described=True, changes={"train.epochs": 50})
+    assert run("report", tmp_path / "runs", "--each") == 0
+    pages = {path.name: path.read_text() for path in (tmp_path / "runs").glob("*.html")}
+    alone = {"report_one_train.epochs=20.html", "report_one_train.epochs=50.html", "report_two.html"}
+    assert pages.keys() == {"report.html", *alone}
+    assert "<td>two</td>" in pages["report_two.html"]
+    assert "<td>one" not in pages["report_two.html"]
+    assert "Differences" not in pages["report_two.html"]

@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,7 +10,8 @@ import pytest
 from report.written import Written, change_json
 from report.written import write_run as write_run_into
 from serfit.errors import UserError
-from serfit.report.compare import chosen_directories
+from serfit.report.answers import group_rows, interval_rows, pair_rows
+from serfit.report.compare import chosen_directories, compare
 from serfit.report.page import MOST_DRAWN, WORST, write_report
 from serfit.report.svg import Chart, ticks
 from serfit.runs import CONFIG
@@ -38,7 +40,7 @@ class Balanced(HTMLParser):
 
 
 def page(directories: Path, path: Path, **options: bool) -> str:
-    return write_report(chosen_directories([directories]), path, **options).read_text()
+    return write_report(compare(chosen_directories([directories])), path, **options).read_text()
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_the_page_is_one_balanced_file_small_and_the_same_every_time(runs: Path,
     assert parser.open == []
     assert parser.sources == []
     assert not re.search(r"https?://", text)
-    assert len(text.encode()) < 2_000_000
+    assert len(text.encode()) < 2**20
     assert "prefers-color-scheme: dark" in text
     for chart in re.findall(r"<svg.*?</svg>", text, flags=re.S):
         ElementTree.fromstring(chart)
@@ -145,7 +147,7 @@ def test_nothing_to_report_is_a_sentence(write_run: Write, tmp_path: Path) -> No
         page(tmp_path / "nowhere", tmp_path / "a.html")
     written = write_run()
     with pytest.raises(UserError, match=r"there is no folder .* for the report"):
-        write_report([written.directory], tmp_path / "missing" / "a.html")
+        write_report(compare([written.directory]), tmp_path / "missing" / "a.html")
 
 
 def test_run_directories_and_folders_mix(write_run: Write, tmp_path: Path) -> None:
@@ -172,3 +174,26 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
     marks = ticks(low, high)
     assert 1 <= len(marks) <= 7
     assert all(low - 1e-9 <= mark <= max(high, low) + 1e-9 for mark in marks)
+
+
+def test_tables_of_intervals_tests_and_groups_can_be_opened(runs: Path, tmp_path: Path) -> None:
+    text = page(runs, tmp_path / "a.html")
+    comparison = compare(chosen_directories([runs]))
+    for table in (
+        interval_rows(comparison.experiments, comparison.evidence),
+        pair_rows(comparison.evidence.pairs),
+        group_rows(comparison.experiments, {label: one.groups for label, one in comparison.details.items()}),
+    ):
+        assert len(table.rows) > 2
+        for row in table.rows:
+            kinds = ["" if place < table.left else ' class="n"' for place in range(len(row))]
+            cells = (f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+            assert f"<tr>{''.join(cells)}</tr>" in text
+
+
+def test_names_of_two_lines_lie_around_their_mark() -> None:
+    chart = Chart("a", (0, 1), (0, 1))
+    chart.y_axis(marks=[0.5], names=["above\nbelow"])
+    heights = [float(one) for one in re.findall(r'<text class="label"[^>]* y="([\d.]+)">(?:above|below)', str(chart))]
+    assert heights[1] - heights[0] == 12
+    assert sum(heights) / 2 == pytest.approx(chart.py(0.5) + 4, abs=0.11)

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from report.written import epoch_record, numpy_ccc, part_predictions, scores_of, settings
 from serfit.config.schema import ExperimentConfig
+from serfit.corpus.raters import Agreement
 from serfit.metrics import Scores
 from serfit.records import EpochRecord
 from serfit.report.text import best_result_text, epoch_line, result_lines
@@ -24,7 +27,7 @@ def results(
         else {"improvised": scores_of(valence=0.41, arousal=0.42), "scripted": scores_of(valence=0.43, arousal=0.44)}
     )
     best = epoch_record(3, dimensions, True)  # type: ignore[arg-type]
-    return Results(best, predictions, predictions.scores(), baseline, within, styles)  # type: ignore[arg-type]
+    return Results(best, predictions, predictions.scores(), baseline, within, styles, None)  # type: ignore[arg-type]
 
 
 def test_best_result_is_key_value_lines_with_the_very_numbers() -> None:
@@ -96,7 +99,7 @@ def test_without_scenarios_nothing_is_said_of_them() -> None:
 def test_an_undefined_test_score_is_explained() -> None:
     outcome = results()
     outcome.predictions.values[0, 0] = np.nan
-    broken = Results(outcome.best, outcome.predictions, outcome.predictions.scores(), None, None, {})
+    broken = Results(outcome.best, outcome.predictions, outcome.predictions.scores(), None, None, {}, None)
     lines = result_lines(broken, "emodb")
     assert lines[2].split()[1] == "n/a"
     assert lines[4].split()[1] == "n/a"
@@ -122,3 +125,12 @@ def test_batches_that_teach_nothing_are_mentioned() -> None:
     scores = scores_of(valence=0.5)
     record = EpochRecord(1, 9, 0.4, scores, scores, {"head": 1e-4}, 1.0, 2, True, True)
     assert "2 batches with constant targets" in epoch_line(record, 5, 1.0)
+
+
+def test_the_raters_have_a_line_of_their_own_where_there_are_some() -> None:
+    without = results()
+    raters = Agreement(scores_of(valence=0.51, arousal=None), scores_of(valence=0.62, arousal=0.71))
+    lines = result_lines(replace(without, agreement=raters), "iemocap")
+    (line,) = [line for line in lines if line not in result_lines(without, "iemocap")]
+    assert "one rater against the others V 0.510 A n/a avg n/a" in line
+    assert "in a rater's place V 0.620 A 0.710 avg 0.665" in line

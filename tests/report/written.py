@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from serfit.config.schema import ExperimentConfig
+from serfit.corpus.raters import Agreement
 from serfit.corpus.utterance import Utterance
 from serfit.counters import generator
 from serfit.labels import Dimension
 from serfit.metrics import DimensionScores, Scores, score
-from serfit.records import EpochRecord, Predictions
-from serfit.runs import ENVIRONMENT, FINISHED, METRICS, Run
+from serfit.records import EpochRecord, EpochTime, Predictions
+from serfit.runs import ENVIRONMENT, FINISHED, METRICS, PREDICTIONS, Run, predictions_csv
 
 SIZES = (40, 44, 48, 52, 56)
 """Test utterances of folds 1 to 5."""
@@ -106,6 +107,7 @@ def write_run(
     corpus_name: str | None = None,
     predictions: Predictions | None = None,
     baseline: bool = True,
+    raters: Agreement | None = None,
     finished: bool = True,
     changes: dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
@@ -129,7 +131,7 @@ def write_run(
     run.describe(described | (environment or {}))
     records = [epoch_record(epoch, dimensions, epoch <= best_epoch) for epoch in range(1, epochs + 1)]
     for record in records:
-        run.add(record)
+        run.add(record, EpochTime(record.epoch, 60.0))
     test = found.scores()
     half = found.only([index % 2 == 0 for index in range(size)]).scores()
     scores = {
@@ -139,9 +141,10 @@ def write_run(
         "scenario_baseline": half.to_json() if baseline else None,
         "within_scenario": half.to_json() if baseline else None,
         "styles": {"improvised": half.to_json(), "scripted": half.to_json()} if baseline else {},
+        "raters_agreement": None if raters is None else raters.to_json(),
     }
     utterances = [utterance(name, fold, place, described) for place, name in enumerate(found.ids)]
-    run.finish(found, utterances, scores, "")
+    run.finish({PREDICTIONS: predictions_csv(found, utterances)}, scores, "")
     if finished:
         os.utime(directory / FINISHED, ns=(tick * 10**9, tick * 10**9))
     else:

@@ -30,7 +30,7 @@ def compare(
     for line in answers(comparison.evidence.pairs):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if len(paths) == 1 and not (paths[0] / "config.json").is_file():
-        print(f"written: {write_comparison(paths[0])}, with .csv and .tex beside it")
+        print(f"written: {write_comparison(paths[0], comparison)}, with .csv and .tex beside it")
 
 
 def report(
@@ -46,18 +46,24 @@ def report(
             "--players", help="Embed short clips of the worst utterances; mind the corpus's licence before sharing."
         ),
     ] = False,
+    each: Annotated[bool, typer.Option("--each", help="Write a page for each experiment as well.")] = False,
 ) -> None:
     """Write one self-contained HTML page about finished runs: answers, curves, errors, costs, settings, protocol.
 
     Example: serfit report runs
     """
     from serfit.report.compare import chosen_directories
-    from serfit.report.page import write_report
+    from serfit.report.compare import compare as compare_runs
+    from serfit.report.page import write_each, write_report
 
     paths = runs or [Path("runs")]
     folder = paths[0].parent if (paths[0] / "config.json").is_file() else paths[0]
-    written = write_report(chosen_directories(paths), output or folder / "report.html", players=players)
-    print(f"written: {written}")
+    comparison = compare_runs(chosen_directories(paths))
+    page = write_report(comparison, output or folder / "report.html", players=players)
+    print(f"written: {page}")
+    if each:
+        for written in write_each(comparison, page, players=players):
+            print(f"written: {written}")
 
 
 def verdict(run: Annotated[Path, typer.Argument(help="A finished run directory.")]) -> None:

@@ -51,7 +51,8 @@ def make_split(corpus: Corpus, split: schema.Split) -> Split:
 
     leave_one_session_out tests on session k, validates on session k % n + 1 and trains on the rest. grouped_kfold does
     the same with groups dealt into folds: the largest first, each to the fold with the fewest utterances so far;
-    utterances whose group isn't known are a group each. official takes the parts that the corpus declares.
+    utterances whose group isn't known are a group each. official takes the parts that the corpus declares. everything
+    trains on all utterances.
 
     Raises:
         UserError: a fold out of range, too few groups, parts that aren't declared, an empty part, or leakage.
@@ -63,6 +64,8 @@ def make_split(corpus: Corpus, split: schema.Split) -> Split:
             made = _grouped(corpus, split.fold, split.folds, split.group)
         case "official":
             made = _official(corpus, split.fold)
+        case "everything":
+            return _everything(corpus, split.fold)
     check_leakage(made)
     return made
 
@@ -101,7 +104,7 @@ def check_varying(split: Split, dimensions: Sequence[Dimension]) -> None:
     for part, utterances in split.parts.items():
         for name in dimensions:
             values = {utterance.ratings[name] for utterance in utterances}
-            if len(values) == 1:
+            if len(values) == 1 and utterances:
                 raise UserError(
                     f"all {len(utterances)} utterances of the {part} part have the same {name}, {values.pop():g}, and "
                     f"a constant has no CCC; choose another data.split, or leave {name} out of data.dimensions"
@@ -217,6 +220,15 @@ def _official(corpus: Corpus, fold: int) -> Split:
         )
     who: dict[Part, str] = {part: f"the official {part} part" for part in PARTS}
     return _split(corpus, [utterance.part for utterance in corpus.utterances], fold, 1, who)
+
+
+def _everything(corpus: Corpus, fold: int) -> Split:
+    _check_fold(fold, 1, "data.split.scheme: everything")
+    count = len(corpus.utterances)
+    if not count:
+        raise UserError(f"{corpus.name} has no utterances; see to data.root and data.table")
+    protocol = f"trains on all {count} utterances; none are left to validate or test on, so nothing here is a score"
+    return Split(1, 1, corpus.utterances, (), (), protocol)
 
 
 def _check_fold(fold: int, folds: int, why: str) -> None:

@@ -33,9 +33,13 @@ _HEADER = re.compile(
     rf"\[\s*{_NUMBER}\s*-\s*{_NUMBER}\s*\]\s+(\S+)\s+(\S+)\s+\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\]"
 )
 _NAME = re.compile(r"((Ses\d\d)[FM]_((impro|script)\d\d)\w*)_([FM])\d{3}")
-_EXTERNAL_VALENCE = re.compile(r"A-E\w*:[^(]*?\bval\s+\d")
+_EXTERNAL = re.compile(r"A-E\w*:([^(]*)")
 _RATER_LINE = re.compile(r"[AC]-\w+:")
 _TRANSCRIPT = re.compile(r"(\S+)\s*\[[^\]]*\]\s*:?(.*)")
+_RATED: Mapping[Dimension, re.Pattern[str]] = {
+    name: re.compile(rf"\b{word}\s+(\d+(?:\.\d+)?)")
+    for name, word in zip(DIMENSIONS, ("val", "act", "dom"), strict=True)
+}
 _STYLES: Mapping[str, Style] = {"impro": "improvised", "script": "scripted"}
 _GENDERS = {"F": "female", "M": "male"}
 
@@ -115,7 +119,7 @@ class _Label:
     end: float
     emotion: str
     ratings: Mapping[Dimension, float]
-    raters: int
+    single_ratings: Mapping[Dimension, tuple[float, ...]]
     folder: Path
     file: Path
     line: int
@@ -146,7 +150,8 @@ class _Label:
             gender=_GENDERS[self.letter],
             emotion=self.emotion,
             transcript=transcript,
-            raters=self.raters,
+            raters=len(self.single_ratings["valence"]),
+            single_ratings=self.single_ratings,
         )
 
 
@@ -199,11 +204,20 @@ def _label(session: Path, path: Path, line: int, block: Sequence[str]) -> _Label
         end=end,
         emotion=head[4],
         ratings=dict(zip(DIMENSIONS, (float(head[5]), float(head[6]), float(head[7])), strict=True)),
-        raters=sum(_EXTERNAL_VALENCE.match(rated) is not None for rated in block),
+        single_ratings=_single_ratings(block),
         folder=session,
         file=path,
         line=line,
     )
+
+
+def _single_ratings(block: Iterable[str]) -> dict[Dimension, tuple[float, ...]]:
+    """What the external raters gave; a value that a rater left out is missing, remarks in brackets don't count."""
+    rated = [match[1] for match in map(_EXTERNAL.match, block) if match]
+    return {
+        name: tuple(float(match[1]) for match in map(pattern.search, rated) if match)
+        for name, pattern in _RATED.items()
+    }
 
 
 def _check_unique(labels: Iterable[_Label]) -> None:

@@ -219,6 +219,9 @@ def _utterance(
         emotion=(cells[table.emotion] or None) if table.emotion else None,
         transcript=(cells[table.transcript] or None) if table.transcript else None,
         raters=min(several) if several else None,
+        single_ratings={
+            name: tuple(values) for name, values in ratings.items() if len(_rating_columns(table, name)) > 1
+        },
     )
 
 

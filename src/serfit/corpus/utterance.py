@@ -33,6 +33,7 @@ class Utterance:
         emotion: categorical label where known, in the corpus's own words.
         transcript: the words spoken, where known.
         raters: number of raters behind the ratings, where known.
+        single_ratings: what each rater gave, per dimension and in no particular order, where known.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Utterance:
     emotion: str | None = None
     transcript: str | None = None
     raters: int | None = None
+    single_ratings: Mapping[Dimension, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

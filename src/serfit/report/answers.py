@@ -6,7 +6,7 @@ from serfit.labels import Dimension, letter
 from serfit.report.breakdown import GROUPINGS, LEAST, Calibration, GroupScore
 from serfit.report.evidence import LEVEL, Evidence, Pair, seed_deviation
 from serfit.report.experiments import ExperimentResult, ranges
-from serfit.report.markdown import ABSENT, UNDEFINED, bullets, escaped, markdown_table, number
+from serfit.report.markdown import ABSENT, UNDEFINED, Rows, as_markdown, bullets, escaped, number
 from serfit.report.reference import Measure
 from serfit.statistics.interval import Estimate, Kind
 
@@ -92,16 +92,20 @@ def evidence_blocks(experiments: Sequence[ExperimentResult], evidence: Evidence)
     pairs = [pair for pair in evidence.pairs if pair.first in labels]
     blocks: list[str] = []
     if pairs:
-        blocks += ["### Which is better", bullets(escaped(line) for line in answers(pairs)), _pairs_table(pairs)]
-    blocks += ["### How sure", _interval_table(experiments, evidence)]
+        blocks += [
+            "### Which is better",
+            bullets(escaped(line) for line in answers(pairs)),
+            as_markdown(pair_rows(pairs)),
+        ]
+    blocks += ["### How sure", as_markdown(interval_rows(experiments, evidence))]
     if any("speaker" not in one.intervals for one in _every(experiments, evidence) if one.headline is not None):
         blocks.append(FEW_SPEAKERS)
     return blocks
 
 
-def calibration_table(
+def calibration_rows(
     experiments: Sequence[ExperimentResult], found: Mapping[str, Mapping[Dimension, Calibration]]
-) -> str:
+) -> Rows:
     """Bias, slope and spread per experiment and dimension."""
     header = ["experiment", "dimension", "bias", "slope", "spread", ""]
     rows = []
@@ -109,19 +113,19 @@ def calibration_table(
         for name in result.dimensions:
             one = found[result.label][name]
             mark = "collapsed" if one.collapsed else ""
-            row = [escaped(result.label), name, number(one.bias, "+.3f"), number(one.slope, ".3f")]
+            row = [result.label, name, number(one.bias, "+.3f"), number(one.slope, ".3f")]
             rows.append([*row, number(one.spread, ".3f"), mark])
-    return markdown_table(header, rows, left=2)
+    return Rows(header, rows, left=2)
 
 
-def groups_table(experiments: Sequence[ExperimentResult], found: Mapping[str, Sequence[GroupScore]]) -> str:
+def group_rows(experiments: Sequence[ExperimentResult], found: Mapping[str, Sequence[GroupScore]]) -> Rows:
     """CCC per group of test utterances, the experiments beside each other."""
     shown = experiments[:MOST_BESIDE]
     by = {result.label: {(one.grouping, one.group): one for one in found[result.label]} for result in shown}
     keys = list(dict.fromkeys(key for groups in by.values() for key in groups))
     keys.sort(key=lambda key: GROUPINGS.index(key[0]))
     header = ["group", "", "utterances"]
-    header += [f"{escaped(one.label)} {letter(name)}" for one in shown for name in one.dimensions]
+    header += [f"{one.label} {letter(name)}" for one in shown for name in one.dimensions]
     rows = []
     for grouping in GROUPINGS:
         inside = [key for key in keys if key[0] == grouping]
@@ -130,12 +134,12 @@ def groups_table(experiments: Sequence[ExperimentResult], found: Mapping[str, Se
             continue
         for key in inside:
             counts = sorted({groups[key].count for groups in by.values() if key in groups})
-            row = [grouping, escaped(key[1]), " / ".join(f"{count:,}" for count in counts)]
+            row = [grouping, key[1], " / ".join(f"{count:,}" for count in counts)]
             for result in shown:
                 one = by[result.label].get(key)
                 row += [number(None if one is None else one.ccc[name], ".3f") for name in result.dimensions]
             rows.append(row)
-    return markdown_table(header, rows, left=2)
+    return Rows(header, rows, left=2)
 
 
 def how_to_read_groups() -> tuple[str, ...]:
@@ -162,35 +166,37 @@ def interval_text(estimate: Estimate | None, kind: Kind | None = None) -> str:
     return UNDEFINED if interval is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _interval_table(experiments: Sequence[ExperimentResult], evidence: Evidence) -> str:
+def interval_rows(experiments: Sequence[ExperimentResult], evidence: Evidence) -> Rows:
+    """Mean over folds and pooled score of each experiment, with intervals clustered in each way."""
     header = ["experiment", "CCC", "mean over folds", "95 % interval", "by speaker", "by dialogue"]
     header += ["deviation over seeds", "pooled", "95 % interval", "speakers", "dialogues"]
     rows = []
     for result in experiments:
         pooled = evidence.pooled[result.label]
         for name, one in evidence.over_folds[result.label].items():
-            row = [escaped(result.label), heading(name), number(one.value), interval_text(one)]
+            row = [result.label, heading(name), number(one.value), interval_text(one)]
             row += [interval_text(one, "speaker"), interval_text(one, "dialogue")]
             row.append(number(seed_deviation(result.runs, name)))
             together = pooled.get(name)
             row += [number(None if together is None else together.value), interval_text(together)]
             row += [str(one.clusters.get(kind, ABSENT)) for kind in _KNOWN]
             rows.append(row)
-    return markdown_table(header, rows, left=2)
+    return Rows(header, rows, left=2)
 
 
-def _pairs_table(pairs: Sequence[Pair]) -> str:
+def pair_rows(pairs: Sequence[Pair]) -> Rows:
+    """Differences between experiments, and each test of them."""
     header = ["first", "second", "CCC", "first - second", "95 % interval", "p by speaker", "p by dialogue"]
     header += ["p of the interval", "p", "corrected p"]
     rows = []
     for pair in pairs:
         interval = pair.difference.interval
-        row = [escaped(pair.first), escaped(pair.second), heading(pair.measure)]
+        row = [pair.first, pair.second, heading(pair.measure)]
         row += [number(pair.difference.value, "+.4f"), interval_text(pair.difference)]
         row += [p_text(pair.swaps[kind].p if kind in pair.swaps else None) for kind in _KNOWN]
         row += [p_text(None if interval is None else interval.p), p_text(pair.p), p_text(pair.corrected)]
         rows.append(row)
-    return markdown_table(header, rows, left=3)
+    return Rows(header, rows, left=3)
 
 
 def _every(experiments: Iterable[ExperimentResult], evidence: Evidence) -> Iterable[Estimate]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serfit.labels import DIMENSIONS, Dimension
-from serfit.metrics import COLLAPSED, ccc
+from serfit.metrics import COLLAPSED, ccc, rating_slope
 from serfit.report.evidence import complete_seeds
 from serfit.report.experiments import ExperimentResult
 from serfit.runs import SECONDS
@@ -145,8 +145,7 @@ def calibration(data: Table) -> dict[Dimension, Calibration]:
         deviation = float(targets.std())
         slopes, spreads = [], []
         for values in data.values[name]:
-            variance = float(values.var())
-            slopes.append(float(np.cov(values, targets, bias=True)[0, 1]) / variance if variance > 0.0 else None)
+            slopes.append(rating_slope(targets, values))
             spreads.append(float(values.std()) / deviation if deviation > 0.0 else None)
         bias = fmean(float((values - targets).mean()) for values in data.values[name])
         spread = _mean(spreads)

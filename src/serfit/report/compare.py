@@ -5,7 +5,8 @@ from pathlib import Path
 
 from serfit.errors import UserError
 from serfit.files import write_text
-from serfit.report.evidence import Comparison, weigh
+from serfit.report.comparison import Comparison, look_into
+from serfit.report.evidence import weigh
 from serfit.report.experiments import disagreements, gather
 from serfit.report.exports import to_csv, to_latex
 from serfit.report.finished import FinishedRun, finished_directories, read_run
@@ -72,14 +73,20 @@ def compare(runs: Path | Sequence[Path]) -> Comparison:
     experiments, remarks = gather(read)
     evidence = weigh(experiments)
     said = (*warnings, *remarks, *disagreements(experiments), *evidence.remarks)
-    return Comparison(experiments, evidence, said)
+    details = {result.label: look_into(result) for result in experiments}
+    return Comparison(tuple(directories), experiments, evidence, details, said)
 
 
-def write_comparison(runs_dir: Path) -> Path:
+def write_comparison(runs_dir: Path, comparison: Comparison | None = None) -> Path:
     """Rewrite experiment_comparison.md, .csv and .tex from all finished runs of a folder, each atomically.
 
     The content depends on nothing but the finished runs. Processes that finish together may all write: each looks
     again after writing, so whoever writes last has seen every run that was finished by then.
+
+    Args:
+        runs_dir: the folder of run directories.
+        comparison: what `compare` made of that very folder, where that is at hand; it isn't computed again unless
+            another run has finished since.
 
     Returns:
         The path of the Markdown file.
@@ -87,12 +94,11 @@ def write_comparison(runs_dir: Path) -> Path:
     Raises:
         UserError: there is no such folder, or it can't be written.
     """
-    finished = finished_directories(runs_dir)
+    comparison = comparison or compare(runs_dir)
     while True:
-        comparison = compare(runs_dir)
         write_text(runs_dir / COMPARISON_CSV, to_csv(comparison))
         write_text(runs_dir / COMPARISON_LATEX, to_latex(comparison))
         write_text(runs_dir / COMPARISON, to_markdown(comparison))
-        before, finished = finished, finished_directories(runs_dir)
-        if finished == before:
+        if set(comparison.directories) == set(finished_directories(runs_dir)):
             return runs_dir / COMPARISON
+        comparison = compare(runs_dir)

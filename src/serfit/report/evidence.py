@@ -81,21 +81,6 @@ class Evidence:
     remarks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Experiments beside each other.
-
-    Attributes:
-        experiments: ordered by label.
-        evidence: how sure their scores are, and which is better.
-        warnings: sentences about what was left out and what keeps numbers from being comparable.
-    """
-
-    experiments: tuple[ExperimentResult, ...]
-    evidence: Evidence
-    warnings: tuple[str, ...]
-
-
 def weigh(experiments: Sequence[ExperimentResult]) -> Evidence:
     """Intervals of all experiments, and tests between those on the same utterances.
 

@@ -51,6 +51,8 @@ class ExperimentResult:
         baseline: CCC of the audio-free scenario baseline; empty where the corpus has no scenarios.
         within: CCC of deviations from the scenario means; empty likewise.
         styles: CCC on improvised and scripted speech; each empty likewise.
+        rater: CCC of one rater against the others; empty where single ratings aren't known.
+        as_rater: CCC of the system on the same targets; empty likewise.
         pooled: CCC over the predictions of all folds together, mean over the seeds that have all folds; None where
             folds are missing, overlap, or don't cover the corpus.
         difference: mean test CCC minus the frozen reference's, None where undefined; empty where the reference was
@@ -64,6 +66,8 @@ class ExperimentResult:
     baseline: Mapping[Measure, Summary]
     within: Mapping[Measure, Summary]
     styles: Mapping[Style, Mapping[Measure, Summary]]
+    rater: Mapping[Measure, Summary]
+    as_rater: Mapping[Measure, Summary]
     pooled: Mapping[Measure, float | None]
     difference: Mapping[Measure, float | None]
 
@@ -258,6 +262,8 @@ def _experiment(label: str, runs: tuple[FinishedRun, ...], most: int) -> Experim
         baseline=over_folds(runs, lambda run: run.baseline),
         within=over_folds(runs, lambda run: run.within),
         styles=styles,
+        rater=over_folds(runs, lambda run: None if run.agreement is None else run.agreement.rater),
+        as_rater=over_folds(runs, lambda run: None if run.agreement is None else run.agreement.system),
         pooled=_pooled(runs, missing),
         difference=difference(FROZEN, means) if compared else {},
     )

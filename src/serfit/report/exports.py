@@ -7,8 +7,8 @@ from typing import Any
 
 from serfit.labels import Dimension, letter
 from serfit.report.answers import heading
-from serfit.report.breakdown import breakdown, calibration, predicted
-from serfit.report.evidence import Comparison, Evidence, Pair, seed_deviation
+from serfit.report.comparison import Comparison, Details
+from serfit.report.evidence import Evidence, Pair, seed_deviation
 from serfit.report.experiments import ExperimentResult, Summary
 from serfit.report.reference import FROZEN, Measure
 from serfit.statistics.interval import Estimate
@@ -32,8 +32,8 @@ COLUMNS = (
 """Columns of the CSV file, one number per row.
 
 `what` is mean_over_folds, seed_deviation, pooled, difference, run (group: fold and seed), scenario_baseline,
-within_scenario, bias, slope, spread, or the grouping that `group` belongs to; `measure` is a dimension or average;
-`low` and `high` end the 95 % interval.
+within_scenario, one_rater and in_raters_place (see `report.beside`), bias, slope, spread, or the grouping that `group`
+belongs to; `measure` is a dimension or average; `low` and `high` end the 95 % interval.
 """
 
 _SPECIAL = {
@@ -56,7 +56,7 @@ def to_csv(comparison: Comparison) -> str:
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for result in comparison.experiments:
-        for row in _experiment_rows(result, comparison.evidence):
+        for row in _experiment_rows(result, comparison.evidence, comparison.details[result.label]):
             writer.writerow({"corpus": result.corpus, "experiment": result.label, **_written(row)})
     for pair in comparison.evidence.pairs:
         row = {"what": "difference", "measure": pair.measure, "p": pair.p, "p_corrected": pair.corrected}
@@ -68,8 +68,7 @@ def to_csv(comparison: Comparison) -> str:
 def to_latex(comparison: Comparison) -> str:
     r"""Two tables per corpus for a paper, results and differences; they need \usepackage{booktabs}."""
     blocks = [r"% Needs \usepackage{booktabs}. Means +- standard deviations over folds; 95 % intervals in brackets."]
-    for corpus in sorted({result.corpus for result in comparison.experiments}):
-        among = [result for result in comparison.experiments if result.corpus == corpus]
+    for corpus, among in comparison.corpora.items():
         blocks.append(_results_latex(corpus, among, comparison.evidence))
         pairs = [pair for pair in comparison.evidence.pairs if pair.corpus == corpus]
         if pairs:
@@ -77,7 +76,7 @@ def to_latex(comparison: Comparison) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _experiment_rows(result: ExperimentResult, evidence: Evidence) -> Iterable[dict[str, Any]]:
+def _experiment_rows(result: ExperimentResult, evidence: Evidence, details: Details) -> Iterable[dict[str, Any]]:
     for name, one in evidence.over_folds[result.label].items():
         deviation = result.test[name].deviation
         count = sum({run.fold: len(run.predictions.ids) for run in result.runs}.values())
@@ -90,14 +89,15 @@ def _experiment_rows(result: ExperimentResult, evidence: Evidence) -> Iterable[d
             where = f"fold {run.fold} seed {run.seed}"
             row = {"what": "run", "group": where, "measure": dimension, "value": run.test.ccc(dimension)}
             yield row | {"count": len(run.predictions.ids)}
-    for what, summaries in (("scenario_baseline", result.baseline), ("within_scenario", result.within)):
+    beside = {"scenario_baseline": result.baseline, "within_scenario": result.within}
+    beside |= {"one_rater": result.rater, "in_raters_place": result.as_rater}
+    for what, summaries in beside.items():
         for name, summary in summaries.items():
             yield {"what": what, "measure": name, "value": summary.mean, "deviation": summary.deviation}
-    data = predicted(result)
-    for dimension, found in calibration(data).items():
+    for dimension, found in details.calibration.items():
         for what in ("bias", "slope", "spread"):
             yield {"what": what, "measure": dimension, "value": getattr(found, what)}
-    for score in breakdown(data):
+    for score in details.groups:
         for dimension in result.dimensions:
             row = {"what": score.grouping, "group": score.group, "measure": dimension, "value": score.ccc[dimension]}
             yield row | {"count": score.count}

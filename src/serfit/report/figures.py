@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serfit.labels import Dimension
+from serfit.records import EpochRecord
 from serfit.report.answers import heading
 from serfit.report.breakdown import GroupScore, Table
 from serfit.report.evidence import Evidence, Pair
@@ -61,7 +63,7 @@ def differences(pairs: Sequence[Pair], name: Measure) -> str:
     rows = list(reversed([pair for pair in pairs if pair.measure == name and pair.difference.value is not None]))
     if not rows:
         return ""
-    names = [f"{_shortened(pair.first)} − {_shortened(pair.second)}" for pair in rows]
+    names = [f"{_shortened(pair.first)}\n− {_shortened(pair.second)}" for pair in rows]
     ends = [0.0]
     for pair in rows:
         ends += [pair.difference.value or 0.0]
@@ -81,20 +83,55 @@ def differences(pairs: Sequence[Pair], name: Measure) -> str:
     return str(chart)
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The epochs of one run, finished or not.
+
+    Attributes:
+        fold: from 1.
+        seed: of everything random.
+        records: the epochs.
+        best_epoch: the one with the best mean validation CCC; None where there is none yet.
+        comparable: whether the guide's expectation and the frozen reference say something about it.
+    """
+
+    fold: int
+    seed: int
+    records: Sequence[EpochRecord]
+    best_epoch: int | None
+    comparable: bool
+
+
 def curves(result: ExperimentResult, name: Dimension) -> str:
     """Validation CCC by epoch, one line per run and their mean; "" without epochs."""
-    runs = [run for run in result.runs if run.records]
+    courses = [
+        Course(run.fold, run.seed, run.records, run.best_epoch, obstacle(FROZEN, run.corpus, run.utterances) is None)
+        for run in result.runs
+    ]
+    return learning_curves(result.label, courses, name)
+
+
+def learning_curves(label: str, courses: Sequence[Course], name: Dimension, *, training: bool = False) -> str:
+    """Validation CCC by epoch, one line per run and their mean; "" without epochs.
+
+    Args:
+        label: of the experiment.
+        courses: its runs.
+        name: the dimension.
+        training: lines of class `learnt` for the training CCC too.
+    """
+    runs = [run for run in courses if run.records]
     if not runs:
         return ""
     last = max(record.epoch for run in runs for record in run.records)
     lines = [[_score(measure(record.validation, name)) for record in run.records] for run in runs]
     low = min([0.0, *(value for line in lines for value in line if math.isfinite(value))])
     bottom = math.floor(low * 5) / 5 if low < -0.03 else 0.0
-    chart = Chart(f"{result.label}: {name}", (0.5, last + 0.5), (bottom, 1.0))
+    chart = Chart(_titled(label, name), (0.5, last + 0.5), (bottom, 1.0), width=285, height=230)
     marks = [tick for tick in ticks(1, last) if tick == int(tick)] or [1.0]
     chart.x_axis("epoch", marks)
-    chart.y_axis("validation CCC")
-    comparable = all(obstacle(FROZEN, run.corpus, run.utterances) is None for run in runs)
+    chart.y_axis("CCC" if training else "validation CCC")
+    comparable = all(run.comparable for run in runs)
     if comparable and name == "valence":
         for (first, end), (least, most) in EXPECTED:
             if first <= last:
@@ -108,6 +145,9 @@ def curves(result: ExperimentResult, name: Dimension) -> str:
     for run, line in zip(runs, lines, strict=True):
         points = list(zip((record.epoch for record in run.records), line, strict=True))
         chart.line(points, f"{kind} thin", f"fold {run.fold}, seed {run.seed}")
+        if training:
+            learnt = [(record.epoch, _score(measure(record.train, name))) for record in run.records]
+            chart.line(learnt, f"{kind} learnt", f"fold {run.fold}, seed {run.seed}: training")
         best = next((point for point in points if point[0] == run.best_epoch), None)
         if best is not None:
             chart.dot(*best, f"{kind} faint", f"fold {run.fold}, seed {run.seed}: best epoch {best[0]}", 2.5)
@@ -118,12 +158,12 @@ def curves(result: ExperimentResult, name: Dimension) -> str:
     return str(chart)
 
 
-def scatter(data: Table, name: Dimension, reach: tuple[float, float], title: str) -> str:
+def scatter(data: Table, name: Dimension, reach: tuple[float, float], label: str) -> str:
     """Where predictions (of all seeds) lie against ratings, as a density, with the mean rating per prediction."""
     seeds = len(data.values[name])
     targets, values = np.tile(data.targets[name], seeds), data.values[name].reshape(-1)
     low, high = reach
-    chart = Chart(title, (low, high), (low, high), width=285, height=285)
+    chart = Chart(_titled(label, name), (low, high), (low, high), width=285, height=285)
     chart.x_axis("rating")
     chart.y_axis("prediction")
     chart.density(_counted(targets, values, (low, high), (low, high)))
@@ -164,9 +204,10 @@ def errors(found: Mapping[str, Sequence[GroupScore]], grouping: str, name: Dimen
         return ""
     order = list(groups)
     largest = max(one.rmse.get(name, 0.0) for scores in found.values() for one in scores if one.grouping == grouping)
-    width = max(380, 50 * len(order) + 60)
+    names = [f"{_shortened(group, 13)}\nn={groups[group]:,}" for group in order]
+    longest = max(len(line) for label in names for line in label.split("\n"))
+    width = max(285, max(45, 7 * longest + 10) * len(order) + 58)
     chart = Chart(f"error by {grouping}: {name}", (-0.5, len(order) - 0.5), (0.0, 1.1 * largest), width, bottom=54)
-    names = [f"{_shortened(group, 12)}\nn={groups[group]:,}" for group in order]
     chart.x_axis(grouping, range(len(order)), names)
     chart.y_axis("RMSE")
     for place, (label, scores) in enumerate(found.items()):
@@ -180,7 +221,7 @@ def errors(found: Mapping[str, Sequence[GroupScore]], grouping: str, name: Dimen
 
 def circumplex(valence: Floats, arousal: Floats, reach: tuple[float, float], middle: float, title: str) -> str:
     """A density on the plane of valence and arousal, with a cross at the middle of the ratings."""
-    chart = Chart(title, reach, reach, width=260, height=260)
+    chart = Chart(_shortened(title, 28), reach, reach, width=260, height=260)
     chart.x_axis("valence")
     chart.y_axis("arousal")
     chart.density(_counted(valence, arousal, reach, reach))
@@ -221,11 +262,17 @@ def _score(value: float | None) -> float:
     return math.nan if value is None else value
 
 
+def _titled(label: str, name: Dimension) -> str:
+    """A heading that fits a narrow chart."""
+    return f"{_shortened(label, 24)}: {name}"
+
+
 def _shortened(text: str, most: int = 30) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _wide(labels: Sequence[str], rows: int) -> dict[str, int]:
     """Size of a chart with long names on its left."""
-    left = min(300, round(12 + 6.8 * max((len(label) for label in labels), default=0)))
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
+    left = min(300, round(12 + 6.8 * longest))
     return {"left": left, "width": left + 225, "height": 76 + 38 * rows}

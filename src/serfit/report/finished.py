@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from serfit.corpus.raters import Agreement
 from serfit.corpus.utterance import Style
 from serfit.errors import UserError
 from serfit.labels import DIMENSIONS, Dimension
@@ -37,6 +38,8 @@ class FinishedRun:
         baseline: test scores of the audio-free scenario baseline, where the corpus has scenarios.
         within: test scores of deviations from the scenario means, likewise.
         styles: test scores of improvised and scripted speech apart, likewise.
+        agreement: one rater against the others on the test utterances, and the system on the same targets, where the
+            corpus gives single ratings and the run recorded it.
         described: for each of `serfit.runs.DESCRIBED` and "seconds", what predictions.csv says of each test utterance,
             in the order of the predictions; "" where unknown.
         timing: wall-clock seconds of each epoch; empty where not recorded.
@@ -54,6 +57,7 @@ class FinishedRun:
     baseline: Scores | None
     within: Scores | None
     styles: Mapping[Style, Scores]
+    agreement: Agreement | None
     described: Mapping[str, tuple[str, ...]]
     timing: tuple[float, ...]
 
@@ -120,10 +124,24 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def finished_directories(runs_dir: Path) -> list[Path]:
-    """The directories in a folder that hold a finish marker, by name. Raises UserError when there is no such folder."""
+    """The directories in a folder that hold a finished run with a test part, by name.
+
+    Raises:
+        UserError: there is no such folder.
+    """
     if not runs_dir.is_dir():
         raise UserError(f"there is no folder {runs_dir}; name the folder of the run directories (experiment.runs_dir)")
-    return sorted(child for child in runs_dir.iterdir() if (child / FINISHED).is_file())
+    finished = (child for child in runs_dir.iterdir() if (child / FINISHED).is_file())
+    return sorted(child for child in finished if not trained_on_everything(child))
+
+
+def trained_on_everything(directory: Path) -> bool:
+    """Whether a run kept nothing to test on (data.split.scheme: everything), so that it has no scores."""
+    try:
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        return bool(config["data"]["split"]["scheme"] == "everything")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False  # whoever reads the run will say what is wrong with it
 
 
 def read_run(directory: Path) -> FinishedRun:
@@ -138,8 +156,10 @@ def read_run(directory: Path) -> FinishedRun:
         raise UserError(
             f"{directory} is not a finished run: it has no file {FINISHED}; only finished runs have results"
         )
+    if trained_on_everything(directory):
+        raise UserError(f"{directory} was trained on everything, so it has no test scores; it is there to be used")
     config, environment, scores = (_json(directory / name) for name in (CONFIG, ENVIRONMENT, SCORES))
-    predictions, described = _predictions(directory / PREDICTIONS)
+    predictions, described = read_predictions(directory / PREDICTIONS)
     records = _records(directory / METRICS)
     try:
         run = FinishedRun(
@@ -155,6 +175,7 @@ def read_run(directory: Path) -> FinishedRun:
             baseline=_optional(scores.get("scenario_baseline")),
             within=_optional(scores.get("within_scenario")),
             styles={style: Scores.from_json(part) for style, part in scores.get("styles", {}).items()},
+            agreement=_agreement(scores.get("raters_agreement")),
             described=described,
             timing=_timing(directory / TIMING),
         )
@@ -205,7 +226,12 @@ def _records(path: Path) -> tuple[EpochRecord, ...]:
         raise UserError(f"{path} can't be read as epoch records ({error}); move the run directory elsewhere") from error
 
 
-def _predictions(path: Path) -> tuple[Predictions, dict[str, tuple[str, ...]]]:
+def read_predictions(path: Path) -> tuple[Predictions, dict[str, tuple[str, ...]]]:
+    """A file of predictions (see `serfit.runs.predictions_csv`), and what it says of each utterance besides.
+
+    Raises:
+        UserError: it is missing or can't be read.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -234,3 +260,7 @@ def _columns(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> np.ndar
 
 def _optional(data: Mapping[str, Any] | None) -> Scores | None:
     return None if data is None else Scores.from_json(data)
+
+
+def _agreement(data: Mapping[str, Any] | None) -> Agreement | None:
+    return None if data is None else Agreement.from_json(data)

@@ -1,12 +1,22 @@
 """The pieces of Markdown documents."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 UNDEFINED = "n/a"
 """Stands for a value that isn't defined or can't be had."""
 
 ABSENT = "-"
 """Stands for a dimension that an experiment doesn't predict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table: names of the columns, and rows of text; the first `left` columns are aligned to the left."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
 
 
 def number(value: float | None, form: str = ".4f") -> str:
@@ -28,3 +38,9 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: i
     """A Markdown table; all but the first `left` columns are aligned to the right."""
     rule = ["---" if column < left else "---:" for column in range(len(header))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+def as_markdown(table: Rows) -> str:
+    """A table whose cells are plain text."""
+    header, *rows = ([escaped(cell) for cell in row] for row in (table.header, *table.rows))
+    return markdown_table(header, rows, table.left)

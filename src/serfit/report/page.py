@@ -1,6 +1,7 @@
 """One self-contained HTML page about finished runs, the same bytes for the same runs."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -9,16 +10,30 @@ from typing import Any
 
 from serfit.errors import UserError
 from serfit.files import write_text
+from serfit.labels import Dimension
 from serfit.report import figures
-from serfit.report.answers import FEW_SPEAKERS, HOW_SURE, answers, heading, how_to_read_groups, interval_text
-from serfit.report.breakdown import GROUPINGS, Table, breakdown, calibration, predicted, worst
+from serfit.report.answers import (
+    FEW_SPEAKERS,
+    HOW_SURE,
+    MOST_GROUPS,
+    answers,
+    calibration_rows,
+    group_rows,
+    heading,
+    how_to_read_groups,
+    interval_rows,
+    interval_text,
+    pair_rows,
+)
+from serfit.report.beside import NO_RATERS, baseline_rows, rater_rows, what_stands_beside
+from serfit.report.breakdown import GROUPINGS, GroupScore, Table, worst
 from serfit.report.clips import clips
-from serfit.report.compare import compare
-from serfit.report.evidence import Comparison, Evidence
+from serfit.report.comparison import Comparison, only
+from serfit.report.evidence import Evidence
 from serfit.report.experiments import IRRELEVANT, ExperimentResult, ranges
-from serfit.report.markdown import ABSENT, UNDEFINED, number
+from serfit.report.markdown import ABSENT, UNDEFINED, Rows, number
 from serfit.report.reference import FROZEN, Measure
-from serfit.report.tables import HOW_TO_READ, HOW_TO_READ_SCENARIOS
+from serfit.report.tables import HOW_TO_READ
 
 MOST_DRAWN = 6
 """Most experiments of a corpus that are drawn; of more, those with the highest average."""
@@ -27,15 +42,6 @@ WORST = 8
 """Worst utterances listed per experiment."""
 
 TEMPLATE = "page.html.jinja"
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A table: names of the columns, and rows of text; the first `left` columns are aligned to the left."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    left: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +57,17 @@ class Failure:
     clip: str
 
 
-def write_report(directories: Sequence[Path], path: Path, *, players: bool = False) -> Path:
-    """Write the page about run directories, atomically.
+def write_report(comparison: Comparison, path: Path, *, players: bool = False) -> Path:
+    """Write the page about finished runs, atomically.
 
     Args:
-        directories: finished runs, of one experiment or of several.
+        comparison: of one experiment or of several.
         path: the page.
         players: embed short clips of the worst utterances, where the audio is at hand.
 
     Raises:
         UserError: there is no finished run among them, or the page can't be written.
     """
-    comparison = compare(directories)
     if not comparison.experiments:
         reasons = "; ".join(comparison.warnings) or "no run directory was given or found"
         raise UserError(f"there is no finished run to report on ({reasons}); name finished runs, or their folder")
@@ -70,6 +75,24 @@ def write_report(directories: Sequence[Path], path: Path, *, players: bool = Fal
         raise UserError(f"there is no folder {path.parent} for the report; name a page in an existing folder")
     write_text(path, to_html(comparison, players=players))
     return path
+
+
+def write_each(comparison: Comparison, path: Path, *, players: bool = False) -> list[Path]:
+    """Write a page for each experiment beside the page about all of them, named after both.
+
+    Raises:
+        UserError: a page can't be written.
+    """
+    names: dict[str, str] = {}
+    for result in comparison.experiments:
+        plain = re.sub(r"[^\w.=-]+", "_", result.label).strip("_")[:100]
+        while plain in names.values():
+            plain += "_"
+        names[result.label] = plain
+    return [
+        write_report(only(comparison, label), path.with_name(f"{path.stem}_{name}{path.suffix}"), players=players)
+        for label, name in names.items()
+    ]
 
 
 def to_html(comparison: Comparison, *, players: bool = False) -> str:
@@ -80,30 +103,28 @@ def to_html(comparison: Comparison, *, players: bool = False) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = Markup
     template = environment.from_string((files("serfit.report") / TEMPLATE).read_text(encoding="utf-8"))
-    corpora = [
-        _corpus([one for one in comparison.experiments if one.corpus == corpus], comparison.evidence, players)
-        for corpus in sorted({one.corpus for one in comparison.experiments})
-    ]
-    scenarios = any(one.baseline for one in comparison.experiments)
+    corpora = [_corpus(experiments, comparison, players) for experiments in comparison.corpora.values()]
     few = any(
         "speaker" not in found.intervals
         for one in comparison.experiments
         for found in comparison.evidence.over_folds[one.label].values()
     )
     reading = [*HOW_TO_READ, *HOW_SURE, *([FEW_SPEAKERS] if few else []), *how_to_read_groups()]
-    reading += HOW_TO_READ_SCENARIOS if scenarios else []
+    reading += what_stands_beside(comparison.experiments)
     return template.render(corpora=corpora, warnings=comparison.warnings, reading=reading) + "\n"
 
 
-def _corpus(experiments: Sequence[ExperimentResult], evidence: Evidence, players: bool) -> dict[str, Any]:
+def _corpus(experiments: Sequence[ExperimentResult], comparison: Comparison, players: bool) -> dict[str, Any]:
     """Everything the template shows of one corpus."""
     drawn = sorted(experiments, key=lambda one: (-(one.test["average"].mean or -1.0), one.label))[:MOST_DRAWN]
     drawn.sort(key=lambda one: one.label)
-    tables = {one.label: predicted(one) for one in drawn}
+    evidence = comparison.evidence
+    details = {one.label: comparison.details[one.label] for one in drawn}
+    tables = {label: one.table for label, one in details.items()}
     dimensions = list(dict.fromkeys(name for one in experiments for name in one.dimensions))
     measures: list[Measure] = [*dimensions, "average"]
     pairs = [pair for pair in evidence.pairs if pair.corpus == experiments[0].corpus]
-    groups = {label: breakdown(table) for label, table in tables.items()}
+    groups = {label: one.groups for label, one in details.items()}
     labels = [one.label for one in drawn]
     return {
         "name": experiments[0].corpus,
@@ -115,16 +136,15 @@ def _corpus(experiments: Sequence[ExperimentResult], evidence: Evidence, players
         "curves": [chart for one in drawn for name in one.dimensions if (chart := figures.curves(one, name))],
         "scatters": _predictions(tables),
         "keys": [(f"e{place}", label) for place, label in enumerate(labels)],
-        "errors": [
-            chart
-            for grouping in GROUPINGS
-            for name in dimensions
-            if len({one.group for scores in groups.values() for one in scores if one.grouping == grouping}) <= 24
-            and (chart := figures.errors(groups, grouping, name))
-        ],
+        "errors": [charts for kinds in (("speaker",), GROUPINGS[1:]) if (charts := _errors(groups, kinds, dimensions))],
         "circumplex": _circumplexes(tables),
-        "honesty": _honesty(experiments),
-        "calibration": _calibration(tables),
+        "honesty": baseline_rows(experiments),
+        "raters": rater_rows(experiments),
+        "no_raters": NO_RATERS,
+        "calibration": calibration_rows(drawn, {label: one.calibration for label, one in details.items()}),
+        "groups": group_rows(drawn, groups),
+        "intervals": interval_rows(experiments, evidence),
+        "pairs": pair_rows(pairs) if pairs else None,
         "failures": [(one.label, *_failures(one, tables[one.label], players)) for one in drawn],
         "costs": _costs(experiments),
         "settings": _settings(experiments),
@@ -169,13 +189,26 @@ def _predictions(tables: dict[str, Table]) -> list[list[tuple[str, str]]]:
         charts.append(
             [
                 (
-                    figures.scatter(table, name, reach, f"{label}: {name}"),
+                    figures.scatter(table, name, reach, label),
                     figures.residuals(table, name, "error by rating"),
                 )
                 for label, table in having.items()
             ]
         )
     return charts
+
+
+def _errors(
+    groups: Mapping[str, Sequence[GroupScore]], groupings: Iterable[str], dimensions: Sequence[Dimension]
+) -> list[str]:
+    """Charts of the error per group, of groupings that aren't too many to be read."""
+    return [
+        chart
+        for grouping in groupings
+        for name in dimensions
+        if len({one.group for scores in groups.values() for one in scores if one.grouping == grouping}) <= MOST_GROUPS
+        and (chart := figures.errors(groups, grouping, name))
+    ]
 
 
 def _circumplexes(tables: dict[str, Table]) -> list[str]:
@@ -194,26 +227,6 @@ def _circumplexes(tables: dict[str, Table]) -> list[str]:
     return charts
 
 
-def _honesty(experiments: Sequence[ExperimentResult]) -> Rows | None:
-    header = ["experiment", "dimension", "test", "scenario baseline", "within scenario", "improvised", "scripted"]
-    rows = []
-    for one in experiments:
-        for name in one.dimensions if one.baseline else ():
-            columns = (one.test, one.baseline, one.within, one.styles["improvised"], one.styles["scripted"])
-            means = [column[name].mean if name in column else None for column in columns]
-            rows.append([one.label, name, *map(number, means)])
-    return Rows(header, rows, left=2) if rows else None
-
-
-def _calibration(tables: dict[str, Table]) -> Rows:
-    rows = []
-    for label, table in tables.items():
-        for name, one in calibration(table).items():
-            spread = number(one.spread, ".3f") + (" (collapsed)" if one.collapsed else "")
-            rows.append([label, name, number(one.bias, "+.3f"), number(one.slope, ".3f"), spread])
-    return Rows(["experiment", "dimension", "bias", "slope", "spread"], rows, left=2)
-
-
 def _failures(result: ExperimentResult, table: Table, players: bool) -> tuple[list[Failure], str]:
     """The worst utterances, and a remark about their players."""
     found = worst(table, WORST)
@@ -229,7 +242,7 @@ def _failures(result: ExperimentResult, table: Table, players: bool) -> tuple[li
 
 
 def _costs(experiments: Sequence[ExperimentResult]) -> Rows:
-    header = ["experiment", "device", "trained parameters", "epochs", "seconds per epoch", "hours in all"]
+    header = ["experiment", "device", "trained parameters", "epochs", "seconds per epoch", "time in all"]
     rows = []
     for one in experiments:
         first = one.runs[0].environment
@@ -238,9 +251,20 @@ def _costs(experiments: Sequence[ExperimentResult]) -> Rows:
         times = [seconds for run in one.runs for seconds in run.timing]
         row = [one.label, ", ".join(devices), UNDEFINED if trained is None else f"{trained:,}"]
         row += [f"{fmean(len(run.records) for run in one.runs):.1f}"]
-        row += [f"{median(times):.1f}" if times else UNDEFINED, f"{sum(times) / 3600:.2f}" if times else UNDEFINED]
+        row += [f"{median(times):.1f}" if times else UNDEFINED, _lasted(sum(times)) if times else UNDEFINED]
         rows.append(row)
     return Rows(header, rows, left=2)
+
+
+def _lasted(seconds: float) -> str:
+    """A time in the unit that suits it.
+
+    >>> _lasted(42.4), _lasted(600.0), _lasted(9000.0)
+    ('42 s', '10.0 min', '2.5 h')
+    """
+    if seconds < 100.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000.0 else f"{seconds / 3600:.1f} h"
 
 
 def _settings(experiments: Sequence[ExperimentResult]) -> Rows | None:

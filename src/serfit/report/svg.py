@@ -87,7 +87,10 @@ class Chart:
         for place, mark in enumerate(ticks(*self.y) if marks is None else marks):
             y = self.py(mark)
             self._parts.append(_line((self.left, y), (self.width - self.RIGHT, y), "grid"))
-            self._parts.append(_text(self.left - 6, y + 4, names[place] if names else f"{mark:g}", "label", "end"))
+            lines = (names[place] if names else f"{mark:g}").split("\n")
+            for row, text in enumerate(lines):
+                below = 12 * (row - (len(lines) - 1) / 2)
+                self._parts.append(_text(self.left - 6, y + 4 + below, text, "label", "end"))
         if label:
             middle = (self.TOP + self.height - self.bottom) / 2
             self._parts.append(
@@ -141,9 +144,16 @@ class Chart:
 
     def __str__(self) -> str:
         size = f'viewBox="0 0 {self.width} {self.height}" width="{self.width}" height="{self.height}"'
-        start = self.left if 7.2 * len(self.title) < self.width - self.left else 4
+        start = self.left if 7.9 * len(self.title) < self.width - self.left else 4
         heading = f'<text class="heading" x="{start}" y="16">{escape(self.title)}</text>'
         return f'<svg {size} role="img" aria-label="{escape(self.title)}">{heading}{"".join(self._parts)}</svg>'
+
+    def document(self, kind: str, style: str) -> str:
+        """The chart as a file of its own: of a class, with a background and a style sheet inside."""
+        opening = f'<svg xmlns="http://www.w3.org/2000/svg" class="{kind}" '
+        paper = f'<style>{style}</style><rect class="paper" width="{self.width}" height="{self.height}"/>'
+        attributes, rest = str(self).removeprefix("<svg ").split(">", 1)
+        return f"{opening}{attributes}>{paper}{rest}\n"
 
 
 def _line(start: Point, end: Point, kind: str) -> str:

@@ -1,6 +1,6 @@
 """A comparison as Markdown and as a table for the terminal."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -9,20 +9,24 @@ from rich.table import Table
 from serfit.labels import DIMENSIONS, Dimension, letter
 from serfit.report.answers import (
     HOW_SURE,
-    calibration_table,
+    calibration_rows,
     evidence_blocks,
-    groups_table,
+    group_rows,
     how_to_read_groups,
 )
-from serfit.report.breakdown import breakdown, calibration, predicted
-from serfit.report.evidence import Comparison, Evidence
-from serfit.report.experiments import ExperimentResult, Summary, best, ranges
+from serfit.report.beside import (
+    NO_RATERS,
+    PARTIAL,
+    baseline_rows,
+    rater_rows,
+    summary_cell,
+    what_stands_beside,
+)
+from serfit.report.comparison import Comparison
+from serfit.report.experiments import ExperimentResult, best, ranges
 from serfit.report.finished import FinishedRun
-from serfit.report.markdown import ABSENT, UNDEFINED, bullets, escaped, markdown_table, number
+from serfit.report.markdown import ABSENT, UNDEFINED, as_markdown, bullets, escaped, markdown_table, number
 from serfit.report.reference import FROZEN, Measure, measure, obstacle
-
-PARTIAL = "†"
-"""Marks means over part of the folds."""
 
 HOW_TO_READ = (
     "All numbers are concordance correlation coefficients (CCC) on the test part, computed once over all utterances "
@@ -33,12 +37,6 @@ HOW_TO_READ = (
     "have all folds), given only when the folds' test parts are disjoint and make up the whole corpus.",
     "Bold: the best among experiments that were tested on the same utterances of the same folds.",
     f"{UNDEFINED}: undefined or not to be had. {ABSENT}: not predicted. {PARTIAL}: over part of the folds.",
-)
-
-HOW_TO_READ_SCENARIOS = (
-    "Scenario baseline: each scenario's mean rating in the other parts, predicted without any audio. A score means "
-    "something in so far as it exceeds this. Within scenario: CCC of deviations from the scenario means, so that "
-    "guessing the scenario earns nothing.",
 )
 
 _REFERENCE_WORDS = (
@@ -55,13 +53,11 @@ def to_markdown(comparison: Comparison) -> str:
         blocks.append("There is no finished run yet.")
     if comparison.warnings:
         blocks += ["## Warnings", bullets(comparison.warnings)]
-    for corpus in sorted({result.corpus for result in experiments}):
-        blocks += _corpus_blocks(
-            [result for result in experiments if result.corpus == corpus], corpus, comparison.evidence
-        )
+    for corpus, among in comparison.corpora.items():
+        blocks += _corpus_blocks(among, corpus, comparison)
     if experiments:
-        scenarios = HOW_TO_READ_SCENARIOS if any(result.baseline for result in experiments) else ()
-        blocks += ["## How to read this", bullets((*HOW_TO_READ, *HOW_SURE, *how_to_read_groups(), *scenarios))]
+        words = (*HOW_TO_READ, *HOW_SURE, *how_to_read_groups(), *what_stands_beside(experiments))
+        blocks += ["## How to read this", bullets(words)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -83,7 +79,7 @@ def console_table(comparison: Comparison) -> Table:
     for result in experiments:
         row = [escape("\n".join([result.label, *([result.corpus] if several else []), _runs_cell(result)]))]
         for name in _measures(dimensions):
-            cell = _summary_cell(result, result.test, name, break_before="\n")
+            cell = summary_cell(result, result.test, name, break_before="\n")
             row.append(f"[bold]{cell}[/bold]" if result.label in winners[name] else cell)
         row += [_difference_lines(result)] if compared else []
         table.add_row(*row, _epochs_cell(result))
@@ -97,21 +93,22 @@ def console_table(comparison: Comparison) -> Table:
     return table
 
 
-def _corpus_blocks(experiments: Sequence[ExperimentResult], corpus: str, evidence: Evidence) -> list[str]:
+def _corpus_blocks(experiments: Sequence[ExperimentResult], corpus: str, comparison: Comparison) -> list[str]:
     """Everything about the experiments on one corpus."""
     dimensions = _dimensions(experiments)
     blocks = [f"## {corpus}", _main_table(experiments, dimensions)]
     blocks += [f"{PARTIAL} {_partial_words(result)}." for result in experiments if result.missing]
     blocks += _reference_words(experiments)
-    blocks += evidence_blocks(experiments, evidence)
-    if any(result.baseline for result in experiments):
-        blocks += ["### Beside the audio-free baseline", _honesty_table(experiments)]
-    tables = {result.label: predicted(result) for result in experiments}
-    blocks += [
-        "### Calibration",
-        calibration_table(experiments, {key: calibration(one) for key, one in tables.items()}),
-    ]
-    blocks += ["### Groups of test utterances", groups_table(experiments, {k: breakdown(t) for k, t in tables.items()})]
+    blocks += evidence_blocks(experiments, comparison.evidence)
+    baseline, raters = baseline_rows(experiments), rater_rows(experiments)
+    if baseline is not None:
+        blocks += ["### Beside the audio-free baseline", as_markdown(baseline)]
+    blocks += ["### Beside the raters", NO_RATERS if raters is None else as_markdown(raters)]
+    details = comparison.details
+    calibrated = {result.label: details[result.label].calibration for result in experiments}
+    groups = {result.label: details[result.label].groups for result in experiments}
+    blocks += ["### Calibration", as_markdown(calibration_rows(experiments, calibrated))]
+    blocks += ["### Groups of test utterances", as_markdown(group_rows(experiments, groups))]
     blocks += ["### Runs", _runs_table(experiments, dimensions)]
     blocks += ["### Models", bullets(sorted({_model_words(result.label, run) for result, run in _each(experiments)}))]
     blocks += ["### Protocol", bullets(_protocols(run for _, run in _each(experiments)))]
@@ -148,7 +145,7 @@ def _main_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
     for result in experiments:
         row = [escaped(result.label), _runs_cell(result)]
         for name in measures:
-            cell = _summary_cell(result, result.test, name)
+            cell = summary_cell(result, result.test, name)
             row.append(f"**{cell}**" if result.label in winners[name] else cell)
         row += [_difference_cell(result, dimensions)] if compared else []
         row += [_pooled_cell(result, dimensions), _epochs_cell(result)]
@@ -156,24 +153,6 @@ def _main_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
     if compared:
         row = [f"*{FROZEN.system}*", FROZEN.protocol, *(_reference_cell(name) for name in measures), "", "", ""]
         rows.append(row)
-    return markdown_table(header, rows, left=2)
-
-
-def _honesty_table(experiments: Sequence[ExperimentResult]) -> str:
-    header = ["experiment", "dimension", "test", "scenario baseline", "test - baseline", "within scenario"]
-    header += ["improvised", "scripted"]
-    rows = []
-    for result in experiments:
-        if not result.baseline:
-            continue
-        for name in result.dimensions:
-            test, base = result.test[name].mean, result.baseline[name].mean
-            above = None if test is None or base is None else test - base
-            row = [escaped(result.label), name, _summary_cell(result, result.test, name)]
-            row += [_summary_cell(result, result.baseline, name), number(above, "+.4f")]
-            row += [_summary_cell(result, result.within, name)]
-            row += [_summary_cell(result, result.styles[style], name) for style in ("improvised", "scripted")]
-            rows.append(row)
     return markdown_table(header, rows, left=2)
 
 
@@ -250,19 +229,6 @@ def _runs_cell(result: ExperimentResult) -> str:
 def _partial_words(result: ExperimentResult) -> str:
     total = len(result.folds) + len(result.missing)
     return f"{escaped(result.label)}: {ranges('fold', result.folds)} of {total} only; not a result over all folds"
-
-
-def _summary_cell(
-    result: ExperimentResult, summaries: Mapping[Measure, Summary], name: Measure, break_before: str = " "
-) -> str:
-    """Mean and deviation, marked where folds are missing."""
-    if name != "average" and name not in result.dimensions:
-        return ABSENT
-    summary = summaries.get(name)
-    if summary is None or summary.mean is None:
-        return UNDEFINED
-    deviation = "" if summary.deviation is None else f"{break_before}± {summary.deviation:.4f}"
-    return f"{summary.mean:.4f}{' ' + PARTIAL if result.missing else ''}{deviation}"
 
 
 def _difference_cell(result: ExperimentResult, dimensions: Sequence[Dimension]) -> str:

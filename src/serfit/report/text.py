@@ -69,6 +69,8 @@ def result_lines(results: Results, corpus: str) -> list[str]:
         results: of one run.
         corpus: name of the corpus.
     """
+    if not results.predictions.ids:
+        return [f"trained on all of {corpus} for {results.best.epoch} epochs: nothing was left to test on"]
     columns: list[tuple[str, Scores | None]] = [("test", results.test)]
     columns.append(("validation", results.best.validation))
     if results.baseline is not None:
@@ -82,6 +84,11 @@ def result_lines(results: Results, corpus: str) -> list[str]:
         values = ((heading, None if scores is None else measure(scores, name)) for heading, scores in columns)
         title = "CCC-Avg" if name == "average" else f"CCC-{letter(name)}  "
         lines.append(title + "".join(f"{_number(value):>{_width(heading)}}" for heading, value in values))
+    if results.agreement is not None:
+        lines.append(
+            f"raters' agreement (no ceiling): one rater against the others {_brief(results.agreement.rater)}; "
+            f"this run in a rater's place {_brief(results.agreement.system)}"
+        )
     lines += [warning for name in results.predictions.dimensions for warning in _warnings(name, results)]
     if results.baseline is not None:
         lines.append(

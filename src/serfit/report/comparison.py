@@ -1,0 +1,66 @@
+"""What a comparison is: everything the tables, files and pages about finished runs are made from, computed once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from serfit.labels import Dimension
+from serfit.report.breakdown import Calibration, GroupScore, Table, breakdown, calibration, predicted
+from serfit.report.evidence import Evidence
+from serfit.report.experiments import ExperimentResult
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """The test predictions of an experiment, and what they show beyond one score.
+
+    Attributes:
+        table: the predictions.
+        groups: scores per speaker, session, gender, duration, emotion class and style.
+        calibration: bias, slope and spread per dimension.
+    """
+
+    table: Table
+    groups: Sequence[GroupScore]
+    calibration: Mapping[Dimension, Calibration]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Experiments beside each other.
+
+    Attributes:
+        directories: the run directories that were looked at, those that couldn't be read among them.
+        experiments: ordered by label.
+        evidence: how sure their scores are, and which is better.
+        details: per label of an experiment.
+        warnings: sentences about what was left out and what keeps numbers from being comparable.
+    """
+
+    directories: tuple[Path, ...]
+    experiments: tuple[ExperimentResult, ...]
+    evidence: Evidence
+    details: Mapping[str, Details]
+    warnings: tuple[str, ...]
+
+    @property
+    def corpora(self) -> dict[str, list[ExperimentResult]]:
+        """The experiments on each corpus, corpora by name."""
+        names = sorted({result.corpus for result in self.experiments})
+        return {name: [result for result in self.experiments if result.corpus == name] for name in names}
+
+
+def only(comparison: Comparison, label: str) -> Comparison:
+    """One experiment of a comparison, with the intervals it has there and no tests.
+
+    >>> only(Comparison((), (), Evidence({}, {}, (), ()), {}, ("a warning",)), "alpha").warnings
+    ('a warning',)
+    """
+    chosen = tuple(result for result in comparison.experiments if result.label == label)
+    return replace(comparison, experiments=chosen, evidence=replace(comparison.evidence, pairs=()))
+
+
+def look_into(result: ExperimentResult) -> Details:
+    """The details of an experiment."""
+    table = predicted(result)
+    return Details(table, breakdown(table), calibration(table))
