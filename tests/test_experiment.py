@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from serfit import experiment as story
+from serfit import chronicle as story
 from serfit import runs
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import NumericalError, UserError
@@ -21,7 +21,7 @@ from serfit.log import Log
 from serfit.report.compare import read_run
 from support import settings, small_release
 
-RESULTS = (runs.METRICS, runs.PREDICTIONS, runs.SCORES, runs.BEST_RESULT, runs.BEST_WEIGHTS)
+RESULTS = (runs.METRICS, runs.PREDICTIONS, runs.VALIDATION, runs.SCORES, runs.BEST_RESULT, runs.BEST_WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +209,14 @@ def test_a_finished_run_is_never_touched(run: Callable[..., Path]) -> None:
         run(directory=directory)
     run()
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.iterdir()} == before
+
+
+def test_everything_can_be_trained_on_for_some_epochs_of_a_schedule(run: Callable[..., Path], tmp_path: Path) -> None:
+    directory = run(data__split__scheme="everything", train__epochs=3, train__stop_after=2)
+    whole = run(data__split__scheme="everything", train__epochs=3, directory=tmp_path / "whole")
+    stopped, records = ((one / runs.METRICS).read_text().splitlines() for one in (directory, whole))
+    assert stopped == records[:2], "the schedule is that of all three epochs"
+    assert all(json.loads(line)["validation"]["ccc_average"] is None for line in records)
+    assert not {runs.PREDICTIONS, runs.VALIDATION} & {path.name for path in directory.iterdir()}
+    assert json.loads((directory / runs.SCORES).read_text())["best_epoch"] == 2
+    assert "nothing was left to test on" in (directory / runs.TRAIN_LOG).read_text()

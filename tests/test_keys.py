@@ -45,6 +45,7 @@ RESULT: dict[str, tuple[Any, dict[str, Any]]] = {
     "train.accumulation_steps": (1, {}),
     "train.grad_clip": (0.01, {}),
     "train.precision": ("bf16", {}),
+    "train.stop_after": (1, {}),
     "train.early_stopping": (1, {"train.epochs": 6, "train.optimizer.lr": 0.05}),
     "train.optimizer.lr": (0.01, {}),
     "train.optimizer.encoder_lr": (0.01, {}),

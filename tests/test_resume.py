@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from serfit import checkpoint, resume, runs
-from serfit import experiment as story
+from serfit import chronicle as story
 from serfit.announce import collapse_lines
 from serfit.cli import main
 from serfit.config.schema import ExperimentConfig
@@ -31,7 +31,15 @@ from serfit.runs import locked
 from serfit.store import FeatureStore
 from support import config_file, settings, small_release
 
-RESULTS = (runs.METRICS, runs.PREDICTIONS, runs.SCORES, runs.BEST_RESULT, runs.BEST_WEIGHTS, runs.BEST_VALENCE_WEIGHTS)
+RESULTS = (
+    runs.METRICS,
+    runs.PREDICTIONS,
+    runs.VALIDATION,
+    runs.SCORES,
+    runs.BEST_RESULT,
+    runs.BEST_WEIGHTS,
+    runs.BEST_VALENCE_WEIGHTS,
+)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,15 @@ from serfit.log import Log  # noqa: E402
 from serfit.ranks import Ranks, _joined  # noqa: E402
 from support import settings, small_release  # noqa: E402
 
-RESULTS = (runs.METRICS, runs.PREDICTIONS, runs.SCORES, runs.BEST_RESULT, runs.BEST_WEIGHTS, runs.BEST_VALENCE_WEIGHTS)
+RESULTS = (
+    runs.METRICS,
+    runs.PREDICTIONS,
+    runs.SCORES,
+    runs.BEST_RESULT,
+    runs.BEST_WEIGHTS,
+    runs.BEST_VALENCE_WEIGHTS,
+    runs.VALIDATION,
+)
 
 EVERYTHING: dict[str, Any] = {
     "model__params__freeze_cnn": False,

@@ -11,7 +11,7 @@ from typing import Any
 
 from common import EVERYTHING, Place, Tally, contents, train
 
-from serfit import experiment as story
+from serfit import chronicle as story
 from serfit import runs
 
 STEPS = {"data__loader__batch_size": 2, "train__accumulation_steps": 1}
@@ -23,7 +23,7 @@ def _die(*_: object) -> None:
 
 
 def die_after_call(name: str, count: int) -> Callable[[int], None]:
-    """A trap: SIGKILL right after the `count`-th call of a function of the story."""
+    """A trap: SIGKILL right after the `count`-th call of a function of the chronicle."""
 
     def set_trap(rank: int) -> None:
         if rank != 0:

@@ -1,24 +1,29 @@
-"""What an experiment says and writes down about itself before and while it trains."""
+"""What an experiment says and writes down about itself."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import torch
 
+from serfit.config.schema import ExperimentConfig
 from serfit.features import Features
 from serfit.files import WriteError
 from serfit.labels import letter
 from serfit.log import Log
 from serfit.material import Material
+from serfit.memory import memory_warning
 from serfit.metrics import COLLAPSED
 from serfit.nn.model import EmotionModel
-from serfit.records import EpochRecord, StepRecord
+from serfit.records import EpochRecord, Predictions, StepRecord
 from serfit.report.plots import plot_curves
 from serfit.report.reference import Reference
 from serfit.resume import check_unchanged
-from serfit.runs import Run
-from serfit.runtime import environment
+from serfit.runs import PREDICTIONS, VALIDATION, Run, predictions_csv
+from serfit.runtime import choose_precision, environment
+from serfit.watch.diagnose import diagnose
+from serfit.watch.history import Reader
 
 
 def introduce(
@@ -56,6 +61,22 @@ def introduce(
     for line in check_unchanged(run.before, about):
         log.say(line)
     run.describe(about)
+
+
+def warn_of_memory(
+    log: Log,
+    config: ExperimentConfig,
+    material: Material,
+    model: EmotionModel,
+    features: Features,
+    device: torch.device,
+) -> None:
+    """Say so where the longest utterance alone will hardly fit into the memory of a device."""
+    half = choose_precision(config.train.precision, device)[0] == "bf16"
+    longest = min(max(material.train.seconds), config.data.loader.crop_seconds or math.inf)
+    doubt = memory_warning(model, features.stage, longest, device, config.train, half=half)
+    if doubt is not None:
+        log.say(doubt)
 
 
 def fill_store(features: Features, material: Material, log: Log, check: Callable[[], None] = lambda: None) -> None:
@@ -112,6 +133,19 @@ def collapse_lines(record: EpochRecord) -> Iterator[str]:
                 f"{100 * scores.spread:.1f} % of what the labels do (standard deviations over the validation part); "
                 "if that stays, lower train.optimizer.encoder_lr or raise train.optimizer.lr"
             )
+
+
+def say_findings(run: Run, log: Log) -> None:
+    """What the records of a run say about it, a line each; nothing about a healthy one."""
+    for history in Reader().read([run.directory]):
+        for finding in diagnose(history):
+            log.say(str(finding))
+
+
+def prediction_tables(material: Material, validated: Predictions, tested: Predictions) -> dict[str, str]:
+    """What a finished run writes about the predictions of its validation and test parts, if it has them, by file."""
+    parts = ((VALIDATION, validated, material.validation), (PREDICTIONS, tested, material.test))
+    return {name: predictions_csv(found, part.utterances, part.seconds) for name, found, part in parts if found.ids}
 
 
 def resuming(run: Run) -> str:

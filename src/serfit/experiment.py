@@ -1,35 +1,36 @@
 """The story of one experiment, in the order in which it happens."""
 
-import math
-import time
 from pathlib import Path
 
 from serfit import runs
-from serfit.announce import collapse_lines, draw, fill_store, introduce, resuming, show_step
+from serfit.announce import (
+    fill_store,
+    introduce,
+    prediction_tables,
+    resuming,
+    say_findings,
+    warn_of_memory,
+)
 from serfit.checkpoint import bytes_on_disk, frozen_digest, load_weights
+from serfit.chronicle import Chronicle
 from serfit.config.schema import ExperimentConfig
-from serfit.executor import Executor
 from serfit.features import features_of, model_of
 from serfit.files import check_room
-from serfit.follow import asked_anywhere, share_state, stopping_together
+from serfit.follow import asked_anywhere, evaluate_at_the_end, executor_of, share_state, stopping_together
 from serfit.interrupt import StopRequest
 from serfit.log import Log
 from serfit.material import prepare
-from serfit.memory import first_budget, memory_warning
 from serfit.optim import build_optimizer
+from serfit.pace import Pace
 from serfit.preflight import advice
 from serfit.ranks import ALONE, Ranks
-from serfit.records import EpochRecord
 from serfit.report.reference import FROZEN, obstacle
-from serfit.report.text import best_result_text, epoch_line, result_lines
+from serfit.report.text import best_result_text, result_lines
 from serfit.results import results
-from serfit.resume import restore, save_best, save_if_possible, save_state, saving_on_the_way_out
+from serfit.resume import restore, saving_on_the_way_out
 from serfit.runs import opened_run
 from serfit.runtime import choose_device, choose_precision
-from serfit.trainer import TrainingState, evaluate, fit
-
-SECONDS_BETWEEN_PICTURES = 30.0
-"""Least time between two drawings of the curves; drawing takes longer than an epoch of a small head."""
+from serfit.trainer import TrainingState, fit
 
 
 def run_experiment(
@@ -61,7 +62,7 @@ def run_experiment(
     """
     material = prepare(config)
     device, device_line = choose_device(gpu)
-    precision, autocast = choose_precision(config.train.precision, device)
+    precision, _ = choose_precision(config.train.precision, device)
     with opened_run(config, log, directory, resume) as run, StopRequest(resuming(run)) as stop:
         for line in (device_line, material.split.protocol, *material.corpus.notes, *advice(config)):
             log.say(line)
@@ -71,14 +72,8 @@ def run_experiment(
         check_room(run.directory, bytes_on_disk(model), "weights and checkpoints", "make room or move runs_dir")
         ranks.wait()
         fill_store(features, material, log, stop.check)
-        budget = first_budget(
-            model, features.stage, features.entries_per_second, device, config.train, half=precision == "bf16"
-        )
-        longest = min(max(material.train.seconds), config.data.loader.crop_seconds or math.inf)
-        doubt = memory_warning(model, features.stage, longest, device, config.train, half=precision == "bf16")
-        if doubt is not None:
-            log.say(doubt)
-        executor = Executor(model, features.stage, device, autocast, ranks.least(budget), ranks)
+        warn_of_memory(log, config, material, model, features, device)
+        executor = executor_of(config, model, features, device, ranks)
         state = TrainingState(model, build_optimizer(model, config.train.optimizer))
         frozen = frozen_digest(model)
         for line in restore(state, run, frozen):
@@ -86,47 +81,26 @@ def run_experiment(
         share_state(state, ranks)
         check = stopping_together(stop, ranks)
         comparable = obstacle(FROZEN, material.corpus.name, len(material.corpus.utterances)) is None
-        reference = FROZEN if comparable else None
-        run.start_clock()
-        saved = drawn = time.monotonic()
+        pace = Pace(run, device, features.tally)
+        chronicle = Chronicle(run, log, config, state, frozen, pace, FROZEN if comparable else None)
         records = fit(state, executor, features, material.train, material.validation, config, check)
-        for record in saving_on_the_way_out(records, state, run):
+        for record in saving_on_the_way_out(pace.timed(records), state, run):
             asked = asked_anywhere(stop, ranks)
-            if isinstance(record, EpochRecord):
-                run.add(record)
-                log.settle()
-                log.say(epoch_line(record, config.train.epochs, run.seconds[-1]))
-                for line in collapse_lines(record):
-                    log.say(line)
-                if time.monotonic() - drawn > SECONDS_BETWEEN_PICTURES:
-                    draw(run, reference, log)
-                    drawn = time.monotonic()
-            else:
-                show_step(record, run, config.train.epochs, device, log)
+            chronicle.tell(record)
             for note in executor.take_notes():
                 log.say(note)
-            overdue = time.monotonic() - saved > 60.0 * config.train.checkpoint_minutes
-            if asked:
-                save_state(state, run)
-            elif isinstance(record, EpochRecord) or overdue:
-                failure = save_if_possible(state, run)
-                if failure is not None:
-                    log.say(failure)
-                saved = time.monotonic()
-            if isinstance(record, EpochRecord):
-                save_best(record, state, run, frozen)
-            if asked:
+            chronicle.save(record, stopping=asked is not None)
+            if asked is not None:
                 stop.received = asked
                 stop.check()
-        draw(run, reference, log)
+        chronicle.draw()
+        say_findings(run, log)
         best = run.best()
         load_weights(run / runs.BEST_WEIGHTS, model, frozen, best.epoch)
-        ranks.share(model.parameters())
-        exact = Executor(model, features.stage, device, choose_precision("fp32", device)[1], executor.budget, ranks)
-        predictions = evaluate(exact, features, material.test, config.data.loader.workers, check)
-        outcome = results(best, predictions, material.split)
+        validated, tested = evaluate_at_the_end(executor, features, material, config, check)
+        outcome = results(best, tested, material.split)
         words = best_result_text(config, outcome)
-        run.finish(outcome.predictions, material.split.test, outcome.to_json(), words, material.test.seconds)
+        run.finish(prediction_tables(material, validated, tested), outcome.to_json(), words)
         for line in result_lines(outcome, material.corpus.name):
             log.say(line)
         log.say(f"run directory: {run.directory}")

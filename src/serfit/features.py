@@ -25,6 +25,7 @@ from serfit.errors import UserError
 from serfit.nn.model import EmotionModel, build_model
 from serfit.nn.weights import weights_digest
 from serfit.store import FeatureStore
+from serfit.tally import Tally
 from serfit.waveforms import Waveforms, is_plain, open_waveforms
 
 FORMAT = 2
@@ -44,12 +45,14 @@ class Features:
         stage: the stage at which they end; 0 is the waveform (see `serfit.nn.model`).
         store: where they are kept; None computes them every time.
         waveforms: where decoded audio is kept; None decodes it every time.
+        tally: what reading and computing features has cost so far.
     """
 
     model: EmotionModel
     stage: int
     store: FeatureStore | None
     waveforms: Waveforms | None = None
+    tally: Tally = field(default_factory=Tally)
     _keys: dict[str, str] = field(default_factory=dict)
     _held: dict[str, torch.Tensor] = field(default_factory=dict)
     _held_bytes: int = 0
@@ -95,11 +98,13 @@ class Features:
     def _stored_or_computed(self, utterance: Utterance) -> torch.Tensor:
         if self.store is None:
             return self._compute(utterance)
-        return self.store.get_or_compute(self._key(utterance), lambda: self._compute(utterance))
+        with self.tally.timing("store"):
+            return self.store.get_or_compute(self._key(utterance), lambda: self._compute(utterance))
 
     def _compute(self, utterance: Utterance) -> torch.Tensor:
         waveform = self._waveform(utterance)
-        feature = self.model.prefix(waveform, self.stage).float().cpu()
+        with self.tally.timing("frozen part"):
+            feature = self.model.prefix(waveform, self.stage).float().cpu()
         if not feature.isfinite().all():
             raise UserError(
                 f"utterance {utterance.id}: what the encoder makes of {utterance.path} isn't finite; its samples reach "
@@ -129,12 +134,14 @@ class Features:
         """Decoded audio [S] at 16 kHz, from the store where that is faster."""
 
         def decode() -> NDArray[np.float32]:
-            return read_audio(utterance.path, utterance.start, utterance.end)
+            with self.tally.timing("decoding"):
+                return read_audio(utterance.path, utterance.start, utterance.end)
 
         try:
             if self.waveforms is None or is_plain(utterance.path):
                 return decode()
-            return self.waveforms.read(self._key(utterance), decode)
+            with self.tally.timing("store"):
+                return self.waveforms.read(self._key(utterance), decode)
         except UserError as error:
             known = str(error).startswith(f"utterance {utterance.id}: ")
             raise (error if known else UserError(f"utterance {utterance.id}: {error}")) from error

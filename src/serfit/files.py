@@ -60,14 +60,14 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     write_atomically(path, lambda file: file.write(data), size=len(data), durable=durable)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write UTF-8 text atomically, line ends as they are."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), durable=durable)
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, *, durable: bool = True) -> None:
     """Write indented JSON atomically; numbers that aren't finite are refused."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable=durable)
 
 
 def sweep(folder: Path, *, older_than: float = 0.0, pattern: str = ".*.tmp") -> int:

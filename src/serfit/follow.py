@@ -6,6 +6,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from rich.console import Console
@@ -15,13 +16,15 @@ from serfit.checkpoint import model_and_optimizer, restore_model_and_optimizer
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import NumericalError, UserError
 from serfit.executor import Executor
-from serfit.features import features_of, model_of
+from serfit.features import Features, features_of, model_of
 from serfit.interrupt import Interrupted, StopRequest
 from serfit.log import Log
-from serfit.material import prepare
+from serfit.material import Material, prepare
 from serfit.memory import first_budget
+from serfit.nn.model import EmotionModel
 from serfit.optim import build_optimizer
 from serfit.ranks import Ranks, leading, local_index, started_by_torchrun, torchrun_ranks
+from serfit.records import Predictions
 from serfit.runtime import choose_device, choose_precision
 from serfit.trainer import TrainingState, evaluate, fit
 
@@ -84,23 +87,43 @@ def _follow(ranks: Ranks, config: ExperimentConfig, gpu: int | None) -> None:
         log = Log(Console(file=nowhere))
         material = prepare(config)
         device, _ = choose_device(gpu)
-        precision, autocast = choose_precision(config.train.precision, device)
         model = model_of(config).to(device)
         features = features_of(config, model)
         fill_store(features, material, log, stop.check)
-        budget = first_budget(
-            model, features.stage, features.entries_per_second, device, config.train, half=precision == "bf16"
-        )
-        executor = Executor(model, features.stage, device, autocast, ranks.least(budget), ranks)
+        executor = executor_of(config, model, features, device, ranks)
         state = TrainingState(model, build_optimizer(model, config.train.optimizer))
         share_state(state, ranks)
         check = stopping_together(stop, ranks)
         for _ in fit(state, executor, features, material.train, material.validation, config, check):
             if ranks.any(stop.received is not None):
                 return
-        ranks.share(model.parameters())
-        exact = Executor(model, features.stage, device, choose_precision("fp32", device)[1], executor.budget, ranks)
-        evaluate(exact, features, material.test, config.data.loader.workers, check)
+        evaluate_at_the_end(executor, features, material, config, check)
+
+
+def executor_of(
+    config: ExperimentConfig, model: EmotionModel, features: Features, device: torch.device, ranks: Ranks
+) -> Executor:
+    """What computes the optimisation batches of a run, within the memory of the process that has least."""
+    precision, autocast = choose_precision(config.train.precision, device)
+    budget = first_budget(
+        model, features.stage, features.entries_per_second, device, config.train, half=precision == "bf16"
+    )
+    return Executor(model, features.stage, device, autocast, ranks.least(budget), ranks)
+
+
+def evaluate_at_the_end(
+    executor: Executor, features: Features, material: Material, config: ExperimentConfig, check: Callable[[], None]
+) -> tuple[Predictions, Predictions]:
+    """Predictions of the validation and of the test part, in float32, with the first process's weights.
+
+    Raises:
+        NumericalError: a prediction isn't finite.
+    """
+    executor.ranks.share(executor.model.parameters())
+    exact = replace(executor, autocast=choose_precision("fp32", executor.device)[1])
+    workers = config.data.loader.workers
+    validated = evaluate(exact, features, material.validation, workers, check)
+    return validated, evaluate(exact, features, material.test, workers, check)
 
 
 def share_state(state: TrainingState, ranks: Ranks) -> None:

@@ -52,10 +52,10 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     padded = sum(len(batch) * lengths[batch].max() for batch in plan)
     heard = sum(material.validation.seconds)
     epoch = pace * (padded + heard / 3.0)
-    run = config.train.epochs * epoch + pace * sum(material.test.seconds) / 3.0
+    run = config.last_epoch * epoch + pace * sum(material.test.seconds) / 3.0
     yield (
         f"time on {device} in {precision}, from a probe: {pace:.3g} s per second of speech, an epoch about "
-        f"{_duration(epoch)}, {config.train.epochs} epochs about {_duration(run)}; "
+        f"{_duration(epoch)}, {config.last_epoch} epochs about {_duration(run)}; "
         f"{1 - lengths.sum() / padded:.1%} of it is padding"
     )
     if stage > 0:

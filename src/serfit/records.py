@@ -1,7 +1,7 @@
 """What a run writes down: predictions, steps and epochs. Everything people read is a view of these."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class StepRecord:
         utterances: number of utterances in the batch.
         audio_seconds: seconds of speech in the batch.
         seconds: wall-clock time of the step.
+        waiting: wall-clock time before it, in which the training waited for the batch's utterances.
     """
 
     epoch: int
@@ -65,6 +66,7 @@ class StepRecord:
     utterances: int
     audio_seconds: float
     seconds: float
+    waiting: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +109,97 @@ class EpochRecord:
         """The inverse of `to_json`."""
         parts = {name: Scores.from_json(data[name]) for name in ("train", "validation")}
         return cls(**{**data, **parts})
+
+
+@dataclass(frozen=True, slots=True)
+class EpochTime:
+    """Where the time of an epoch went: a line of timing.jsonl. Times are wall-clock seconds; None is not measured.
+
+    Of an epoch that was interrupted, only the part since the run was taken up again.
+
+    Attributes:
+        epoch: from 1.
+        seconds: in all.
+        waiting: for utterances to be read, before the steps.
+        computing: optimiser steps.
+        evaluating: the validation part.
+        writing: records, checkpoints, pictures and progress, since the record of the epoch before was due; the
+            checkpoint after an epoch therefore counts with the next.
+        steps: optimiser steps taken.
+        utterances: utterances trained on.
+        loading: kind of work (see `serfit.tally`) to how often it was done and the seconds it took, summed over the
+            loader's threads, so they may exceed the time waited.
+        gpu_memory: most bytes that torch has allocated on the GPU since the process began.
+        gpu_memory_total: bytes that the GPU has.
+        gpu_busy: share of time in which the GPU was computing, by its driver, mean over samples.
+    """
+
+    epoch: int
+    seconds: float
+    waiting: float | None = None
+    computing: float | None = None
+    evaluating: float | None = None
+    writing: float | None = None
+    steps: int | None = None
+    utterances: int | None = None
+    loading: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    gpu_memory: int | None = None
+    gpu_memory_total: int | None = None
+    gpu_busy: float | None = None
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Seconds from one optimiser step to the next, evaluations and writing apart; None where not measured."""
+        if not self.steps or self.waiting is None or self.computing is None:
+            return None
+        return (self.waiting + self.computing) / self.steps
+
+    @property
+    def speed(self) -> float | None:
+        """Utterances per second while training, waiting included; None where not measured."""
+        if self.utterances is None or self.waiting is None or self.computing is None:
+            return None
+        taken = self.waiting + self.computing
+        return self.utterances / taken if taken > 0.0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries for one JSON line; times to the millisecond."""
+        plain = {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        return plain | {"loading": {name: [count, round(spent, 3)] for name, (count, spent) in self.loading.items()}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "EpochTime":
+        """The inverse of `to_json`; what an older record doesn't say is None."""
+        known = {name: data[name] for name in EpochTime.__slots__ if name in data}
+        loading = {str(name): (int(count), float(spent)) for name, (count, spent) in data.get("loading", {}).items()}
+        return cls(**{**known, "epoch": int(data["epoch"]), "seconds": float(data["seconds"]), "loading": loading})
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the epoch in progress is: the content of progress.json, replaced every few seconds.
+
+    Attributes:
+        epoch: from 1.
+        step: steps taken in this epoch.
+        steps: steps in an epoch.
+        loss: loss of the last optimisation batch.
+        at: when, in seconds since 1970 by the clock of the machine that trains.
+        so_far: where the time of this epoch went until now.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    at: float
+    so_far: EpochTime
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries."""
+        return {name: getattr(self, name) for name in Progress.__slots__} | {"so_far": self.so_far.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Progress":
+        """The inverse of `to_json`."""
+        return cls(**{**data, "so_far": EpochTime.from_json(data["so_far"])})

@@ -4,13 +4,16 @@
     environment.json     versions, commit, device, encoder revision and weight digest, corpus counts, protocol
     train.log            what was said, with times
     metrics.jsonl        one EpochRecord per line
-    timing.jsonl         wall-clock seconds per epoch
+    timing.jsonl         one EpochTime per line: where the time of each epoch went
     loss.png, ccc.png    curves
     best.safetensors, best_valence.safetensors   trained tensors at the best epochs
     predictions.csv      every test utterance, on the corpus's scale
+    validation.csv       every validation utterance likewise, under the same weights: what calibration is fitted to
     scores.json          test scores and what belongs beside them
     best_result.txt      the scores as `key: value` lines
     checkpoints/         while unfinished: where to go on
+    progress.json        while unfinished: how far the epoch in progress is (a Progress)
+    stopped.json         while unfinished and after an error or a request to stop: its kind and words
     LOCK                 while a process writes it
     FINISHED             written last; without it the run doesn't count
 
@@ -23,7 +26,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +35,10 @@ from serfit.config.load import WITHOUT_EFFECT, config_differences, load_config, 
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, listed
-from serfit.files import sweep, write_json, write_text
+from serfit.files import WriteError, sweep, write_json, write_text
 from serfit.lock import take
 from serfit.log import Log
-from serfit.records import EpochRecord, Predictions
+from serfit.records import EpochRecord, EpochTime, Predictions
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -45,9 +48,12 @@ TIMING = "timing.jsonl"
 BEST_WEIGHTS = "best.safetensors"
 BEST_VALENCE_WEIGHTS = "best_valence.safetensors"
 PREDICTIONS = "predictions.csv"
+VALIDATION = "validation.csv"
 SCORES = "scores.json"
 BEST_RESULT = "best_result.txt"
 CHECKPOINTS = "checkpoints"
+PROGRESS = "progress.json"
+STOPPED = "stopped.json"
 FINISHED = "FINISHED"
 LOCK = "LOCK"
 
@@ -65,7 +71,7 @@ class Run:
     Attributes:
         directory: the run directory.
         records: the epochs so far.
-        seconds: wall-clock time of each.
+        times: where the time of each went.
         fingerprint: of the configuration (see `config.load.result_fingerprint`); checkpoints carry it.
         before: environment.json as the process before this one left it; empty for a new run.
         notes: what there is to say about going on with it.
@@ -73,11 +79,10 @@ class Run:
 
     directory: Path
     records: list[EpochRecord] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    times: list[EpochTime] = field(default_factory=list)
     fingerprint: str = ""
     before: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    _epoch_began: float = field(default_factory=time.monotonic)
 
     @classmethod
     def create(cls, config: ExperimentConfig, directory: Path | None = None) -> "Run":
@@ -133,14 +138,15 @@ class Run:
             notes = (f"going on with {', '.join(changed)}",)
         try:
             records = [EpochRecord.from_json(json.loads(line)) for line in _lines(directory / METRICS)]
-            seconds = [float(json.loads(line)["seconds"]) for line in _lines(directory / TIMING)]
+            times = [EpochTime.from_json(json.loads(line)) for line in _lines(directory / TIMING)]
             before = json.loads("\n".join(_lines(directory / ENVIRONMENT)) or "{}")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{METRICS}, {TIMING} or {ENVIRONMENT} in {directory} was changed and can't be read ({error}); "
                 "start a new run"
             ) from error
-        return cls(directory, records, seconds, result_fingerprint(config), before, notes)
+        (directory / STOPPED).unlink(missing_ok=True)
+        return cls(directory, records, times, result_fingerprint(config), before, notes)
 
     def __truediv__(self, name: str) -> Path:
         """The path of a file in the directory."""
@@ -149,7 +155,7 @@ class Run:
     def forget_after(self, epoch: int) -> None:
         """Drop the records of later epochs, which will be run again."""
         self.records = [record for record in self.records if record.epoch <= epoch]
-        self.seconds = self.seconds[: len(self.records)]
+        self.times = self.times[: len(self.records)]
 
     def best(self) -> EpochRecord:
         """The epoch with the best mean validation CCC. Raises UserError when it was undefined in all of them."""
@@ -165,37 +171,28 @@ class Run:
         """Write what the run is made of and where it runs."""
         write_json(self / ENVIRONMENT, environment)
 
-    def start_clock(self) -> None:
-        """Begin to measure the time of the next epoch."""
-        self._epoch_began = time.monotonic()
-
-    def add(self, record: EpochRecord) -> None:
+    def add(self, record: EpochRecord, spent: EpochTime) -> None:
         """Write an epoch's record, durably; all lines are rewritten together, so none is ever torn."""
-        now = time.monotonic()
         self.records.append(record)
-        self.seconds.append(now - self._epoch_began)
-        self._epoch_began = now
+        self.times.append(spent)
         lines = [json.dumps(done.to_json(), allow_nan=False) for done in self.records]
         write_text(self / METRICS, "\n".join(lines) + "\n")
-        times = [
-            json.dumps({"epoch": done.epoch, "seconds": round(taken, 3)})
-            for done, taken in zip(self.records, self.seconds, strict=True)
-        ]
-        write_text(self / TIMING, "\n".join(times) + "\n")
+        write_text(self / TIMING, "".join(f"{json.dumps(taken.to_json())}\n" for taken in self.times))
 
-    def finish(
-        self,
-        predictions: Predictions,
-        utterances: Sequence[Utterance],
-        scores: Mapping[str, Any],
-        best_result: str,
-        seconds: Sequence[float | None] | None = None,
-    ) -> None:
-        """Write the results, remove the checkpoints, and mark the run as finished."""
-        write_text(self / PREDICTIONS, predictions_csv(predictions, utterances, seconds))
+    def finish(self, tables: Mapping[str, str], scores: Mapping[str, Any], best_result: str) -> None:
+        """Write the results, remove the checkpoints, and mark the run as finished.
+
+        Args:
+            tables: content of each file of predictions, by its name.
+            scores: content of scores.json.
+            best_result: content of best_result.txt.
+        """
+        for name, text in tables.items():
+            write_text(self / name, text)
         write_json(self / SCORES, scores)
         write_text(self / BEST_RESULT, best_result)
         shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
+        (self / PROGRESS).unlink(missing_ok=True)
         write_text(self / FINISHED, "")
 
     def discard(self) -> None:
@@ -254,6 +251,8 @@ def _logged(run: Run, log: Log, *, discard: bool) -> Iterator[Run]:
             run.discard()
         else:
             log.record(f"{type(error).__name__}: {error}")
+            with suppress(WriteError):
+                write_json(run / STOPPED, {"kind": type(error).__name__, "message": str(error)})
         raise
     finally:
         log.close()

@@ -55,6 +55,23 @@ def choose_precision(
     return precision, lambda: torch.autocast(device.type, torch.bfloat16)
 
 
+def gpu_memory(device: torch.device) -> tuple[int, int] | None:
+    """Most bytes that torch has allocated on a GPU so far, and the bytes it has; None for other devices."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+
+
+def gpu_busy(device: torch.device) -> float | None:
+    """Share of the last moments in which a GPU was computing, by its driver; None where nobody can tell."""
+    if device.type != "cuda":
+        return None
+    try:
+        return torch.cuda.utilization(device) / 100.0
+    except Exception:  # without nvidia-ml-py, or one of NVML's own errors, such as on a slice of a GPU
+        return None
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, source commit, command and machine, as written into a run directory."""
     return {

@@ -51,7 +51,8 @@ class Part:
 
     def targets(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         """Ratings [N, D] on the corpus's scale."""
-        return np.array([[spoken.ratings[name] for name in self.dimensions] for spoken in self.utterances])
+        rows = [[spoken.ratings[name] for name in self.dimensions] for spoken in self.utterances]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.dimensions))
 
     def unit_target(self, place: int) -> torch.Tensor:
         """Ratings [D] of one utterance on [0, 1]."""
@@ -124,7 +125,7 @@ def fit(
         NumericalError: a loss, gradient or prediction isn't finite; the state is as before that step.
         UserError: audio can't be read, or memory runs out with a single utterance.
     """
-    while state.epoch <= config.train.epochs:
+    while state.epoch <= config.last_epoch:
         patience = config.train.early_stopping
         if patience is not None and state.stale_epochs >= patience:
             return
@@ -140,6 +141,7 @@ def _train_epoch(
     plan = plan_epoch(train.seconds, config.optimisation_batch, seed=seed, epoch=epoch, bucketing=loader.bucketing)
     prepare = partial(training_example, part=train, features=features, config=config, epoch=epoch)
     remaining = plan[state.so_far.steps :]
+    asked = time.perf_counter()
     for places, examples in zip(remaining, prefetched(remaining, prepare, loader.workers), strict=True):
         began = time.perf_counter()
         if config.data.augmentation.mixup_alpha:
@@ -154,7 +156,9 @@ def _train_epoch(
             utterances=len(examples),
             audio_seconds=sum(train.seconds[place] for place in places),
             seconds=time.perf_counter() - began,
+            waiting=began - asked,
         )
+        asked = time.perf_counter()
 
 
 def _step(
@@ -198,10 +202,10 @@ def _close_epoch(
     config: ExperimentConfig,
     check: Callable[[], None],
 ) -> EpochRecord:
-    """Evaluate, and put the state at the start of the next epoch."""
+    """Evaluate, and put the state at the start of the next epoch. Without validation part, the latest epoch is best."""
     predicted = evaluate(executor, features, validation, workers=config.data.loader.workers, check=check)
     scores = predicted.scores()
-    best = better(scores.average, state.best[0] if state.best else None)
+    best = not validation.utterances or better(scores.average, state.best[0] if state.best else None)
     valence = scores.ccc("valence")
     best_valence = better(valence, state.best_valence[0] if state.best_valence else None)
     so_far = state.so_far
@@ -217,8 +221,7 @@ def _close_epoch(
         best=best,
         best_valence=best_valence,
     )
-    if best:
-        assert scores.average is not None
+    if best and scores.average is not None:
         state.best = (scores.average, state.epoch)
     if best_valence:
         assert valence is not None
@@ -247,7 +250,7 @@ def evaluate(
         utterance = part.utterances[place]
         return Example(utterance.id, features(utterance), part.unit_target(place))
 
-    passes = []
+    passes = [torch.zeros(0, len(part.dimensions))]
     for examples in prefetched(groups, prepare, workers):
         check()
         passes.append(executor.predict(examples))

@@ -71,9 +71,10 @@ class Table(Section):
 class Split(Section):
     """Which utterances train, validate and test."""
 
-    scheme: Literal["leave_one_session_out", "grouped_kfold", "official"] = "leave_one_session_out"
+    scheme: Literal["leave_one_session_out", "grouped_kfold", "official", "everything"] = "leave_one_session_out"
     """leave_one_session_out: test on session k, validate on session k % n + 1; grouped_kfold: the same with groups
-    dealt into folds of equal size; official: the parts the corpus declares."""
+    dealt into folds of equal size; official: the parts the corpus declares; everything: train on all utterances, with
+    nothing left to validate or test on, for a model to be used (see train.stop_after and `serfit cv --retrain`)."""
     fold: Count = 1
     """The fold to run, from 1; `--fold` sets it."""
     folds: Annotated[int, Field(ge=3)] = 5
@@ -259,6 +260,8 @@ class Train(Section):
     speed, never the result beyond rounding."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, much less memory."""
+    stop_after: Count | None = None
+    """Stop after this many epochs, though the schedule is laid out for train.epochs; null trains them all."""
     early_stopping: Count | None = None
     """Stop after this many epochs without a better mean validation CCC; null never stops early."""
     checkpoint_minutes: NotNegative = 10.0
@@ -291,6 +294,11 @@ class ExperimentConfig(Section):
             raise ValueError(
                 "data.loader.batch_size x train.accumulation_steps is 1, and one utterance has no CCC; use 2 or more"
             )
+        if self.data.split.scheme == "everything" and self.train.early_stopping is not None:
+            raise ValueError(
+                "train.early_stopping watches the validation part, and data.split.scheme: everything has none; set "
+                "train.stop_after to the epoch to stop after"
+            )
         weights = self.train.loss.weights
         if all(weights.get(name, 1.0) == 0.0 for name in self.data.dimensions):
             raise ValueError("train.loss.weights leaves nothing to learn; give at least one dimension a weight above 0")
@@ -298,6 +306,11 @@ class ExperimentConfig(Section):
         if unused:
             raise ValueError(f"train.loss.weights names {', '.join(unused)}, which data.dimensions doesn't train")
         return self
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which training ends at the latest."""
+        return min(self.train.epochs, self.train.stop_after or self.train.epochs)
 
     @property
     def optimisation_batch(self) -> int:

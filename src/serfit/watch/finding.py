@@ -1,0 +1,87 @@
+"""What a diagnosis says: evidence, advice, and the settings to try."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from serfit.config.schema import ExperimentConfig
+
+Kind = Literal[
+    "not finite",
+    "exploding",
+    "collapsed",
+    "falling",
+    "not rising",
+    "overfitting",
+    "below expectation",
+    "constant batches",
+    "slow epoch",
+    "seed spread",
+    "fold spread",
+]
+"""Every diagnosis there is; docs/watching.md has a line for each."""
+
+USUAL_ENCODER_RATE = 1e-5
+"""Rate of pretrained encoders in the guide's recipe: where to go from a rate that is out of all proportion."""
+
+HIGH_ENCODER_RATE = 5e-5
+"""Rate from which a pretrained encoder is known to forget what it knew: five times the guide's."""
+
+LOW_ENCODER_RATE = 2e-6
+"""Rate below which a pretrained encoder hardly moves in 20 epochs: a fifth of the guide's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One diagnosis of a run, or of several runs of one experiment.
+
+    Attributes:
+        kind: which.
+        evidence: the figures it rests on, as a clause.
+        advice: what to do, as a clause.
+        overrides: settings to try, each "key=value"; empty where no setting helps.
+    """
+
+    kind: Kind
+    evidence: str
+    advice: str
+    overrides: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """All of it in one line."""
+        settings = f": {' '.join(self.overrides)}" if self.overrides else ""
+        return f"{self.kind}: {self.evidence}; {self.advice}{settings}"
+
+
+def plain(value: float) -> str:
+    """A rate as a decimal of two significant digits, as YAML takes it (1e-05 would be text there).
+
+    >>> plain(5e-6), plain(0.00033333), plain(20.0)
+    ('0.000005', '0.00033', '20')
+    """
+    digits = 1 - math.floor(math.log10(value))
+    text = f"{round(value, digits):.{max(digits, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def pretrained(config: ExperimentConfig) -> bool:
+    """Whether the encoder brings weights that training can destroy."""
+    return not config.model.params.speech_encoder.startswith("random:")
+
+
+def gentler(config: ExperimentConfig, factor: float = 2.0) -> str:
+    """The setting for smaller updates: a fraction of the encoder's rate, or of the head's where that is frozen."""
+    optimizer = config.train.optimizer
+    if config.model.params.freeze_speech_encoder:
+        return f"train.optimizer.lr={plain(optimizer.lr / factor)}"
+    extreme = pretrained(config) and optimizer.encoder_lr >= HIGH_ENCODER_RATE
+    return f"train.optimizer.encoder_lr={plain(USUAL_ENCODER_RATE if extreme else optimizer.encoder_lr / factor)}"
+
+
+def bolder(config: ExperimentConfig, factor: float = 2.0) -> str:
+    """The setting for larger updates: a multiple of the same rate."""
+    optimizer = config.train.optimizer
+    if config.model.params.freeze_speech_encoder:
+        return f"train.optimizer.lr={plain(optimizer.lr * factor)}"
+    extreme = pretrained(config) and optimizer.encoder_lr <= LOW_ENCODER_RATE
+    return f"train.optimizer.encoder_lr={plain(USUAL_ENCODER_RATE if extreme else optimizer.encoder_lr * factor)}"

@@ -1,0 +1,97 @@
+"""Diagnoses across the runs of one experiment: how far its seeds and its folds lie apart."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean, median, stdev
+
+from serfit.config.load import flatten
+from serfit.report.experiments import IRRELEVANT
+from serfit.watch.finding import Finding, gentler, plain
+from serfit.watch.history import History
+from serfit.watch.learning import noise
+
+SEEDS = 3
+"""Least number of seeds of one fold, and of folds, from which a spread is judged."""
+
+SEED_SPREAD = 0.05
+"""Standard deviation of the best validation CCC over seeds of one fold that counts as unstable; usual is 0.01 to 0.02.
+With three seeds and a true 0.02, a sample's is above 0.05 in 0.2 % of all cases (chi-square with two degrees)."""
+
+FOLD_GAP = 0.15
+"""How far the best validation CCC of one fold may lie below the median of the others without a word. Folds differ in
+their speakers; the CCC of one has a standard error of 0.03 to 0.05."""
+
+
+def experiments(histories: Sequence[History]) -> dict[str, list[History]]:
+    """Runs by experiment, each named by its name and, where several differ in settings, a number; in order of name."""
+    groups: dict[str, list[History]] = defaultdict(list)
+    for history in histories:
+        groups[_identity(history)].append(history)
+    names: dict[str, int] = defaultdict(int)
+    found = {}
+    for group in sorted(groups.values(), key=lambda runs: (runs[0].config.experiment.name, runs[-1].directory.name)):
+        name = group[0].config.experiment.name
+        names[name] += 1
+        label = name if names[name] == 1 else f"{name} ({names[name]})"
+        found[label] = sorted(group, key=lambda one: (one.fold, one.seed, one.directory.name))
+    return found
+
+
+def of_runs(histories: Sequence[History]) -> Iterator[Finding]:
+    """Diagnoses of the finished runs of one experiment; a repeated run counts by its last."""
+    finished = {(one.fold, one.seed): one for one in histories if one.state == "finished" and one.records}
+    scores = {key: value for key, one in finished.items() if (value := _best(one)) is not None}
+    if not scores:
+        return
+    counts = next(iter(finished.values())).records[-1].validation.dimensions
+    chance = noise(min(one.count for one in counts.values()))
+    by_fold: dict[int, dict[int, float]] = defaultdict(dict)
+    for (fold, seed), value in scores.items():
+        by_fold[fold][seed] = value
+    example = next(iter(finished.values()))
+    yield from seed_spread(by_fold, example, chance)
+    yield from fold_spread({fold: fmean(seeds.values()) for fold, seeds in by_fold.items()}, example, chance)
+
+
+def seed_spread(by_fold: Mapping[int, Mapping[int, float]], example: History, chance: float) -> Iterator[Finding]:
+    """Seeds of one fold lie far apart: the training is unstable."""
+    apart = {fold: stdev(seeds.values()) for fold, seeds in by_fold.items() if len(seeds) >= SEEDS}
+    if not apart:
+        return
+    fold = max(apart, key=lambda one: apart[one])
+    if apart[fold] <= max(SEED_SPREAD, chance / 2):
+        return
+    shown = ", ".join(f"{value:.3f} (seed {seed})" for seed, value in sorted(by_fold[fold].items()))
+    evidence = (
+        f"on fold {fold} the best validation CCC has a standard deviation of {apart[fold]:.3f} over seeds: {shown}"
+    )
+    warmup = min(0.5, 2 * example.config.train.schedule.warmup or 0.1)
+    overrides = (gentler(example.config), f"train.schedule.warmup={plain(warmup)}")
+    yield Finding("seed spread", evidence, "the training is unstable; smaller steps and a longer warm-up", overrides)
+
+
+def fold_spread(means: Mapping[int, float], example: History, chance: float) -> Iterator[Finding]:
+    """One fold lies far below the others."""
+    if len(means) < SEEDS:
+        return
+    worst = min(means, key=lambda fold: means[fold])
+    others = median(value for fold, value in means.items() if fold != worst)
+    if others - means[worst] <= max(FOLD_GAP, math.sqrt(2.0) * chance):
+        return
+    evidence = (
+        f"the best validation CCC of fold {worst} is {means[worst]:.3f}, and the median of the other folds {others:.3f}"
+    )
+    advice = f"look at its curves; a run that failed by chance succeeds with another seed: --fold {worst} and"
+    yield Finding("fold spread", evidence, advice, (f"experiment.seed={example.seed + 1}",))
+
+
+def _best(history: History) -> float | None:
+    averages = [value for record in history.records if (value := record.validation.average) is not None]
+    return max(averages, default=None)
+
+
+def _identity(history: History) -> str:
+    settings = {key: value for key, value in flatten(history.config).items() if key not in IRRELEVANT}
+    return json.dumps(settings, sort_keys=True)
