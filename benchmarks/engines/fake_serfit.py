@@ -25,7 +25,8 @@ def main() -> None:
     resumed = "--resume" in arguments
     directory = Path(arguments[arguments.index("--resume" if resumed else "--run-dir") + 1])
     asked = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, lambda *_: asked.append(True))
     note(event="start", run=directory.name, gpu=os.environ.get("CUDA_VISIBLE_DEVICES"), resumed=resumed)
     if os.environ.get("FAKE_ERROR", "nothing at all") in directory.name:
         print("error: this configuration is wrong; mend it", file=sys.stderr)

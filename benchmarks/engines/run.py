@@ -10,16 +10,25 @@ E2  two launches at once on the same two GPUs: no GPU is ever shared
 E3  many runs with random kills: all finish, no finished run is started again (inline and Ray)
 E4  the driver is killed: no run is left after five seconds (inline and Ray)
 E5  overhead: five runs of four seconds on two slots against the ideal
+E6  Ray on two nodes (two raylets on this machine), one of which is killed under way: the same files as undisturbed
+
+On a machine that slurm_here.sh has made a Slurm cluster:
+S1  never more runs at a time than --slots says, nor than the cluster has processors
+S2  `serfit cv --engine slurm` with training runs that are signalled as before a time limit: the same bytes as inline
+S3  Ctrl-C: no job and no process is left; the same command completes
+S4  the driver is killed: its jobs go on; the same command submits none of them twice and repeats nothing finished
+S5  the machine dies under a run again and again, and a program errs
+S6  a real time limit: Slurm's own warning, saved, requeued, finished
+S7  the node is taken down under two runs and comes back
+S8  two runs are preempted by an urgent job
 """
 
 import argparse
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,71 +37,23 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from slurm_rows import SLURM
+from world import HERE, alive, jobs, journal, most_at_once, never, restarted, spans, world
 
-from serfit.sweep.engines import inline, on_ray
+from serfit.sweep.engines import QUIET, inline, on_ray
 from serfit.sweep.plan import Job
 from serfit.sweep.slots import Slots
 
-HERE = Path(__file__).resolve().parent
-FAKE = (sys.executable, str(HERE / "fake_serfit.py"))
 LARGE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from run import jobs, never
+from world import jobs, never
 from serfit.sweep.engines import on_ray
 from serfit.sweep.slots import Slots
 list(on_ray(jobs(Path(sys.argv[2]), 2, first=4, gpus=2), Slots(gpus=("0", "1")), never, per_run=2))
 """
 """Another launch, of runs that take both GPUs."""
-
-Event = dict[str, Any]
-
-
-@contextmanager
-def world(seconds: float) -> Iterator[Path]:
-    """An empty folder for the runs and journal of one experiment."""
-    with tempfile.TemporaryDirectory(prefix="e") as name:
-        folder = Path(name)
-        (folder / "deaths").mkdir()
-        os.environ |= {
-            "FAKE_JOURNAL": str(folder / "journal"),
-            "FAKE_DEATHS": str(folder / "deaths"),
-            "FAKE_SECONDS": str(seconds),
-        }
-        yield folder
-
-
-def jobs(folder: Path, count: int, first: int = 0, gpus: int = 1) -> list[Job]:
-    return [
-        Job(f"run {n}", Path("none"), (), folder / "runs" / f"run{n}", gpus=gpus, program=FAKE)
-        for n in range(first, first + count)
-    ]
-
-
-def journal(folder: Path) -> list[Event]:
-    return [json.loads(line) for line in (folder / "journal").read_text().splitlines()]
-
-
-def spans(events: list[Event]) -> list[tuple[float, float, Event]]:
-    """Start, end and first event of each process; one that was killed ends at its last sign of life."""
-    by_pid: dict[int, list[Event]] = {}
-    for event in events:
-        by_pid.setdefault(event["pid"], []).append(event)
-    return [(own[0]["time"], own[-1]["time"], own[0]) for own in by_pid.values()]
-
-
-def most_at_once(weighed: list[tuple[float, float, int]]) -> int:
-    edges = sorted([(start, weight) for start, _, weight in weighed] + [(end, -weight) for _, end, weight in weighed])
-    running = most = 0
-    for _, change in edges:
-        running += change
-        most = max(most, running)
-    return most
-
-
-def never() -> bool:
-    return False
 
 
 def e1(options: argparse.Namespace) -> str:
@@ -116,7 +77,7 @@ def e2(options: argparse.Namespace) -> str:
     with world(1.0) as folder:
         code = (
             "import sys; sys.path.insert(0, sys.argv[1])\n"
-            "from pathlib import Path\nfrom run import jobs, never\n"
+            "from pathlib import Path\nfrom world import jobs, never\n"
             "from serfit.sweep.engines import inline\nfrom serfit.sweep.slots import Slots\n"
             "for gpu in ('0', '1'):\n"
             "    mine = jobs(Path(sys.argv[2]), 2, first=int(sys.argv[3]) + 2 * int(gpu))\n"
@@ -159,15 +120,13 @@ def e3(options: argparse.Namespace) -> str:
             killer.join()
             events = journal(folder)
             starts = [event for event in events if event["event"] == "start"]
-            ended: dict[str, float] = {event["run"]: event["time"] for event in events if event["event"] == "end"}
-            again = sum(start["time"] > ended.get(start["run"], float("inf")) for start in starts)
             finished = sum(outcome.fate == "finished" for outcome in outcomes)
             for outcome in outcomes:
                 if outcome.fate != "finished":
                     said.append(f"{outcome.job.name} {outcome.fate} with exit code {outcome.code} ({outcome.words})")
             said.append(
                 f"{name}: {finished} of {options.runs} finished after {len(starts) - options.runs} deaths, "
-                f"{again} finished runs started again"
+                f"{restarted(events)} finished runs started again"
             )
     return "; ".join(said)
 
@@ -181,7 +140,7 @@ def e4(options: argparse.Namespace) -> str:
         with world(600.0) as folder:
             code = (
                 "import sys; sys.path.insert(0, sys.argv[1])\n"
-                "from pathlib import Path\nfrom run import jobs, never\n"
+                "from pathlib import Path\nfrom world import jobs, never\n"
                 "from serfit.sweep.engines import inline, on_ray\nfrom serfit.sweep.slots import Slots\n"
                 f"folder = Path(sys.argv[2])\nlist({call})\n"
             )
@@ -192,7 +151,7 @@ def e4(options: argparse.Namespace) -> str:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
             time.sleep(5.0)
-            left = sum(_alive(event["pid"]) for event in journal(folder))
+            left = sum(alive(event["pid"]) for event in journal(folder))
             said.append(f"{name}: {wanted} runs, {left} alive five seconds after the driver was killed")
     return "; ".join(said)
 
@@ -211,23 +170,66 @@ def e5(options: argparse.Namespace) -> str:
     )
 
 
-def _alive(pid: int) -> bool:
+def e6(options: argparse.Namespace) -> str:
+    trees = []
+    said = []
+    for disturbed in (False, True):
+        with world(1.0) as folder, two_nodes() as (address, second):
+            todo = jobs(folder, options.runs)
+            before: list[str] = []
+
+            def kill(folder: Path = folder, second: Callable[[], None] = second, before: list[str] = before) -> None:
+                while not (folder / "journal").exists() or len(journal(folder)) < 6:
+                    time.sleep(0.1)
+                before += [event["run"] for event in journal(folder) if event["event"] == "end"]
+                second()
+
+            killer = threading.Thread(target=kill)
+            if disturbed:
+                killer.start()
+            outcomes = list(on_ray(todo, Slots(), never, address=address))
+            if disturbed:
+                killer.join()
+            events = journal(folder)
+            starts = len([event for event in events if event["event"] == "start"])
+            finished = sum(outcome.fate == "finished" for outcome in outcomes)
+            said.append(
+                f"{'one node killed after ' + str(len(before)) + ' runs' if disturbed else 'undisturbed'}: "
+                f"{finished} of {options.runs} finished, {starts - options.runs} begun twice, "
+                f"{restarted(events)} finished ones among them, "
+                f"nodes used: {len({event['gpu'] for event in events if event['event'] == 'start'})}"
+            )
+            found = sorted((folder / "runs").rglob("[!.]*"))
+            trees.append({str(path.relative_to(folder)): path.read_bytes() for path in found if path.is_file()})
+    return "; ".join([*said, "the same files" if trees[0] == trees[1] else "DIFFERENT files"])
+
+
+@contextmanager
+def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
+    """A Ray cluster of two raylets with one (imagined) GPU each: its address, and what kills the second at once."""
+    os.environ |= QUIET
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 80_000_000}
+    cluster = Cluster(initialize_head=True, head_node_args={**small, "env_vars": {"CUDA_VISIBLE_DEVICES": "0"}})
+    second = cluster.add_node(**small, env_vars={"CUDA_VISIBLE_DEVICES": "1"})
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+        yield cluster.address, lambda: cluster.remove_node(second, allow_graceful=False)
+    finally:
+        cluster.shutdown()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", help="E1 to E5; default: all")
+    parser.add_argument("rows", nargs="*", help="E1 to S8; default: E1 to E6")
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    rows = {"E1": e1, "E2": e2, "E3": e3, "E4": e4, "E5": e5}
+    rows = {"E1": e1, "E2": e2, "E3": e3, "E4": e4, "E5": e5, "E6": e6}
     for row in options.rows or rows:
-        Console().print(f"{row}  {rows[row](options)}", highlight=False, soft_wrap=True)
+        said = {**rows, **SLURM}[row](options)
+        Console().print(f"{row}  {said}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

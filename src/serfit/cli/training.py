@@ -83,10 +83,28 @@ def cv(
     folds: Annotated[str, typer.Option("--folds", help="Folds to run: 1-5, 1,3 or 1-3,5.")] = "1-5",
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds to run, written likewise.")] = "1",
     gpus: Annotated[str | None, typer.Option("--gpus", help="GPUs to use: 0-7; default: all visible ones.")] = None,
-    slots: Annotated[int | None, typer.Option("--slots", min=1, help="Runs at a time on the CPU.")] = None,
+    slots: Annotated[
+        int | None, typer.Option("--slots", min=1, help="Runs at a time: on the CPU, or on a Slurm cluster.")
+    ] = None,
     gpus_per_run: Annotated[int, typer.Option("--gpus-per-run", min=1, help="GPUs that one run uses together.")] = 1,
-    engine: Annotated[str, typer.Option("--engine", help="auto, inline (one after another) or ray.")] = "auto",
+    engine: Annotated[str, typer.Option("--engine", help="auto, inline (one after another), ray or slurm.")] = "auto",
     address: Annotated[str | None, typer.Option("--address", help="A Ray cluster: auto or host:port.")] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option("--slurm", metavar="KEY=VALUE", help="An option of sbatch: time=12:00:00; may be repeated."),
+    ] = None,
+    ensemble: Annotated[
+        Path | None,
+        typer.Option("--ensemble", metavar="FOLDER", help="Leave with a model: all runs of the best experiment."),
+    ] = None,
+    retrain: Annotated[
+        Path | None,
+        typer.Option(
+            "--retrain",
+            metavar="FOLDER",
+            help="Leave with a model: the best experiment trained on everything, for its median best epoch.",
+        ),
+    ] = None,
 ) -> None:
     """Run folds x seeds of one or more experiments on every GPU there is, then compare them.
 
@@ -106,6 +124,9 @@ def cv(
             gpus_per_run=gpus_per_run,
             engine=engine,
             address=address,
+            slurm=slurm or (),
+            ensemble=ensemble,
+            retrain=retrain,
         )
     )
 
@@ -132,6 +153,8 @@ def check(
         print(line)
     for name in ("train", "validation", "test"):
         part = getattr(material, name)
+        if not part.utterances:
+            continue
         hours = sum(part.seconds) / 3600
         print(f"{name}: {len(part.utterances)} utterances, {hours:.2f} h, longest {max(part.seconds):.1f} s")
     print(f"all audio was {'opened' if headers_only else 'decoded to its end'}")

@@ -8,7 +8,7 @@ from typing import Any
 from serfit.errors import UserError
 from serfit.sweep.plan import Job
 from serfit.sweep.slots import Slots, held
-from serfit.sweep.worker import Outcome, run_job
+from serfit.sweep.worker import RETRIES, Outcome, run_job
 
 QUIET = {
     "RAY_memory_monitor_refresh_ms": "0",  # it kills innocent workers for another program's memory
@@ -45,6 +45,8 @@ def on_ray(
 ) -> Iterator[Outcome]:
     """Run jobs on a Ray cluster, as many at a time as there are slots, and yield each outcome as it comes.
 
+    A run whose process dies is started again where it ran (see `run_job`); one whose node is lost, on another.
+
     Args:
         jobs: the runs.
         slots: what a cluster on this machine may use; an existing cluster brings its own.
@@ -63,7 +65,7 @@ def on_ray(
             there = int(ray.cluster_resources().get(kind, 0))
             raise UserError(f"a run takes {per_run} slots, and there are {there}; lower --gpus-per-run")
         demand: dict[str, Any] = {"num_gpus": per_run} if kind == "GPU" else {"resources": {"slot": per_run}}
-        task = ray.remote(max_retries=0, num_cpus=0, **demand)(_on_worker)
+        task = ray.remote(max_retries=RETRIES, num_cpus=0, **demand)(_on_worker)
         waiting = {task.remote(job, slots.gpus if address is None else ()): job for job in jobs}
         cancelled = False
         while waiting:

@@ -13,15 +13,22 @@ from serfit.errors import UserError
 from serfit.interrupt import Interrupted, StopRequest
 from serfit.report.answers import answers
 from serfit.report.compare import compare, console_table, write_comparison
-from serfit.report.finished import finished_directories
 from serfit.report.page import write_report
 from serfit.sweep.engines import inline, on_ray
+from serfit.sweep.leave import (
+    best_experiment,
+    check_free,
+    leave_with_ensemble,
+    leave_with_retrained,
+    retraining,
+)
 from serfit.sweep.plan import Job, numbers, plan_jobs
 from serfit.sweep.slots import Slots, choose_slots, held
+from serfit.sweep.slurm import Options, on_slurm, slurm_options
 from serfit.sweep.view import View
 from serfit.sweep.worker import Outcome
 
-Engine = Literal["auto", "inline", "ray"]
+Engine = Literal["auto", "inline", "ray", "slurm"]
 
 
 def run_sweep(
@@ -32,16 +39,18 @@ def run_sweep(
     engine: Engine = "auto",
     per_run: int = 1,
     address: str | None = None,
+    slurm: Options | None = None,
 ) -> list[Outcome]:
     """Run all jobs that aren't finished, show them, and say what became of them.
 
     Args:
         jobs: the runs.
-        slots: where they may compute on this machine.
+        slots: where they may compute on this machine; with Slurm, how many at a time.
         console: where to show them.
-        engine: auto takes Ray for several slots or a given address, else this process alone.
+        engine: auto takes Ray for several slots or a given address, else this process alone; never Slurm.
         per_run: slots that one run takes.
         address: an existing Ray cluster.
+        slurm: options for Slurm's sbatch.
 
     Returns:
         An outcome for every job that was started.
@@ -59,7 +68,7 @@ def run_sweep(
         def stopped() -> bool:
             return stop.received is not None
 
-        for outcome in _started(waiting, slots, engine, per_run, address, stopped, view.refresh):
+        for outcome in _started(waiting, slots, engine, per_run, address, slurm, stopped, view.refresh):
             outcomes.append(outcome)
             view.ended(outcome)
             view.refresh()
@@ -75,6 +84,7 @@ def _started(
     engine: Engine,
     per_run: int,
     address: str | None,
+    slurm: Options | None,
     stopped: Callable[[], bool],
     refresh: Callable[[], None],
 ) -> Iterator[Outcome]:
@@ -87,6 +97,8 @@ def _started(
         if per_run > slots.total:
             raise UserError(f"a run takes {per_run} slots, and there are {slots.total}; lower --gpus-per-run")
         return inline(jobs, slots, stopped, refresh)
+    if engine == "slurm":
+        return on_slurm(jobs, stopped, most=slots.total, per_run=per_run, options=slurm, wait=refresh)
     return on_ray(jobs, slots, stopped, per_run=per_run, address=address, wait=refresh)
 
 
@@ -129,36 +141,87 @@ def run_cv(
     gpus_per_run: int,
     engine: str,
     address: str | None,
+    slurm: Sequence[str] = (),
+    ensemble: Path | None = None,
+    retrain: Path | None = None,
 ) -> int:
-    """What `serfit cv` does, in its own words: plan, run, compare.
+    """What `serfit cv` does, in its own words: plan, run, compare, leave with a model.
 
     Returns:
         The exit code: 0 when every run has finished, 1 when some haven't.
     """
-    known = next((name for name in get_args(Engine) if name == engine), None)
-    if known is None:
-        raise UserError(f"--engine is {engine}; it takes {', '.join(get_args(Engine))}")
     configs = [Path(argument) for argument in arguments if "=" not in argument]
     overrides = [argument for argument in arguments if "=" in argument]
     if not configs:
         raise UserError("no configuration given; name one or more, for example configs/finetune.yaml")
+    options = slurm_options(slurm)
+    known = _engine(engine, gpus, address, options)
+    for folder, option in ((ensemble, "--ensemble"), (retrain, "--retrain")):
+        if folder is not None:
+            check_free(folder, option)
     jobs = plan_jobs(configs, numbers(folds, "--folds"), numbers(seeds, "--seeds"), overrides, gpus_per_run)
-    chosen = choose_slots(None if gpus is None else numbers(gpus, "--gpus"), slots)
     console = Console()
-    fill_stores(jobs, chosen)
-    outcomes = run_sweep(jobs, chosen, console, engine=known, per_run=gpus_per_run, address=address)
+    if known == "slurm":  # its runs fill the store together: this may be a login node, where nothing should compute
+        chosen = Slots(count=slots or len(jobs))
+    else:
+        chosen = choose_slots(None if gpus is None else numbers(gpus, "--gpus"), slots)
+        fill_stores(jobs, chosen)
+
+    def swept(wanted: Sequence[Job]) -> bool:
+        outcomes = run_sweep(
+            wanted, chosen, console, engine=known, per_run=gpus_per_run, address=address, slurm=options
+        )
+        left = failures(outcomes)
+        if left:
+            _say(console, f"{len(left)} runs haven't finished; see above why. Repeat the command to go on.")
+        return not left
+
+    complete = swept(jobs)
+    _compare(jobs, console)
+    if not complete:
+        return 1
+    if ensemble is None and retrain is None:
+        return 0
+    best, words = best_experiment(jobs)
+    _say(console, words)
+    if ensemble is not None:
+        leave_with_ensemble(best, ensemble)
+        _say(console, f"written: {ensemble}, the ensemble of {len(best)} runs")
+    if retrain is not None:
+        job = retraining(best)
+        if not swept([job]):
+            return 1
+        leave_with_retrained(job, best, retrain)
+        _say(console, f"written: {retrain}, trained on everything; it can't be tested any more")
+    return 0
+
+
+def _engine(engine: str, gpus: str | None, address: str | None, slurm: Options) -> Engine:
+    """The engine that was asked for, with options that go with it. Raises UserError."""
+    known = next((name for name in get_args(Engine) if name == engine), None)
+    if known is None:
+        raise UserError(f"--engine is {engine}; it takes {', '.join(get_args(Engine))}")
+    if known == "slurm" and gpus is not None:
+        raise UserError("--gpus names GPUs of this machine; Slurm chooses its own: --gpus-per-run says how many")
+    if known in ("inline", "slurm") and address is not None:
+        raise UserError(f"--address is a Ray cluster's; leave it out with --engine {known}")
+    if known != "slurm" and slurm:
+        raise UserError("--slurm is for --engine slurm; add that, or leave --slurm out")
+    found: Engine = known
+    return found
+
+
+def _compare(jobs: Sequence[Job], console: Console) -> None:
+    """Show and write the comparison of all finished runs in the folders of the jobs."""
     for folder in sorted({job.directory.parent for job in jobs}):
-        directories = finished_directories(folder)
-        if directories:
-            comparison = compare(folder)
+        comparison = compare(folder)
+        if comparison.directories:
             console.print(console_table(comparison))
             for line in answers(comparison.evidence.pairs):
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-            written = (write_comparison(folder), write_report(directories, folder / "report.html"))
-            console.print(f"written: {written[0]}, {written[1]}", highlight=False, soft_wrap=True)
-    left = failures(outcomes)
-    if left:
-        console.print(
-            f"{len(left)} runs haven't finished; see above why. Repeat the command to go on.", highlight=False
-        )
-    return 1 if left else 0
+                _say(console, line)
+            written = (write_comparison(folder, comparison), write_report(comparison, folder / "report.html"))
+            _say(console, f"written: {written[0]}, {written[1]}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

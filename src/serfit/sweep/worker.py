@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serfit.interrupt import die_with_parent
+from serfit.sweep.leash import leashed
 from serfit.sweep.plan import Job
 
 Fate = Literal["finished", "failed", "interrupted", "died"]
@@ -74,35 +73,37 @@ def run_job(
         stopped: asked a few times a second; once true, the run is asked to save itself and stop.
         look: called as often, to show progress.
     """
-    outcome = _attempt(job, environment, stopped, look)
+    outcome = attempt(job, environment, stopped, look)
     for _ in range(RETRIES):
         if outcome.fate != "died" or stopped():
             break
-        outcome = _attempt(job, environment, stopped, look)
+        outcome = attempt(job, environment, stopped, look)
     return outcome
 
 
-def _attempt(
-    job: Job, environment: Mapping[str, str], stopped: Callable[[], bool], look: Callable[[], None]
+def attempt(
+    job: Job,
+    environment: Mapping[str, str],
+    stopped: Callable[[], bool] = lambda: False,
+    look: Callable[[], None] = lambda: None,
 ) -> Outcome:
+    """Run a job once; arguments as for `run_job`."""
     if job.state == "finished":
         return Outcome(job, "finished", 0)
     job.directory.parent.mkdir(parents=True, exist_ok=True)
     spoken = job.directory.with_name(f".{job.directory.name}.out")
-    parent = os.getpid()
     with spoken.open("wb") as output:
         process = subprocess.Popen(
-            job.command(),
+            leashed(job.command()),
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=(lambda: die_with_parent(signal.SIGKILL, parent)) if sys.platform == "linux" else None,
         )
         code = _wait(process, stopped, look)
     fate = fate_of(code)
-    words = "" if fate == "finished" else _last_lines(spoken)
+    words = "" if fate == "finished" else last_lines(spoken)
     if fate != "died":
         spoken.unlink(missing_ok=True)
     return Outcome(job, fate, code, words)
@@ -137,7 +138,8 @@ def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def _last_lines(path: Path) -> str:
+def last_lines(path: Path) -> str:
+    """What a run said last: its error message, or `LAST_LINES` lines."""
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     errors = [place for place, line in enumerate(lines) if line.startswith(("error: ", "stopped: "))]
     return "\n".join(lines[errors[-1] :] if errors else lines[-LAST_LINES:])
