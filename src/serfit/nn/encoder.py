@@ -160,7 +160,13 @@ class SpeechEncoder(nn.Module):
         return self
 
     def run(
-        self, states: States, start: int, stop: int, noise: Noise | None = None, time_mask: Tensor | None = None
+        self,
+        states: States,
+        start: int,
+        stop: int,
+        noise: Noise | None = None,
+        time_mask: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> States:
         """Bring a batch from one stage to a later one.
 
@@ -170,12 +176,12 @@ class SpeechEncoder(nn.Module):
             stop: where to take it, at most `last_stage`.
             noise: dropout seeds; frozen stages never drop anything.
             time_mask: bool [B, T], frames that the transformer mustn't see (SpecAugment); needs start < EMBEDDING.
+            bias: WavLM's position bias (see `serfit.nn.attention`) where it is at hand; None looks it up.
         """
         assert start <= stop <= self.last_stage, f"can't run from stage {start} to {stop} of {self.last_stage}"
         assert time_mask is None or start < EMBEDDING <= stop, "a time mask acts between the CNN and the transformer"
         frozen = self.frozen_stages
         tensors, layout = states.tensors, states.layout
-        bias = None
         for stage in range(start + 1, stop + 1):
             heard = noise if stage > frozen else None
             call = _recomputed if self.gradient_checkpointing and stage > frozen else _called

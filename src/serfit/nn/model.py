@@ -142,8 +142,11 @@ class EmotionModel(nn.Module):
         layout = Layout.of(lengths.tolist(), inputs.shape[1], inputs.device)
         split = start >= EMBEDDING and self.encoder.keep_all
         states = States(inputs.unbind(2) if split else (inputs,), layout)
-        states = self.encoder.run(states, start, self.encoder.last_stage, noise, time_mask)
-        with torch.autocast(inputs.device.type, enabled=False):
+        return self.pool(self.encoder.run(states, start, self.encoder.last_stage, noise, time_mask))
+
+    def pool(self, states: States) -> Tensor:
+        """The pooled vectors [B, P] of what the encoder's last stage gives."""
+        with torch.autocast(states.newest.device.type, enabled=False):
             if self.pooling is None:
                 return self.mix.pooled(self._layer_means(states))
             tensors = tuple(tensor.to(self.encoder.dtype) for tensor in states.tensors)

@@ -1,0 +1,246 @@
+"""The model card of a hub folder, written from the runs' records: nothing in it is typed by hand or remembered."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from serfit import __version__
+from serfit.errors import UserError
+from serfit.inference.bundle import Member
+from serfit.inference.calibration import Kind
+from serfit.inference.source import public_name
+from serfit.labels import letter
+from serfit.report.answers import calibration_rows
+from serfit.report.beside import baseline_rows, rater_rows, what_stands_beside
+from serfit.report.comparison import Comparison
+from serfit.report.experiments import ExperimentResult, ranges
+from serfit.report.markdown import UNDEFINED, Rows, as_markdown, bullets, number
+from serfit.report.reference import Measure
+from serfit.statistics.interval import Estimate
+
+LIMITS = (
+    "It says how speech sounds to raters of one corpus, in one language and one setting. It doesn't know what anybody "
+    "feels.",
+    "Other languages, other microphones, children, songs, and speech of people who don't act: not measured here.",
+    "It gives a number for silence, noise and music as well. Leave out what isn't speech before asking.",
+    "Very short utterances say little. Windows of a few seconds are a change of task from whole utterances.",
+    "A value is on the scale of this corpus and its raters. The same number on another corpus's scale means something "
+    "else.",
+    "Don't decide about people with it: not about hiring, grading, policing, health or credit.",
+)
+
+CORPUS_TERMS = {
+    "iemocap": (
+        "IEMOCAP is given out by the University of Southern California (SAIL) under its own release form. None of its "
+        "audio or transcripts is in this folder. Whether weights trained on it may be passed on, and to whom, is "
+        "between you and that form: read it before making this public."
+    ),
+}
+
+WAVLM_TERMS = (
+    "Its page on the hub refers to Microsoft's licence, Creative Commons Attribution-ShareAlike 3.0 when this text was "
+    "written; look there, since these weights are derived from it."
+)
+
+
+def model_card(comparison: Comparison, members: Sequence[Member], applied: Kind | None, folder: str) -> str:
+    """README.md of a hub folder.
+
+    Args:
+        comparison: of exactly the runs whose networks are in the folder.
+        members: these networks.
+        applied: the calibration that the folder applies.
+        folder: its name, for the example.
+
+    Raises:
+        UserError: the runs can't be read, or aren't of one experiment.
+    """
+    if len(comparison.experiments) != 1 or len(comparison.experiments[0].runs) != len(members):
+        labels = [result.label for result in comparison.experiments]
+        said = f"they are {', '.join(labels)}" if len(labels) > 1 else "some can't be read or repeat a fold and seed"
+        raise UserError(
+            f"a model card needs finished runs of one experiment, one per fold and seed, and {said}; name the runs of "
+            "one experiment (see serfit compare)"
+        )
+    (result,) = comparison.experiments
+    blocks = [
+        "---\n" + yaml.safe_dump(_front(result, comparison), sort_keys=False, allow_unicode=True) + "---",
+        f"# {result.runs[0].name}: {_order(result)} from speech",
+        _what(result, members, applied),
+        "## Use",
+        _use(folder),
+        "## Results",
+        *_results(result, comparison),
+        "## Data and protocol",
+        bullets(_protocol(result, members)),
+        "## Limits",
+        bullets(LIMITS),
+        "## Licences",
+        bullets(_licences(result)),
+        f"Written by serfit {__version__} from the records of the runs.",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _front(result: ExperimentResult, comparison: Comparison) -> dict[str, Any]:
+    """What the hub reads: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
+    front: dict[str, Any] = {
+        "library_name": "serfit",
+        "pipeline_tag": "audio-classification",
+        "license": "other",
+        "license_name": "terms-of-encoder-and-corpus",
+        "tags": ["speech-emotion-recognition", "regression", *result.dimensions, result.corpus],
+        "metrics": ["concordance_correlation_coefficient"],
+    }
+    if result.runs[0].environment.get("encoder", {}).get("revision"):  # it came from the hub
+        front["base_model"] = _encoder(result)
+    found = [
+        {
+            "type": "concordance_correlation_coefficient",
+            "name": f"test {_heading(name)}, mean over {ranges('fold', result.folds)}",
+            "value": round(summary.mean, 4),
+        }
+        for name, summary in result.test.items()
+        if summary.mean is not None
+    ]
+    if found:
+        scored = {
+            "task": {"type": "audio-classification", "name": "dimensional speech emotion recognition"},
+            "dataset": {"type": result.corpus, "name": result.corpus},
+            "metrics": found,
+        }
+        front["model-index"] = [{"name": result.runs[0].name, "results": [scored]}]
+    return front
+
+
+def _what(result: ExperimentResult, members: Sequence[Member], applied: Kind | None) -> str:
+    about = members[0].about
+    scales = ", ".join(
+        f"{name} from {about.scales[name].minimum:g} to {about.scales[name].maximum:g}" for name in about.dimensions
+    )
+    said = [f"A fine-tuned speech encoder ({_encoder(result)}) that predicts {scales}, the scale of {result.corpus}."]
+    if len(members) > 1:
+        said.append(
+            f"The folder holds {len(members)} networks ({_runs(result)}). Loaded together they answer with their mean, "
+            "and with the deviation between them."
+        )
+    if applied is None:
+        said.append("Values are as the networks give them, without calibration.")
+    else:
+        said.append(
+            f'Values are calibrated ({applied}) on the validation parts; `calibrate="none"` gives them as the '
+            "networks do. The results below are without calibration."
+        )
+    return " ".join(said)
+
+
+def _use(folder: str) -> str:
+    lines = ["import serfit", f'model = serfit.load("{folder}")', 'print(model.predict("speech.wav").values)']
+    words = (
+        "Needs serfit, the program that wrote this. Name the folder, or this repository (owner/name). Any sample rate and "
+        "number of channels is read. No code of this repository is run."
+    )
+    return "```python\n" + "\n".join(lines) + "\n```\n\n" + words
+
+
+def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
+    evidence = comparison.evidence
+    over, pooled = evidence.over_folds[result.label], evidence.pooled[result.label]
+    rows = []
+    for name, summary in result.test.items():
+        deviation = "" if summary.deviation is None else f" ± {summary.deviation:.4f}"
+        row = [_heading(name), f"{number(summary.mean)}{deviation}", _interval(over.get(name))]
+        rows.append([*row, number(result.pooled.get(name)), _interval(pooled.get(name))])
+    header = ["", "mean ± deviation over folds", "95 % interval", "all folds together", "95 % interval"]
+    count = sum({run.fold: len(run.predictions.ids) for run in result.runs}.values())
+    missing = f" Not among them: {ranges('fold', result.missing)} (†)." if result.missing else ""
+    blocks = [
+        f"Concordance correlation coefficients (CCC) on {count:,} test utterances: {_runs(result)}.{missing} Each "
+        "utterance was predicted by a network that was not trained on it and whose epoch was not chosen by it. "
+        "Intervals take speakers and dialogues as the units that vary.",
+        as_markdown(Rows(header, rows)),
+    ]
+    if len(result.folds) > 1:
+        blocks.append(
+            "The mean of all networks has no score here: a network of one fold may have been trained on what is the "
+            "test part of another."
+        )
+    for table in (baseline_rows([result]), rater_rows([result])):
+        if table is not None:
+            blocks.append(as_markdown(Rows(table.header[1:], [row[1:] for row in table.rows])))
+    table = calibration_rows([result], {result.label: comparison.details[result.label].calibration})
+    blocks += [as_markdown(Rows(table.header[1:], [row[1:] for row in table.rows]))]
+    said = [
+        "Bias is the mean of prediction minus rating, slope that of the line that gives ratings from predictions, "
+        "spread the deviation of the predictions over that of the ratings.",
+        *what_stands_beside([result]),
+    ]
+    if not result.rater:
+        said.append("Raters' agreement was not recorded.")
+    return [*blocks, bullets(said)]
+
+
+def _protocol(result: ExperimentResult, members: Sequence[Member]) -> list[str]:
+    said = [f"Corpus: {result.corpus}, {result.runs[0].utterances:,} utterances."]
+    for run in result.runs:
+        said.append(f"{run.environment.get('protocol', 'protocol not recorded')!s}; best epoch {run.best_epoch}.")
+    notes = {str(note) for run in result.runs for note in run.environment["corpus"].get("notes", ())}
+    said += [f"{note}." for note in sorted(notes) if "/" not in note and "\\" not in note]
+    settings = members[0].about.origin["settings"]
+    told = ", ".join(f"{key.split('.')[-1]} {settings[key]}" for key in _TOLD if key in settings)
+    said.append(f"Settings: {told}; all that bear on the result are in serfit.json.")
+    environment = result.runs[0].environment
+    commit = str(environment.get("commit") or "not recorded")
+    versions = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
+    return [*said, f"Source: commit {commit}; {versions}."]
+
+
+_TOLD = (
+    "train.epochs",
+    "data.loader.batch_size",
+    "train.accumulation_steps",
+    "train.optimizer.lr",
+    "train.optimizer.encoder_lr",
+    "model.params.freeze_speech_encoder",
+    "model.params.freeze_cnn",
+    "model.params.freeze_layers",
+    "model.params.layers",
+    "model.params.pooling",
+)
+
+
+def _licences(result: ExperimentResult) -> list[str]:
+    encoder = _encoder(result)
+    if encoder.startswith("random:"):
+        origin = "Encoder: untrained weights drawn from a seed; nobody else's licence bears on them."
+    else:
+        known = WAVLM_TERMS if "wavlm" in encoder.lower() else "Its licence is on its own page; look there."
+        origin = f"Encoder: {encoder}. {known}"
+    unknown = "read what you agreed to when you got it before making this public. None of its audio is in this folder."
+    corpus = CORPUS_TERMS.get(result.corpus, f"{result.corpus} has terms of its own: {unknown}")
+    return [origin, f"Corpus: {corpus}", "serfit itself: Apache-2.0."]
+
+
+def _encoder(result: ExperimentResult) -> str:
+    """Name of the encoder without folders of somebody's machine."""
+    return public_name(str(result.runs[0].settings["model.params.speech_encoder"]))
+
+
+def _runs(result: ExperimentResult) -> str:
+    seeds = tuple(sorted({run.seed for run in result.runs}))
+    return f"{ranges('fold', result.folds)}, {ranges('seed', seeds)}"
+
+
+def _order(result: ExperimentResult) -> str:
+    *first, last = result.dimensions
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _heading(name: Measure) -> str:
+    return "CCC-Avg" if name == "average" else f"CCC-{letter(name)}"
+
+
+def _interval(one: Estimate | None) -> str:
+    interval = None if one is None else one.interval
+    return UNDEFINED if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"

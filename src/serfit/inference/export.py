@@ -1,0 +1,340 @@
+"""Writing ONNX files: traced from the network, held against it on ragged batches, left behind only if they agree."""
+
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from serfit import __version__, counters
+from serfit.audio import SAMPLE_RATE
+from serfit.batches import padded
+from serfit.demo.voices import draw_speaker, speak
+from serfit.errors import UserError
+from serfit.files import write_text
+from serfit.inference.about import About
+from serfit.inference.bundle import Member
+from serfit.inference.calibration import Calibrated, Calibration
+from serfit.inference.graph import INPUTS, PublishedGraph, output_names
+from serfit.inference.networks import Network, TorchNetwork, Waveform
+from serfit.inference.onnx import FORMAT, METADATA, OnnxNetwork, open_onnx
+from serfit.inference.recogniser import Recogniser
+from serfit.labels import Dimension
+from serfit.runtime import choose_precision
+
+MOST_DIFFERENCE = 1e-4
+"""Largest difference to torch with which a file is left behind: on [0, 1], and of pooled vectors relative to their
+largest entry."""
+
+MOST_INLINE_BYTES = 1_800_000_000
+"""Weights beyond this go into a second file: protobuf, of which ONNX is made, ends at two gigabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An ONNX file and how far it is from torch.
+
+    Attributes:
+        path: the file.
+        precision: fp32, or int8 for the weights of the transformer's matrix products.
+        values: largest absolute difference per dimension, on the corpus's scale, over the probes.
+        embedding: largest difference of a pooled vector's entry, relative to the largest entry.
+        probes: waveforms that both were asked about.
+    """
+
+    path: Path
+    precision: str
+    values: Mapping[Dimension, float]
+    embedding: float
+    probes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, without the folder."""
+        return {
+            "file": self.path.name,
+            "precision": self.precision,
+            "greatest_difference_to_torch": {name: float(f"{value:.3g}") for name, value in self.values.items()},
+            "greatest_relative_difference_of_embedding": float(f"{self.embedding:.3g}"),
+            "measured_on": f"{self.probes} waveforms from {MEASURED_ON}",
+        }
+
+
+MEASURED_ON = "the shortest that can be heard to several seconds: synthetic speech, noise and silence"
+
+
+def write_onnx(
+    members: Sequence[Member], calibrations: Sequence[Calibration | None], path: Path, *, int8: bool = False
+) -> list[Written]:
+    """Write a network, or the mean of several, as one ONNX file with a YAML file beside it.
+
+    Args:
+        members: the networks, on the CPU.
+        calibrations: for each the one to put inside, or None.
+        path: ends with .onnx; with int8, NAME.int8.onnx is written beside it.
+        int8: also write a variant with eight-bit weights.
+
+    Returns:
+        What was written; the first is the fp32 file.
+
+    Raises:
+        UserError: the extra is missing, a file is in the way, the members don't go together, or the graph doesn't say
+            what the network says; nothing is left behind then.
+    """
+    paths = onnx_paths(path, int8)
+    check_onnx_target(path, paths)
+    reference = _reference(members, calibrations)
+    about = _about(members, calibrations)
+    kinds = sorted({"none" if one is None else one.kind for one in calibrations})
+    assert len(kinds) == 1, f"one calibration for all members, not {kinds}"
+    kind = None if kinds == ["none"] else kinds[0]
+    described = {"format": FORMAT, "members": len(members), "calibration": kind, "about": about.to_json()}
+    graph = PublishedGraph([one.model for one in members], calibrations, about.dimensions, about.scales).eval()
+    probes = list(_probes(about.shortest))
+    with _workshop(path.parent) as folder:
+        _trace(graph, folder / path.name, json.dumps(described, allow_nan=False), len(members))
+        written = [_checked(folder / path.name, reference, probes, "fp32", MOST_DIFFERENCE)]
+        if int8:
+            _quantise(folder / path.name, folder / paths[1].name)
+            written.append(_checked(folder / paths[1].name, reference, probes, "int8", None))
+        for made in sorted(folder.iterdir(), key=lambda made: made.suffix == ".onnx"):  # weights before their graph
+            made.replace(path.parent / made.name)
+    done = [replace(one, path=path.parent / one.path.name) for one in written]
+    write_text(path.with_suffix(".yaml"), _yaml(about, members, calibrations, done))
+    return done
+
+
+def onnx_paths(path: Path, int8: bool) -> list[Path]:
+    """The ONNX files that are written for one that is named."""
+    return [path, path.with_suffix(".int8.onnx")] if int8 else [path]
+
+
+def check_onnx_target(path: Path, paths: Sequence[Path]) -> None:
+    """Raise UserError where an ONNX file can't be written, before anything expensive begins."""
+    if path.suffix != ".onnx":
+        raise UserError(f"--output {path} must end with .onnx, for example --output model.onnx")
+    inside = [place for one in paths for place in (one, one.with_name(f"{one.name}.data"))]
+    for place in (*inside, path.with_suffix(".yaml")):
+        if place.exists():
+            raise UserError(f"{place} exists, and nothing is overwritten; name another --output, or remove it")
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"writing ONNX needs {error.name}, which isn't installed: `uv sync --extra onnx`") from error
+
+
+@contextmanager
+def _workshop(parent: Path) -> Iterator[Path]:
+    """A folder on the same disk, removed with whatever is left in it."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".serfit-onnx-", dir=parent))
+    except OSError as error:
+        raise UserError(
+            f"can't write into {parent}: {error.strerror or error}; choose a folder that you may write to (--output)"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reference(members: Sequence[Member], calibrations: Sequence[Calibration | None]) -> Recogniser:
+    """What torch says, in float32 on the CPU. Raises UserError where the members don't go together."""
+    device = torch.device("cpu")
+    _, autocast = choose_precision("fp32", device)
+    networks: list[Network] = []
+    for member, calibration in zip(members, calibrations, strict=True):
+        network = TorchNetwork(member.about, member.model, device, autocast)
+        networks.append(network if calibration is None else Calibrated(network, calibration))
+    return Recogniser(tuple(networks))
+
+
+def _about(members: Sequence[Member], calibrations: Sequence[Calibration | None]) -> About:
+    """What the graph predicts; it brings waveforms to zero mean and unit variance itself."""
+    first = members[0].about
+    origins: list[dict[str, Any]] = []
+    for member, calibration in zip(members, calibrations, strict=True):
+        said = None if calibration is None else {"kind": calibration.kind, "utterances": calibration.utterances}
+        origins.append({**member.about.origin, "calibration": said})
+    return replace(
+        first,
+        normalise=False,
+        shortest=max(member.about.shortest for member in members),
+        embedding_width=sum(member.about.embedding_width for member in members),
+        origin=origins[0] if len(origins) == 1 else {"members": origins},
+    )
+
+
+def _probes(shortest: int) -> Iterator[Waveform]:
+    """Waveforms of very different lengths and levels, the same every time."""
+    random = counters.generator("onnx probes")
+    for gender, valence, arousal in (("F", 0.9, 0.8), ("M", 0.2, 0.3), ("F", 0.1, 0.9)):
+        yield speak(random, draw_speaker(random, gender), valence, arousal)  # type: ignore[arg-type]
+    yield (0.001 * random.standard_normal(shortest)).astype(np.float32)
+    yield (0.2 * random.standard_normal(shortest + 317)).astype(np.float32)
+    yield np.zeros(SAMPLE_RATE, dtype=np.float32)
+    yield (0.5 + 0.1 * random.standard_normal(5 * SAMPLE_RATE)).astype(np.float32)
+
+
+def _trace(graph: PublishedGraph, path: Path, described: str, members: int) -> None:
+    """Write the graph, without the traces of this machine that the exporter leaves in it."""
+    dynamic = torch.export.Dim.DYNAMIC
+    lengths = torch.tensor([SAMPLE_RATE, SAMPLE_RATE // 2 + 17])
+    example = (torch.linspace(-0.5, 0.5, 2 * SAMPLE_RATE).reshape(2, -1), lengths)
+    with torch.no_grad(), _quiet():
+        program: Any = torch.onnx.export(
+            graph,
+            example,
+            dynamo=True,
+            verbose=False,
+            input_names=list(INPUTS),
+            output_names=list(output_names(members)),
+            dynamic_shapes=({0: dynamic, 1: dynamic}, {0: dynamic}),
+        )
+    model = program.model
+    for part in (model.graph, *model.functions.values()):
+        for node in part.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+        part.metadata_props.clear()
+    model.metadata_props.clear()
+    model.metadata_props[METADATA] = described
+    model.producer_name, model.producer_version = "serfit", __version__
+    size = sum(tensor.nbytes for tensor in graph.state_dict().values())
+    program.save(str(path), external_data=size > MOST_INLINE_BYTES)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says about packages and axes that have no bearing here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _quantise(source: Path, target: Path) -> None:
+    """The same graph with eight-bit weights in its matrix products; convolutions and the head stay as they are."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    large = source.with_name(f"{source.name}.data").exists()
+    with tempfile.TemporaryDirectory(dir=source.parent) as folder:
+        prepared = str(Path(folder) / "prepared.onnx")
+        quant_pre_process(
+            str(source), prepared, skip_optimization=True, skip_symbolic_shape=True, save_as_external_data=large
+        )
+        quantize_dynamic(
+            prepared,
+            str(target),
+            op_types_to_quantize=["MatMul"],
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            use_external_data_format=large,
+        )
+    (described,) = [one.value for one in onnx.load(source, load_external_data=False).metadata_props]
+    model = onnx.load(target, load_external_data=False)
+    onnx.helper.set_model_props(model, {METADATA: described})
+    model.producer_name, model.producer_version, model.doc_string = "serfit", __version__, ""
+    onnx.save(model, target)
+
+
+def _checked(
+    path: Path, reference: Recogniser, probes: Sequence[Waveform], precision: str, most: float | None
+) -> Written:
+    """Ask a file about the probes - together, each alone, and with rubbish where the padding is.
+
+    Raises:
+        UserError: it is further from the reference than `most`.
+    """
+    network = open_onnx(path, torch.device("cpu"))
+    told = reference.estimate(probes)
+    outputs = list(_asked(network, probes))
+    units = np.stack([unit for unit, _ in outputs])
+    ranges = np.array([one.maximum - one.minimum for one in (reference.scales[name] for name in reference.dimensions)])
+    away = np.abs(units - told.unit).max(axis=(0, 1))
+    largest = max(float(np.abs(told.embeddings).max()), 1e-12)
+    apart = max(float(np.abs(embedding - told.embeddings).max()) / largest for _, embedding in outputs)
+    if most is not None and not max(float(away.max()), apart) <= most:
+        raise UserError(
+            f"the ONNX graph isn't the network: on [0, 1] it is off by {away.max():.2g}, its pooled vectors by "
+            f"{apart:.2g} of their largest entry, and {most:g} is allowed; nothing was written; report this with the "
+            "versions of torch and onnxruntime"
+        )
+    values = dict(zip(reference.dimensions, (away * ranges).tolist(), strict=True))
+    return Written(path, precision, values, apart, len(probes))
+
+
+def _asked(
+    network: OnnxNetwork, probes: Sequence[Waveform]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Values [N, D] and pooled vectors [N, P] of the probes in one ragged batch, alone, and beside rubbish."""
+    lengths = [len(one) for one in probes]
+    together = network.run(padded([torch.from_numpy(one) for one in probes]).numpy(), lengths)
+    yield together["unit"], together["embedding"]
+    alone = [network.run(one[None], [len(one)]) for one in probes]
+    yield tuple(np.concatenate([one[name] for one in alone]) for name in ("unit", "embedding"))  # type: ignore[misc]
+    rubbish = np.full((len(probes), max(lengths) + 1000), 1e6, dtype=np.float32)
+    for row, one in zip(rubbish, probes, strict=True):
+        row[: len(one)] = one
+    beside = network.run(rubbish, lengths)
+    yield beside["unit"], beside["embedding"]
+
+
+def _yaml(
+    about: About, members: Sequence[Member], calibrations: Sequence[Calibration | None], written: Sequence[Written]
+) -> str:
+    normalised = sorted({"zero mean, unit variance" if one.about.normalise else "none" for one in members})
+    count = len(members)
+    said = {
+        "name": about.name,
+        "made_by": f"serfit {__version__}",
+        "files": [one.to_json() for one in written],
+        "sample_rate": SAMPLE_RATE,
+        "normalisation": f"inside, over each waveform's own samples: {' and '.join(normalised)}",
+        "shortest_waveform": about.shortest,
+        "inputs": {
+            "waveform": "float32 [batch, samples]: mono, as read, padded at the end with anything",
+            "lengths": "int64 [batch]: samples of each that count",
+        },
+        "outputs": _outputs(about, count),
+        "dimensions": list(about.dimensions),
+        "scales": {name: [scale.minimum, scale.maximum] for name, scale in about.scales.items()},
+        "members": count,
+        "calibration": [None if one is None else one.to_json() for one in calibrations],
+        "origin": dict(about.origin),
+    }
+    text: str = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=110)
+    return text
+
+
+def _outputs(about: About, members: int) -> dict[str, str]:
+    order = ", ".join(about.dimensions)
+    said = {
+        "values": f"float32 [batch, {len(about.dimensions)}]: {order} on the corpus's scale",
+        "unit": f"float32 [batch, {len(about.dimensions)}]: the same on [0, 1], where a little beyond is possible",
+        "embedding": f"float32 [batch, {about.embedding_width}]: pooled vectors",
+        "spread": "float32: standard deviation over the members, on the corpus's scale",
+        "members": f"float32 [batch, {members}, {len(about.dimensions)}]: what each member says, on [0, 1]",
+    }
+    return {name: said[name] for name in output_names(members)}

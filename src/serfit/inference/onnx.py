@@ -1,0 +1,153 @@
+"""Exported networks: ONNX files of `serfit export`, asked through onnxruntime as any other network.
+
+A file says itself what it predicts, in its metadata, so it needs nothing beside it (an ensemble of large encoders keeps
+its weights in a second file, NAME.onnx.data). Nothing in it is code.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from serfit.audio import SAMPLE_RATE
+from serfit.batches import padded, plan_passes
+from serfit.errors import UserError
+from serfit.inference.about import About
+from serfit.inference.calibration import Choice
+from serfit.inference.graph import INPUTS, output_names
+from serfit.inference.networks import Outputs, Waveform
+
+FORMAT = 1
+METADATA = "serfit"
+"""Key of a file's metadata under which it says what it is, as JSON."""
+
+PASS_SECONDS = 30.0
+"""Padded seconds of speech in one pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxNetwork:
+    """The network of an ONNX file.
+
+    Attributes:
+        about: what it predicts.
+        session: onnxruntime's.
+        members: how many networks the file holds; their mean counts.
+    """
+
+    about: About
+    session: Any
+    members: int
+
+    def __call__(self, waveforms: Sequence[Waveform]) -> Outputs:
+        """See `serfit.inference.networks.Network`."""
+        count, width = len(waveforms), len(self.about.dimensions)
+        each = np.empty((self.members, count, width), dtype=np.float64)
+        unit = np.empty((count, width), dtype=np.float64)
+        embeddings = np.empty((count, self.about.embedding_width), dtype=np.float32)
+        lengths = [len(waveform) for waveform in waveforms]
+        for places in plan_passes(lengths, round(PASS_SECONDS * SAMPLE_RATE), overhead=SAMPLE_RATE):
+            heard = [torch.from_numpy(waveforms[place]) for place in places]
+            said = self.run(padded(heard).numpy(), [lengths[place] for place in places])
+            unit[places], embeddings[places] = said["unit"], said["embedding"]
+            each[:, places] = said["members"].swapaxes(0, 1) if self.members > 1 else said["unit"]
+        return Outputs(unit, embeddings, each if self.members > 1 else None)
+
+    def run(self, batch: NDArray[np.float32], lengths: Sequence[int]) -> dict[str, NDArray[np.float32]]:
+        """The graph's outputs by name, for a padded batch [B, S] of waveforms with lengths [B], in one pass.
+
+        Raises:
+            UserError: onnxruntime fails, for want of memory as a rule.
+        """
+        inputs = {"waveform": batch, "lengths": np.array(lengths, dtype=np.int64)}
+        names = output_names(self.members)
+        try:
+            return dict(zip(names, self.session.run(list(names), inputs), strict=True))
+        except Exception as error:  # onnxruntime's own, of many classes
+            seconds = max(lengths) / SAMPLE_RATE
+            raise UserError(
+                f"onnxruntime fails with {seconds:.1f} s of speech in one piece ({_first_line(error)}); cut it into "
+                "windows (--window 3), or use a machine with more memory"
+            ) from error
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a path is named as an ONNX file."""
+    return path.suffix.lower() == ".onnx"
+
+
+def open_onnx(path: Path, device: torch.device, calibrate: Choice = None) -> OnnxNetwork:
+    """The network of an ONNX file.
+
+    Args:
+        path: the file.
+        device: where to compute; a GPU is used where the installed onnxruntime knows it.
+        calibrate: the calibration wanted; a file has the one that it was exported with.
+
+    Raises:
+        UserError: onnxruntime is missing, or the file, or it is damaged or not from `serfit export`.
+    """
+    session = _session(path, device)
+    described = _described(session, path)
+    try:
+        version, members = int(described["format"]), int(described["members"])
+        inside = described["calibration"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the metadata of {path} is incomplete ({error}); export the run again") from error
+    if version > FORMAT:
+        raise UserError(f"{path} is of ONNX format {version}, and this serfit reads up to {FORMAT}; update serfit")
+    about = About.from_json(described.get("about") or {}, str(path))
+    found = tuple(one.name for one in session.get_inputs()), tuple(one.name for one in session.get_outputs())
+    if members < 1 or found != (INPUTS, output_names(members)):
+        raise UserError(f"{path} hasn't the inputs and outputs that its metadata promise; export the run again")
+    if calibrate is not None and calibrate != (inside or "none"):
+        raise UserError(
+            f"{path} was exported with the calibration {inside or 'none'}, and {calibrate} is asked for; export the "
+            f"run again with --calibrate {calibrate}"
+        )
+    return OnnxNetwork(about, session, members)
+
+
+def _session(path: Path, device: torch.device) -> Any:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; `serfit export RUN --to onnx --output {path}` makes one")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            "ONNX files need onnxruntime, which isn't installed: `uv sync --extra onnx`, or `pip install onnxruntime`"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    available = set(onnxruntime.get_available_providers())
+    wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
+    providers = [name for name in wanted if name in available] + ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's own, of many classes
+        raise UserError(
+            f"{path} can't be opened as ONNX ({_first_line(error)}); it is damaged, of another kind, or lacks its file "
+            "of weights"
+        ) from error
+
+
+def _described(session: Any, path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        if not isinstance(data, dict):
+            raise ValueError("it is no object")
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} doesn't say what it predicts: it wasn't written by `serfit export`, or its metadata were removed"
+        ) from error
+    return data
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

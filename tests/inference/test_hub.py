@@ -1,0 +1,126 @@
+"""A hub folder: a card whose numbers are the records', loadable from a folder and by its name on the hub."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import yaml
+
+import serfit
+from serfit.errors import UserError
+from serfit.inference.hub import write_hub_folder
+from serfit.inference.source import calibrated_members, open_members
+from serfit.report.compare import compare
+
+WAVEFORMS = [np.random.default_rng(7).standard_normal(size).astype(np.float32) for size in (3_000, 12_345, 800)]
+
+
+@pytest.fixture(scope="module")
+def card(published: Path) -> str:
+    return (published / "published" / "ema-iemocap" / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def runs(published: Path) -> list[Path]:
+    return sorted((published / "runs").iterdir())
+
+
+def test_the_folder_says_what_the_runs_say_calibrated(published: Path, runs: list[Path]) -> None:
+    folder = published / "published" / "ema-iemocap"
+    one, other = serfit.load(folder), serfit.load(*runs, calibrate="affine")
+    np.testing.assert_array_equal(one.estimate(WAVEFORMS).values, other.estimate(WAVEFORMS).values)
+    bundle = serfit.load(published / "published" / "bundle")
+    np.testing.assert_array_equal(bundle.estimate(WAVEFORMS).values, serfit.load(*runs).estimate(WAVEFORMS).values)
+
+
+def test_it_is_loaded_by_its_name_from_the_hubs_cache(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--somebody--ema-iemocap"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(published / "published" / "ema-iemocap", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    by_name = serfit.load("somebody/ema-iemocap").estimate(WAVEFORMS)
+    in_place = serfit.load(published / "published" / "ema-iemocap").estimate(WAVEFORMS)
+    np.testing.assert_array_equal(by_name.values, in_place.values)
+    with pytest.raises(UserError, match="can't be had from the hub"):
+        serfit.load("somebody/else")
+
+
+def test_the_front_matter_is_what_the_hub_reads(card: str, runs: list[Path]) -> None:
+    data = huggingface_hub.ModelCard(card).data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("serfit", "audio-classification", "other")
+    assert {"valence", "arousal", "iemocap"} <= set(data.tags)
+    (result,) = compare(runs).experiments
+    assert [one.metric_value for one in data.eval_results] == [
+        pytest.approx(result.test[name].mean, abs=1e-4) for name in ("valence", "arousal", "average")
+    ]
+    assert data.base_model is None  # an untrained encoder is nobody's model
+
+
+def test_the_numbers_of_the_card_are_those_of_the_records(card: str, runs: list[Path]) -> None:
+    comparison = compare(runs)
+    (result,) = comparison.experiments
+    for name in ("valence", "arousal"):
+        for summary in (result.test[name], result.baseline[name], result.rater[name]):
+            assert f"{summary.mean:.4f}" in card
+        assert f"{comparison.details[result.label].calibration[name].bias:+.3f}" in card
+    for words in (
+        "16 test utterances",
+        "folds 1-2, seed 1",
+        "Not among them: folds 3-5",
+        "not the full IEMOCAP release",
+        "tests on Ses01 (8 utterances)",
+        "calibrated (affine)",
+        "epochs 2",
+    ):
+        assert words in card, words
+    (program,) = re.findall(r"```python\n(.*?)```", card, flags=re.S)
+    assert len(program.splitlines()) == 3
+    assert "## Licences" in card
+    assert "release form" in card
+
+
+def test_a_card_of_an_encoder_from_the_hub_names_it_and_its_licence(
+    trained: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained(), tmp_path / "run"))
+    members = open_members(run)
+    for name, section in (
+        ("config.json", ("model", "params", "speech_encoder")),
+        ("environment.json", ("encoder", "name")),
+    ):
+        data = json.loads((run / name).read_text())
+        inner = data
+        for key in section[:-1]:
+            inner = inner[key]
+        inner[section[-1]] = "microsoft/wavlm-large"
+        if name == "environment.json":
+            data["encoder"]["revision"] = "c1423ed94bb01d80a3f5ce5bc39f6026a0f4828c"
+        (run / name).write_text(json.dumps(data))
+    write_hub_folder(tmp_path / "folder", [run], members, None)
+    text = (tmp_path / "folder" / "README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["base_model"] == "microsoft/wavlm-large"
+    assert "Creative Commons Attribution-ShareAlike 3.0" in text
+    assert "without calibration" in text
+
+
+def test_what_has_no_record_gets_no_card(published: Path, trained: Callable[..., Path], tmp_path: Path) -> None:
+    members, kind = calibrated_members([published / "published" / "bundle"], None)
+    with pytest.raises(UserError, match="is no run directory, and a model card is written from the records"):
+        write_hub_folder(tmp_path / "card", [published / "published" / "bundle"], members, kind)
+    two = [trained(), trained(model__params__speech_encoder="random:tiny-base")]
+    members, kind = calibrated_members(two, None)
+    with pytest.raises(UserError, match="needs finished runs of one experiment"):
+        write_hub_folder(tmp_path / "card", two, members, kind)
+    assert not (tmp_path / "card").exists()
