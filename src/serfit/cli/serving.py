@@ -1,0 +1,56 @@
+"""The verb that puts a model on a page: serve."""
+
+from importlib.util import find_spec
+from typing import Annotated, Any, cast
+
+import typer
+
+from serfit.cli.using import Calibrate, Gpu
+from serfit.errors import UserError
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="A finished run, a folder of runs of one experiment, a bundle, its name on the hub, or an ONNX file; "
+            "several make an ensemble.",
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
+    language: Annotated[
+        str | None, typer.Option("--language", help="Language of the page: en, zh, de or es; default: the browser's.")
+    ] = None,
+    window: Annotated[float, typer.Option("--window", help="Seconds of speech heard at a time.")] = 3.0,
+    hop: Annotated[float, typer.Option("--hop", help="Seconds from one window to the next.")] = 0.5,
+    minutes: Annotated[float, typer.Option("--minutes", help="Longest recording accepted.")] = 5.0,
+    megabytes: Annotated[float, typer.Option("--megabytes", help="Largest file accepted.")] = 100.0,
+    gpu: Gpu = None,
+    calibrate: Calibrate = None,
+) -> None:
+    """Open a page on which to record or drop speech and see its emotion through time.
+
+    Needs the extra "serve". Nothing is fetched from elsewhere, and recordings are deleted once heard.
+
+    Example: serfit serve runs/ema_iemocap_finetune_fold1_seed1_20260101-120000
+    """
+    if find_spec("gradio") is None:
+        raise UserError("`serfit serve` needs gradio, which isn't installed: `uv sync --extra serve`")
+    import serfit
+    from serfit.inference.windows import window_samples
+    from serfit.serve.answers import Limits
+    from serfit.serve.words import spoken
+
+    limits = Limits(minutes=minutes, megabytes=megabytes, window=window, hop=hop)
+    chosen = None if language is None else spoken(language)
+    if calibrate not in (None, "affine", "isotonic", "none"):
+        raise UserError(f"--calibrate is {calibrate}; it must be affine, isotonic or none")
+    recogniser = serfit.load(*models, gpu=gpu, calibrate=cast(Any, calibrate))
+    window_samples(recogniser, window, hop)
+    from serfit.serve.server import serve as run
+
+    run(recogniser, host=host, port=port, language=chosen, limits=limits)
