@@ -11,8 +11,8 @@ from serfit.cli import main
 from support import config_file, small_release
 
 VERBS = (
-    *("train", "cv", "check", "compare", "report", "baseline", "verdict", "demo", "doctor"),
-    *("cache show", "cache fill", "cache clear"),
+    *("train", "cv", "check", "watch", "compare", "report", "baseline", "verdict", "demo", "doctor"),
+    *("cache show", "cache fill", "cache clear", "predict", "stream", "serve", "export", "calibration"),
 )
 
 

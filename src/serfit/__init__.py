@@ -22,19 +22,24 @@ __version__ = "0.1.0"
 
 
 def load(
-    *sources: str | Path, gpu: int | None = None, precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    *sources: str | Path,
+    gpu: int | None = None,
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
+    calibrate: Literal["affine", "isotonic", "none"] | None = None,
 ) -> "Recogniser":
     """A trained model, ready to be asked.
 
     Args:
-        sources: a run directory, a bundle made by `serfit export`, or a bundle's name on the hub; several of them, or
-            a folder of runs of one experiment, make an ensemble whose mean counts.
+        sources: a run directory, a bundle or an ONNX file made by `serfit export`, or a bundle's name on the hub;
+            several of them, or a folder of runs of one experiment, make an ensemble whose mean counts.
         gpu: index of a visible GPU; None takes the first, or the CPU where there is none.
         precision: of the encoder's passes; with fp32 the values are those of the run's own predictions.csv.
+        calibrate: bring the values onto the scale as raters use it (see docs/calibration.md); None does so only where
+            a bundle or an ONNX file was exported so.
 
     Raises:
         serfit.errors.UserError: what is named isn't there, isn't finished, was damaged or doesn't go together.
     """
     from serfit.inference.source import open_recogniser
 
-    return open_recogniser(sources, gpu=gpu, precision=precision)
+    return open_recogniser(sources, gpu=gpu, precision=precision, calibrate=calibrate)

@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,41 @@ def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> NDAr
         first, last = _segment(path, rate, frames, start, end)
         begin, stop = _frames_needed(first, last, rate, frames)
         samples = _decoded(path, sound, begin, stop)
-    if not np.isfinite(samples).all():
-        where = (begin + int(np.argmin(np.isfinite(samples)))) / rate
-        raise UserError(f"{path} has samples that aren't finite numbers, the first at {where:.3f} s; export it again")
+    (samples,) = _finite(path, rate, begin, [samples])
     if rate == SAMPLE_RATE:
         return samples
     skipped = first - begin * SAMPLE_RATE // rate
     resampled = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
     return resampled[skipped : skipped + last - first].copy()
+
+
+def audio_blocks(path: Path, start: float = 0.0, end: float | None = None) -> Iterator[NDArray[np.float32]]:
+    """What `read_audio` would read (up to rounding), a piece after another: for recordings of hours.
+
+    Raises:
+        UserError: as `read_audio`; what only decoding brings to light comes after the pieces before it.
+    """
+    with _opened(path) as sound:
+        rate, frames = sound.samplerate, sound.frames
+        first, last = _segment(path, rate, frames, start, end)
+        begin, stop = _frames_needed(first, last, rate, frames)
+        skipped, left = first - begin * SAMPLE_RATE // rate, last - first
+        for piece in resampled(_finite(path, rate, begin, _blocks(path, sound, begin, stop)), rate):
+            wanted = piece[skipped : skipped + left]
+            skipped, left = max(0, skipped - len(piece)), left - len(wanted)
+            if len(wanted):
+                yield wanted.copy()
+
+
+def resampled(blocks: Iterable[NDArray[np.float32]], rate: int) -> Iterator[NDArray[np.float32]]:
+    """Mono blocks [S] at any rate as blocks at 16 kHz, which together are what one piece would give."""
+    if rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield np.asarray(stream.resample_chunk(block), dtype=np.float32)
+    yield np.asarray(stream.resample_chunk(np.empty(0, dtype=np.float32), last=True), dtype=np.float32)
 
 
 def as_waveform(samples: NDArray[Any], rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
@@ -243,9 +270,15 @@ def _frames_needed(first: int, last: int, rate: int, frames: int) -> tuple[int, 
 
 
 def _decoded(path: Path, sound: soundfile.SoundFile, begin: int, stop: int) -> NDArray[np.float32]:
-    """Frames begin to stop, channels averaged (in float64, so that equal channels average to themselves)."""
+    """Frames begin to stop, channels averaged."""
+    return np.concatenate(list(_blocks(path, sound, begin, stop)), dtype=np.float32)
+
+
+def _blocks(
+    path: Path, sound: soundfile.SoundFile, begin: int, stop: int
+) -> Iterator[NDArray[np.float32 | np.float64]]:
+    """Frames begin to stop in blocks, channels averaged (in float64, so that equal channels average to themselves)."""
     position = 0
-    blocks = []
     try:
         if sound.seekable() and not sound.subtype.startswith("MPEG"):  # MPEG decoders depend on where they entered
             position = sound.seek(begin)
@@ -254,7 +287,7 @@ def _decoded(path: Path, sound: soundfile.SoundFile, begin: int, stop: int) -> N
             if len(block) == 0:
                 break
             mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64)
-            blocks.append(mono[max(0, begin - position) :])
+            yield mono[max(0, begin - position) :]
             position += len(block)
     except soundfile.SoundFileError as error:
         raise UserError(
@@ -262,7 +295,20 @@ def _decoded(path: Path, sound: soundfile.SoundFile, begin: int, stop: int) -> N
         ) from error
     if stop - position > TOLERANCE * sound.samplerate or position <= begin:
         raise _cut_short(path, sound.frames / sound.samplerate, position / sound.samplerate)
-    return np.concatenate(blocks, dtype=np.float32)
+
+
+def _finite(
+    path: Path, rate: int, begin: int, blocks: Iterable[NDArray[np.float32 | np.float64]]
+) -> Iterator[NDArray[np.float32]]:
+    """The blocks, the first of which begins with frame `begin`; samples that aren't finite are refused."""
+    for block in blocks:
+        if not np.isfinite(block).all():
+            where = (begin + int(np.argmin(np.isfinite(block)))) / rate
+            raise UserError(
+                f"{path} has samples that aren't finite numbers, the first at {where:.3f} s; export it again"
+            )
+        begin += len(block)
+        yield block.astype(np.float32, copy=False)
 
 
 def _cut_short(path: Path, promised: float, present: float) -> UserError:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from serfit import __version__
-from serfit.cli import cache, reading, training
+from serfit.cli import cache, publishing, reading, serving, training, using, watching
 from serfit.errors import NumericalError, UserError
 from serfit.interrupt import Interrupted
 
@@ -27,12 +27,18 @@ app = typer.Typer(
 app.command()(training.train)
 app.command()(training.cv)
 app.command()(training.check)
+app.command()(watching.watch)
+app.command()(using.predict)
+app.command()(using.stream)
+app.command()(publishing.export)
+app.command()(publishing.calibration)
 app.command()(reading.compare)
 app.command()(reading.report)
 app.command()(reading.verdict)
 app.command()(training.baseline)
 app.command()(training.demo)
 app.command()(training.doctor)
+app.command()(serving.serve)
 app.add_typer(cache.app, name="cache")
 
 

@@ -32,10 +32,17 @@ class Outputs:
     Attributes:
         unit: [N, D] float64, values on [0, 1] (where the head is linear, a little beyond is possible).
         embeddings: [N, P] float32, pooled vectors; P is 0 where the network doesn't give them.
+        members: [M, N, D] as unit, where the network is itself the mean of M; None where it is one.
     """
 
     unit: NDArray[np.float64]
     embeddings: NDArray[np.float32]
+    members: NDArray[np.float64] | None = None
+
+    @property
+    def each(self) -> NDArray[np.float64]:
+        """What every single network says, [M, N, D]; M is 1 where there is one."""
+        return self.unit[None] if self.members is None else self.members
 
 
 class Network(Protocol):
@@ -44,6 +51,10 @@ class Network(Protocol):
     @property
     def about(self) -> About:
         """What it predicts and how it wants its audio."""
+
+    @property
+    def members(self) -> int:
+        """How many networks it is the mean of; 1 where it is one."""
 
     def __call__(self, waveforms: Sequence[Waveform]) -> Outputs:
         """What it says of N waveforms as they were read, each at least `about.shortest` long.
@@ -72,6 +83,11 @@ class TorchNetwork:
     device: torch.device
     autocast: Callable[[], AbstractContextManager[object]]
     pass_seconds: float | None = None
+
+    @property
+    def members(self) -> int:
+        """See `Network`."""
+        return 1
 
     def __call__(self, waveforms: Sequence[Waveform]) -> Outputs:
         """See `Network`."""

@@ -88,13 +88,7 @@ class Recogniser:
     networks: tuple[Network, ...]
 
     def __post_init__(self) -> None:
-        first, *others = [network.about for network in self.networks]
-        for other in others:
-            if (other.dimensions, dict(other.scales)) != (first.dimensions, dict(first.scales)):
-                raise UserError(
-                    f"{first.name} predicts {_said(first)} and {other.name} {_said(other)}, so their mean means "
-                    "nothing; name models of the same dimensions and scales"
-                )
+        check_together([network.about for network in self.networks])
 
     @property
     def about(self) -> About:
@@ -110,6 +104,11 @@ class Recogniser:
     def scales(self) -> Mapping[Dimension, LabelScale]:
         """The corpus's rating scale of each dimension."""
         return self.about.scales
+
+    @property
+    def members(self) -> int:
+        """How many networks there are in all; with more than one there is a spread."""
+        return sum(network.members for network in self.networks)
 
     @property
     def shortest(self) -> float:
@@ -144,9 +143,9 @@ class Recogniser:
         """
         called = list(names) or [f"waveform {number}" for number in range(1, len(waveforms) + 1)]
         for name, waveform in zip(called, waveforms, strict=True):
-            self._check_length(name, len(waveform) / SAMPLE_RATE)
+            self.check_length(name, len(waveform) / SAMPLE_RATE)
         outputs = [network(waveforms) for network in self.networks]
-        units = np.stack([output.unit for output in outputs])
+        units = np.concatenate([output.each for output in outputs])
         for place, name in enumerate(called):
             if not np.isfinite(units[:, place]).all():
                 raise UserError(
@@ -163,7 +162,8 @@ class Recogniser:
             embeddings=np.concatenate([output.embeddings for output in outputs], axis=1),
         )
 
-    def _check_length(self, name: str, seconds: float) -> None:
+    def check_length(self, name: str, seconds: float) -> None:
+        """Raise UserError where so much speech is too little, or too much for one utterance."""
         if seconds < self.shortest:
             raise UserError(
                 f"{name} lasts {1000 * seconds:.1f} ms, and the encoder needs at least {1000 * self.shortest:.0f} ms; "
@@ -173,6 +173,17 @@ class Recogniser:
             raise UserError(
                 f"{name} lasts {seconds:.0f} s, and at most {LONGEST:.0f} s are heard as one utterance; cut it into "
                 "windows (--window 3 --hop 0.5), or name a shorter stretch"
+            )
+
+
+def check_together(abouts: Sequence[About]) -> None:
+    """Raise UserError where networks predict different things, so that their mean means nothing."""
+    first, *others = abouts
+    for other in others:
+        if (other.dimensions, dict(other.scales)) != (first.dimensions, dict(first.scales)):
+            raise UserError(
+                f"{first.name} predicts {_said(first)} and {other.name} {_said(other)}, so their mean means "
+                "nothing; name models of the same dimensions and scales"
             )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,12 @@ from serfit.errors import UserError, listed
 from serfit.features import model_of
 from serfit.inference.about import About
 from serfit.inference.bundle import Member, is_bundle, read_bundle
+from serfit.inference.calibration import KINDS, LEAST_UTTERANCES, Calibrated, Choice, Kind, chosen, fit, stored
 from serfit.inference.networks import Network, TorchNetwork
-from serfit.inference.recogniser import Recogniser
+from serfit.inference.onnx import is_onnx, open_onnx
+from serfit.inference.recogniser import Recogniser, check_together
 from serfit.nn.model import EmotionModel
+from serfit.report.finished import read_predictions
 from serfit.runtime import choose_device, choose_precision
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -28,36 +32,52 @@ PRIVATE = ("data.root", "data.table.path", "experiment.runs_dir", "features.stor
 
 
 def open_recogniser(
-    sources: Sequence[str | Path], *, gpu: int | None = None, precision: Precision = "fp32"
+    sources: Sequence[str | Path],
+    *,
+    gpu: int | None = None,
+    precision: Precision = "fp32",
+    calibrate: Choice = None,
 ) -> Recogniser:
     """Everything named as one recogniser; see `serfit.load`."""
     if not sources:
         raise UserError("no model is named; give a run directory, a bundle or a name on the hub")
     device, _ = choose_device(gpu)
-    return Recogniser(tuple(open_networks(sources, device, precision)))
+    return Recogniser(tuple(open_networks(sources, device, precision, calibrate)))
 
 
-def open_networks(sources: Sequence[str | Path], device: torch.device, precision: Precision = "fp32") -> list[Network]:
+def open_networks(
+    sources: Sequence[str | Path],
+    device: torch.device,
+    precision: Precision = "fp32",
+    calibrate: Choice = None,
+) -> list[Network]:
     """The networks behind everything named, in order, ready on a device.
 
     Args:
-        sources: run directories, folders of run directories of one experiment, bundles, names on the hub.
+        sources: run directories, folders of run directories of one experiment, bundles, names on the hub, ONNX files.
         device: where torch computes.
         precision: of torch's encoder passes.
+        calibrate: the calibration that each of them applies; None takes what a bundle or ONNX file was exported with.
 
     Raises:
         UserError: one of them is none of these, isn't finished or was damaged.
     """
     _, autocast = choose_precision(precision, device)
-    return [
-        TorchNetwork(member.about, member.model.to(device), device, autocast)
-        for source in sources
-        for member in open_members(source)
-    ]
+    networks: list[Network] = []
+    for source in sources:
+        path = Path(source).expanduser()
+        if is_onnx(path):
+            networks.append(open_onnx(path, device, calibrate))
+            continue
+        for member in open_members(source):
+            network = TorchNetwork(member.about, member.model.to(device), device, autocast)
+            maps = chosen(member.calibration, calibrate, member.about.dimensions, str(source))
+            networks.append(network if maps is None else Calibrated(network, maps))
+    return networks
 
 
 def open_members(source: str | Path) -> list[Member]:
-    """The torch networks behind one source, on the CPU. Raises UserError as `open_networks`."""
+    """The torch networks behind one source that is no ONNX file, on the CPU. Raises UserError as `open_networks`."""
     path = Path(source).expanduser()
     if is_bundle(path):
         return read_bundle(path)
@@ -71,6 +91,34 @@ def open_members(source: str | Path) -> list[Member]:
             "see runs/ for what there is"
         )
     return read_bundle(_fetched(str(source)))
+
+
+def calibrated_members(sources: Sequence[str | Path], choice: Choice) -> tuple[list[Member], Kind | None]:
+    """The torch networks behind several sources, which go together and apply a calibration, and its kind.
+
+    Raises:
+        UserError: as `open_members`; one has no such calibration; they predict different things; or, where nothing is
+            asked for, they were exported with different calibrations.
+    """
+    members: list[Member] = []
+    kinds: set[Kind | None] = set()
+    for source in sources:
+        if is_onnx(Path(source)):
+            raise UserError(f"{source} is an ONNX file already, and the way back is closed; name the run or a bundle")
+        for member in open_members(source):
+            maps = chosen(member.calibration, choice, member.about.dimensions, str(source))
+            kind = None if maps is None else maps.kind
+            kinds.add(kind)
+            kept = None if member.calibration is None else {**member.calibration, "applied": kind}
+            members.append(replace(member, calibration=kept))
+    check_together([member.about for member in members])
+    if len(kinds) > 1:
+        raise UserError(
+            f"{listed([str(source) for source in sources])} apply different calibrations; say which with --calibrate "
+            "affine, isotonic or none"
+        )
+    (kind,) = kinds
+    return members, kind
 
 
 def member_of_run(directory: Path) -> Member:
@@ -91,7 +139,23 @@ def member_of_run(directory: Path) -> Member:
     model = model_of(config)
     load_weights(directory / runs.BEST_WEIGHTS, model, frozen_digest(model), epoch=int(scores.get("best_epoch", 0)))
     about = _about(directory, config, model, scores)
-    return Member(about, config.model.params, model.requires_grad_(False).eval())
+    calibration = calibration_of_run(directory, about)
+    return Member(about, config.model.params, model.requires_grad_(False).eval(), calibration)
+
+
+def calibration_of_run(directory: Path, about: About) -> dict[str, Any] | None:
+    """Every kind of calibration, fitted to a run's validation part, none of them applied; None where it wrote none.
+
+    Raises:
+        UserError: validation.csv is damaged.
+    """
+    path = directory / runs.VALIDATION
+    if not path.is_file():
+        return None
+    validation, _ = read_predictions(path)
+    if validation.dimensions != about.dimensions or len(validation.ids) < LEAST_UTTERANCES:
+        return None
+    return stored([fit(kind, validation, about.scales, str(path)) for kind in KINDS], applied=None)
 
 
 def runs_of_one_experiment(folder: Path) -> list[Path]:
@@ -115,7 +179,7 @@ def runs_of_one_experiment(folder: Path) -> list[Path]:
 def _about(directory: Path, config: ExperimentConfig, model: EmotionModel, scores: Mapping[str, Any]) -> About:
     environment = _json(directory / runs.ENVIRONMENT)
     settings = {key: value for key, value in flatten(config).items() if key not in PRIVATE}
-    encoder = {"name": _public(config.model.params.speech_encoder)}
+    encoder = {"name": public_name(config.model.params.speech_encoder)}
     settings["model.params.speech_encoder"] = encoder["name"]
     corpus = environment.get("corpus", {})
     kept = ("protocol", "folds", "precision", "packages", "commit", "parameters", "trained_parameters")
@@ -139,7 +203,7 @@ def _about(directory: Path, config: ExperimentConfig, model: EmotionModel, score
     )
 
 
-def _public(encoder: str) -> str:
+def public_name(encoder: str) -> str:
     """The name of an encoder without the folders above it, where it is a path on somebody's machine."""
     return Path(encoder).name if encoder.startswith(("/", "~", ".")) or encoder.endswith(".pt") else encoder
 

@@ -1,0 +1,232 @@
+"""The verbs that use a trained model: predict, stream."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from serfit.errors import UserError, listed
+
+if TYPE_CHECKING:
+    from serfit.inference.labelling import Cutting
+    from serfit.inference.ledger import Target
+    from serfit.inference.recogniser import Recogniser
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A finished run, a folder of runs of one experiment (an ensemble), a bundle, its name on the hub, or an "
+        "ONNX file.",
+    ),
+]
+Ensemble = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="MODEL", help="A further model; may be repeated: the mean of all counts."),
+]
+Gpu = Annotated[int | None, typer.Option("--gpu", help="Index among the visible GPUs; default: the first, or the CPU.")]
+Precision = Annotated[str, typer.Option("--precision", help="Of the encoder's passes: fp32, bf16 or auto.")]
+Calibrate = Annotated[
+    str | None, typer.Option("--calibrate", help="affine, isotonic or none; default: as the model was exported.")
+]
+
+MOST_TOLD = 20
+"""How many recordings that couldn't be used are named on the terminal; the table names all."""
+
+
+def predict(
+    model: Model,
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="Audio files, folders, quoted globs, or CSV files with a column file."),
+    ],
+    models: Ensemble = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Labels as .csv or .jsonl; default: CSV on the terminal."),
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option("--embeddings", help="Pooled vectors as .npz, a row for each row of the labels.")
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option("--window", help="Through time: seconds of speech heard at a time, for example 3.")
+    ] = None,
+    hop: Annotated[
+        float | None, typer.Option("--hop", help="Seconds from one window to the next [0.5, or the window].")
+    ] = None,
+    segments: Annotated[
+        bool, typer.Option("--segments", help="One row per stretch with voice, found by its energy.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Folder for SVG pictures of every recording's curve.")
+    ] = None,
+    gpu: Gpu = None,
+    precision: Precision = "fp32",
+    calibrate: Calibrate = None,
+) -> None:
+    """Label recordings: values on the corpus's scale and on [0, 1], and the spread of several models.
+
+    Repeat the command after any interruption: it goes on where it stopped. Recordings that can't be used get a row
+    with the reason, and exit code 2 at the end.
+
+    Example: serfit predict runs/ema_iemocap_finetune_fold1_seed1_20260101-120000 speech/ --output labels.csv
+    """
+    from rich.console import Console
+
+    from serfit.log import Log
+
+    cutting = _cutting(window, hop, segments, picture)
+    target = _target(output, embeddings)
+    options = _options(precision, calibrate)
+    from serfit.inference.bulk import Request, label_to_file, label_to_lines
+    from serfit.inference.listing import list_items
+    from serfit.inference.table import encoded
+
+    log = Log(Console(stderr=True))
+    listing = list_items(paths)
+    for note in listing.notes:
+        log.say(note)
+    names = (model, *(models or []))
+    request = Request(names, listing, cutting, options, picture)
+
+    def load() -> "Recogniser":
+        return _load(names, gpu, options)
+
+    if target is not None:
+        errors = label_to_file(request, target, load, log)
+    else:
+        with _unless_closed():
+            errors = label_to_lines(request, "csv", load(), lambda text: _write(encoded(text)), log)
+    if errors:
+        told = "".join(f"\n  {error}" for error in errors[:MOST_TOLD])
+        more = f"\n  and {len(errors) - MOST_TOLD} more" if len(errors) > MOST_TOLD else ""
+        raise UserError(
+            f"{len(errors)} recordings couldn't be used wholly; their rows say why in the column error, everything "
+            f"else is done:{told}{more}"
+        )
+
+
+def stream(
+    model: Model,
+    models: Ensemble = None,
+    rate: Annotated[int, typer.Option("--rate", help="Samples per second that come in.")] = 16_000,
+    form: Annotated[
+        str, typer.Option("--format", help="s16le: signed 16-bit integers; f32le: 32-bit floats; one channel.")
+    ] = "s16le",
+    window: Annotated[float, typer.Option("--window", help="Seconds of speech heard at a time.")] = 3.0,
+    hop: Annotated[float, typer.Option("--hop", help="Seconds from one window to the next.")] = 0.5,
+    microphone: Annotated[
+        bool, typer.Option("--microphone", help='Listen to the microphone (extra "microphone") instead of stdin.')
+    ] = False,
+    gpu: Gpu = None,
+    precision: Precision = "fp32",
+    calibrate: Calibrate = None,
+) -> None:
+    """Follow emotion while somebody speaks: raw samples on standard input, a CSV line per hop with its latency.
+
+    Example: serfit stream runs/ema_iemocap_finetune_fold1_seed1_20260101-120000 --hop 1 < speech.raw
+    """
+    _one_of("--format", form, ("s16le", "f32le"))
+    options = _options(precision, calibrate)
+    if not microphone and sys.stdin.isatty():
+        raise UserError(
+            "nothing is piped into `serfit stream`; pipe raw samples into it, for example from ffmpeg, or use "
+            "--microphone"
+        )
+    from serfit.inference import stream as streams
+    from serfit.inference.windows import window_samples
+
+    recogniser = _load((model, *(models or [])), gpu, options)
+    window_samples(recogniser, window, hop)
+    encoding = cast(streams.Encoding, form)
+    read = streams.microphone(rate, encoding) if microphone else streams.pipe(sys.stdin.buffer)
+    samples = streams.Samples(read, rate, encoding)
+    names = recogniser.dimensions
+    spreads = [f"{name}_spread" for name in names] if recogniser.members > 1 else []
+    lines, slow = 0, 0
+    with _unless_closed():
+        _write((",".join(["start", "end", *names, *spreads, "latency_ms"]) + "\n").encode())
+        for heard in streams.listen(recogniser, samples, window=window, hop=hop):
+            emotion = heard.emotion
+            cells = [emotion.start, emotion.end, *emotion.values.values(), *emotion.spread.values()]
+            told = [*(f"{cell:.6f}" for cell in cells), f"{1000 * heard.latency:.1f}"]
+            _write((",".join(told) + "\n").encode())
+            lines += 1
+            slow = slow + 1 if heard.seconds > hop else 0
+            if slow == 5:
+                print(
+                    f"warning: a window takes {heard.seconds:.2f} s and one begins every {hop:g} s, so live audio is "
+                    f"heard later and later; take a longer --hop, for example {2 * heard.seconds:.1f}",
+                    file=sys.stderr,
+                )
+    if samples.odd:
+        print(f"warning: the audio ended within a sample; {samples.odd} bytes weren't heard", file=sys.stderr)
+    if not lines:
+        raise UserError("no audio came in; pipe raw samples into `serfit stream`")
+
+
+def _cutting(window: float | None, hop: float | None, segments: bool, picture: Path | None) -> "Cutting":
+    from serfit.inference.labelling import Voiced, Whole, Windows
+    from serfit.inference.windows import HOP
+
+    if segments and (window is not None or hop is not None):
+        raise UserError("--segments and --window both say how recordings are cut; give one of them")
+    if hop is not None and window is None:
+        raise UserError("--hop says how far windows are apart; give --window too, for example --window 3")
+    if picture is not None and window is None:
+        raise UserError("--picture draws emotion through time; give --window too, for example --window 3")
+    if window is not None:
+        return Windows(window, min(HOP, window) if hop is None else hop)
+    return Voiced() if segments else Whole()
+
+
+def _target(output: Path | None, embeddings: Path | None) -> "Target | None":
+    from serfit.inference.ledger import Target
+
+    if embeddings is not None and (output is None or embeddings.suffix != ".npz"):
+        raise UserError("--embeddings names an .npz file beside the labels: give --output labels.csv too")
+    if output is None:
+        return None
+    match output.suffix.lower():
+        case ".csv":
+            return Target(output, "csv", embeddings)
+        case ".jsonl":
+            return Target(output, "jsonl", embeddings)
+    raise UserError(f"--output is {output}; its name must end in .csv or .jsonl, which says how it is written")
+
+
+def _options(precision: str, calibrate: str | None) -> dict[str, str]:
+    _one_of("--precision", precision, ("fp32", "bf16", "auto"))
+    if calibrate is not None:
+        _one_of("--calibrate", calibrate, ("affine", "isotonic", "none"))
+    return {"precision": precision} | ({} if calibrate is None else {"calibrate": calibrate})
+
+
+def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UserError(f"{option} is {value}; it must be {listed(allowed, most=9)}")
+
+
+def _load(names: Sequence[str], gpu: int | None, options: dict[str, str]) -> "Recogniser":
+    import serfit
+
+    return serfit.load(*names, gpu=gpu, **cast(Any, options))
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _unless_closed() -> Iterator[None]:
+    """Stop quietly when nobody reads the output any more."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None

@@ -1,0 +1,228 @@
+"""A labelling on disk: killed at any byte it ends in the same files; finished, nothing is computed again."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from rich.console import Console
+
+from inference.heard import Ear, listener
+from serfit.errors import UserError
+from serfit.inference import bulk, labelling
+from serfit.inference.bulk import Request, label_to_file, label_to_lines
+from serfit.inference.labelling import Cutting, Whole, Windows
+from serfit.inference.ledger import Ledger, Target
+from serfit.inference.listing import list_items
+from serfit.inference.recogniser import Recogniser
+from serfit.interrupt import Interrupted
+from serfit.lock import take
+from serfit.log import Log
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(labelling, "POOL_ITEMS", 3)
+    random = np.random.default_rng(1)
+    Path("speech").mkdir()
+    for number in range(10):
+        sound = random.uniform(-0.5, 0.5, random.integers(2_000, 20_000))
+        soundfile.write(f"speech/{number}.wav", sound, 16_000, subtype="FLOAT")
+    Path("speech/7.wav").write_bytes(b"RIFF")
+    Path(os.fsdecode(b'speech/\xfc, "x".wav')).write_bytes(Path("speech/1.wav").read_bytes())
+    return tmp_path
+
+
+def quiet() -> tuple[Log, io.StringIO]:
+    text = io.StringIO()
+    return Log(Console(file=text, width=400)), text
+
+
+def request(cutting: Cutting | None = None, *paths: str, pictures: Path | None = None, models: str = "m") -> Request:
+    return Request((models,), list_items(paths or ["speech"]), cutting or Whole(), {"precision": "fp32"}, pictures)
+
+
+def run(wanted: Request, target: Target, load: Callable[[], Recogniser] = lambda: listener(0.0, 0.1)) -> str:
+    log, text = quiet()
+    label_to_file(wanted, target, load, log)
+    return text.getvalue()
+
+
+def never() -> Recogniser:
+    raise AssertionError("a model was loaded")
+
+
+def test_the_table_says_what_was_heard(folder: Path) -> None:
+    errors = label_to_file(
+        request(), Target(Path("l.csv"), "csv", Path("e.npz")), lambda: listener(0.0, 0.1), quiet()[0]
+    )
+    assert len(errors) == 1
+    with open("l.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [*map(str, range(10)), os.fsdecode(b'\xfc, "x"')]
+    assert [row["file"] for row in rows] == [f"speech/{name}.wav" for name in names]
+    found = np.load("e.npz")
+    assert found["embeddings"].shape == (11, 6)
+    assert found["embeddings"].dtype == np.float32
+    for place, row in enumerate(rows):
+        if place == 7:
+            assert row["valence"] == row["arousal_unit"] == row["arousal_spread"] == ""
+            assert errors == (row["error"],)
+            assert np.isnan(found["embeddings"][7]).all()
+            continue
+        emotion = listener(0.0, 0.1).predict(row["file"])
+        assert row["error"] == ""
+        for name in ("valence", "arousal"):
+            assert float(row[name]) == pytest.approx(emotion.values[name], abs=1e-6)  # type: ignore[index]
+            assert float(row[f"{name}_unit"]) == pytest.approx(emotion.unit[name], abs=1e-6)  # type: ignore[index]
+            assert float(row[f"{name}_spread"]) == pytest.approx(emotion.spread[name], abs=1e-6)  # type: ignore[index]
+        assert float(row["end"]) == pytest.approx(emotion.end, abs=1e-6)
+        np.testing.assert_allclose(found["embeddings"][place], emotion.embedding, rtol=1e-6)
+        assert found["end"][place] == float(row["end"])
+        assert found["files"][place] == row["file"]
+
+
+def test_lines_of_json_and_of_csv_say_the_same(folder: Path) -> None:
+    run(request(), Target(Path("l.csv"), "csv"))
+    run(request(), Target(Path("l.jsonl"), "jsonl"))
+    text: list[str] = []
+    label_to_lines(request(), "csv", listener(0.0, 0.1), text.append, quiet()[0])
+    assert "".join(text).encode("utf-8", "surrogateescape") == Path("l.csv").read_bytes()
+    with open("l.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = Path("l.jsonl").read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    for row, line in zip(rows, lines, strict=True):
+        known = json.loads(line)
+        assert list(known) == list(row)
+        assert ["" if value is None else str(value) for value in known.values()] == list(row.values())
+
+
+@pytest.mark.parametrize("cutting", [Whole(), Windows(0.3, 0.1)], ids=["whole", "windows"])
+def test_killed_at_any_byte_it_ends_in_the_same_bytes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cutting: Cutting
+) -> None:
+    run(request(cutting), Target(Path("l.csv"), "csv", Path("e.npz")))
+    wanted = Path("l.csv").read_bytes(), Path("e.npz").read_bytes()
+    target = Target(Path("k.csv"), "csv", Path("k.npz"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "finish", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            run(request(cutting), target)
+    lines, vectors = Path("k.csv.partial").read_bytes(), Path("k.npz.partial").read_bytes()
+    random = np.random.default_rng(4)
+    begun = set()
+    for damage in ["none", *["lines", "bit", "vectors", "zeros"] * 6]:
+        torn, kept = bytearray(lines), bytearray(vectors)
+        match damage:
+            case "lines":
+                del torn[random.integers(len(torn)) :]
+            case "bit":
+                torn[random.integers(len(torn))] ^= 4
+            case "vectors":
+                del kept[random.integers(len(kept)) :]
+            case "zeros":
+                kept[random.integers(len(kept)) :] = bytes(len(kept[random.integers(len(kept)) :]))
+        Path("k.csv.partial").write_bytes(torn)
+        Path("k.npz.partial").write_bytes(kept)
+        said = run(request(cutting), target)
+        begun.add(re.findall(r"going on: (\d+) of", said)[0] if "going on" in said else "0")
+        assert (Path("k.csv").read_bytes(), Path("k.npz").read_bytes()) == wanted, damage
+        assert sorted(path.name for path in folder.glob("k.*")) == ["k.csv", "k.csv.made.json", "k.npz"]
+        for path in folder.glob("k.*"):
+            path.unlink()
+    assert len(begun) >= 4, begun
+    assert "11" in begun
+
+
+def test_going_on_computes_only_what_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target(Path("l.csv"), "csv")
+
+    def stopped(*arguments: object) -> object:
+        for piece in labelling.label(*arguments):  # type: ignore[arg-type]
+            yield piece
+            if piece.done == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(bulk, "label", stopped)
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM; what was labelled is kept: repeat the command"):
+        run(request(), target)
+    monkeypatch.setattr(bulk, "label", labelling.label)
+    model = listener(0.0, 0.1)
+    assert "going on: 6 of 11 recordings were labelled before" in run(request(), target, lambda: model)
+    (ear, _) = model.networks
+    assert isinstance(ear, Ear)
+    assert sum(map(len, ear.asked)) == 4  # 11 less 6 less the broken one
+
+
+def test_nothing_is_computed_twice_and_everything_when_something_changed(folder: Path) -> None:
+    target = Target(Path("l.csv"), "csv")
+    Path("m").mkdir()
+    Path("m/best.safetensors").write_bytes(b"1")
+    run(request(), target)
+    assert "nothing has changed" in run(request(), target, never)
+    log, _ = quiet()
+    assert "speech/7.wav" in label_to_file(request(), target, never, log)[0]
+    others: list[Callable[[], Request]] = [
+        lambda: request(Windows(0.3, 0.1)),
+        lambda: request(None, "speech/1.wav"),
+        lambda: request(models="n"),
+        request,
+        request,
+    ]
+    for number, other in enumerate(others):
+        if number == 3:
+            Path("speech/2.wav").write_bytes(Path("speech/1.wav").read_bytes())
+        if number == 4:
+            Path("m/best.safetensors").write_bytes(b"22")
+        with pytest.raises(AssertionError, match="a model was loaded"):
+            run(other(), target, never)
+        assert "written" in run(other(), target)
+        assert "nothing has changed" in run(other(), target, never)
+
+
+def test_what_others_made_is_never_overwritten(folder: Path) -> None:
+    target = Target(Path("l.csv"), "csv", Path("e.npz"))
+    Path("l.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"l\.csv exists and isn't what an earlier `serfit predict` wrote"):
+        run(request(), target, never)
+    Path("l.csv").unlink()
+    run(request(), target)
+    with Path("l.csv").open("a") as file:
+        file.write("a note\n")
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        run(request(), target, never)
+    Path("l.csv").unlink()
+    run(request(), target)
+    assert Path("l.csv").exists()
+
+
+def test_two_at_once_dont_mix(folder: Path) -> None:
+    lock = take(folder / ".l.csv.lock")
+    with lock, pytest.raises(UserError, match=r"is being written by process \d+"):  # type: ignore[union-attr]
+        run(request(), Target(folder / "l.csv", "csv"), never)
+    with pytest.raises(UserError, match="there is no folder nowhere"):
+        run(request(), Target(Path("nowhere/l.csv"), "csv"), never)
+
+
+def test_pictures_of_every_recording(folder: Path) -> None:
+    wanted = request(Windows(0.3, 0.1), "speech/1.wav", "speech/7.wav", "speech/2.wav", pictures=Path("pictures"))
+    run(wanted, Target(Path("l.csv"), "csv"))
+    assert sorted(path.name for path in Path("pictures").iterdir()) == [
+        f"{number}_{kind}.svg" for number in ("00001_1", "00003_2") for kind in ("circumplex", "time")
+    ]
+    assert Path("pictures/00001_1_time.svg").read_text().startswith("<svg xmlns=")
+    alone = request(Windows(0.3, 0.1), "speech/1.wav", pictures=Path("others"))
+    run(alone, Target(Path("a.csv"), "csv"), lambda: listener(dimensions=("arousal",)))
+    assert [path.name for path in Path("others").iterdir()] == ["00001_1_time.svg"]
