@@ -138,8 +138,8 @@ def _what(result: ExperimentResult, members: Sequence[Member], applied: Kind | N
 def _use(folder: str) -> str:
     lines = ["import serfit", f'model = serfit.load("{folder}")', 'print(model.predict("speech.wav").values)']
     words = (
-        "Needs serfit, the program that wrote this. Name the folder, or this repository (owner/name). Any sample rate and "
-        "number of channels is read. No code of this repository is run."
+        "Needs serfit, the program that wrote this. Name the folder, or this repository (owner/name). Any sample rate "
+        "and number of channels is read. No code of this repository is run."
     )
     return "```python\n" + "\n".join(lines) + "\n```\n\n" + words
 
