@@ -83,6 +83,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "host": platform.node(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "device_type": device.type,
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES") if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
     }

@@ -18,7 +18,8 @@ def write(history: History, directory: Path, state: State, progress: Progress | 
     """Write what a run of this history would have left behind."""
     run = Run.create(history.config, directory)
     corpus = {"name": history.corpus, "counts": {"train": history.utterances}}
-    run.describe({"corpus": corpus, "device_type": history.device, "precision": history.precision})
+    about = {"device_type": history.device, "precision": history.precision, "visible_gpus": history.card}
+    run.describe({"corpus": corpus, **about})
     for record, spent in zip(history.records, history.times, strict=True):
         run.add(record, replace(spent, epoch=record.epoch))
     if progress is not None:

@@ -34,11 +34,16 @@ class Job:
     program: tuple[str, ...] = (sys.executable, "-m", "serfit")
 
     @property
+    def begun(self) -> bool:
+        """Whether it has a run directory with a configuration in it."""
+        return (self.directory / runs.CONFIG).exists()
+
+    @property
     def state(self) -> State:
         """How far the run has come, from its directory alone."""
         if (self.directory / runs.FINISHED).exists():
             return "finished"
-        return "unfinished" if (self.directory / runs.CONFIG).exists() else "new"
+        return "unfinished" if self.begun else "new"
 
     def command(self) -> list[str]:
         """The `serfit train` command that starts the run, or goes on with it."""

@@ -1,6 +1,5 @@
-"""One live table of all runs of a sweep, read from their directories; plain lines where there is no terminal."""
+"""One live table of all runs of a sweep, read from their records; plain lines where there is no terminal."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,54 +9,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from serfit import runs
+from serfit.labels import letter
 from serfit.sweep.plan import Job
 from serfit.sweep.worker import Fate, Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """How far a run has come.
-
-    Attributes:
-        epoch: the last finished epoch; 0 before the first.
-        epochs: how many there are at most; 0 where unknown.
-        valence: latest validation CCC of valence, or None.
-        arousal: the same of arousal.
-        seconds: wall-clock time of the last epoch; None before the first.
-        finished: whether the run is.
-    """
-
-    epoch: int = 0
-    epochs: int = 0
-    valence: float | None = None
-    arousal: float | None = None
-    seconds: float | None = None
-    finished: bool = False
-
-
-def glance(directory: Path) -> Glance:
-    """Read a run directory in whatever state it is; what isn't there yet, or can't be read, is left out."""
-    try:
-        config = json.loads((directory / runs.CONFIG).read_text())
-        epochs = int(config["train"]["epochs"])
-    except (OSError, ValueError, KeyError):
-        return Glance()
-    finished = (directory / runs.FINISHED).exists()
-    try:
-        last = json.loads((directory / runs.METRICS).read_text().splitlines()[-1])
-        taken = json.loads((directory / runs.TIMING).read_text().splitlines()[-1])
-    except (OSError, ValueError, IndexError):
-        return Glance(epochs=epochs, finished=finished)
-    validation = last["validation"]
-    return Glance(
-        epoch=last["epoch"],
-        epochs=epochs,
-        valence=validation.get("valence", {}).get("ccc"),
-        arousal=validation.get("arousal", {}).get("ccc"),
-        seconds=taken["seconds"],
-        finished=finished,
-    )
+from serfit.watch.board import FIRST, table_of
+from serfit.watch.history import History, Reader
+from serfit.watch.terminal import fitting
 
 
 @dataclass(slots=True)
@@ -73,8 +30,9 @@ class View:
     console: Console
     jobs: Sequence[Job]
     fates: dict[Path, Fate] = field(default_factory=dict)
+    _reader: Reader = field(default_factory=Reader)
     _live: Live | None = None
-    _shown: dict[Path, Glance] = field(default_factory=dict)
+    _shown: dict[Path, int] = field(default_factory=dict)
     _looked: float = 0.0
 
     def __enter__(self) -> "View":
@@ -95,12 +53,11 @@ class View:
         if self._live is not None:
             self._live.update(self.table())
             return
-        for job in self.jobs:
-            now = glance(job.directory)
-            before = self._shown.get(job.directory)
-            if before is not None and now.epoch > before.epoch:
-                self.console.print(f"{_stamp()} {job.name}: {_words(now)}", highlight=False, soft_wrap=True)
-            self._shown[job.directory] = now
+        for job, history in zip(self.jobs, self._read(), strict=True):
+            done = 0 if history is None else len(history.records)
+            if history is not None and done > self._shown.get(job.directory, done):
+                self.console.print(f"{_stamp()} {job.name}: {_words(history)}", highlight=False, soft_wrap=True)
+            self._shown[job.directory] = done
 
     def ended(self, outcome: Outcome) -> None:
         """Note what became of a run, and say it."""
@@ -111,34 +68,42 @@ class View:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def table(self) -> Table:
-        """All runs, one per row."""
+        """All runs, one per row, with what their records say and the terminal has room for."""
+        histories = self._read()
+        headings, known = table_of([history for history in histories if history is not None])
+        told = iter(known)
+        rows = []
+        for job, history in zip(self.jobs, histories, strict=True):
+            cells = [""] * len(headings) if history is None else next(told)
+            rows.append([job.name, self._state(job, cells[FIRST.index("state")]), *cells[2:]])
+        headings, rows = fitting(headings, rows, self.console.width - 3 * len(headings))
         table = Table()
-        for heading in ("run", "state", "epoch", "CCC-V", "CCC-A", "s/epoch", "left"):
+        for heading in headings:
             table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
-        for job in self.jobs:
-            now = glance(job.directory)
-            seen = "finished" if now.finished else "running" if now.epochs else "waiting"
-            state = self.fates.get(job.directory, seen)
-            left = None if now.seconds is None or now.finished else now.seconds * (now.epochs - now.epoch)
-            table.add_row(
-                job.name,
-                state,
-                f"{now.epoch}/{now.epochs}" if now.epochs else "",
-                _number(now.valence),
-                _number(now.arousal),
-                "" if now.seconds is None else f"{now.seconds:.0f}",
-                "" if left is None else f"{left / 60:.0f} min",
-            )
+        for row in rows:
+            table.add_row(*row)
         return table
 
+    def _read(self) -> list[History | None]:
+        """What each run has recorded; None where there is nothing to read yet."""
+        found = {one.directory: one for one in self._reader.read([job.directory for job in self.jobs if job.begun])}
+        return [found.get(job.directory) for job in self.jobs]
 
-def _words(now: Glance) -> str:
-    scores = f"validation CCC-V {_number(now.valence) or 'n/a'}, CCC-A {_number(now.arousal) or 'n/a'}"
-    return f"epoch {now.epoch}/{now.epochs}, {scores}, {now.seconds or 0.0:.0f} s"
+    def _state(self, job: Job, recorded: str) -> str:
+        """What became of a run here, else what its records say."""
+        return self.fates.get(job.directory) or recorded or ("running" if job.begun else "waiting")
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _words(history: History) -> str:
+    """How far a run is, after an epoch."""
+    last = history.records[-1]
+    scores = ", ".join(
+        f"CCC-{letter(name)} {'n/a' if value is None else f'{value:.4f}'}"
+        for name in history.config.data.dimensions
+        for value in (last.validation.ccc(name),)
+    )
+    took = f", {history.times[-1].seconds:.0f} s" if history.times else ""
+    return f"epoch {last.epoch}/{history.config.last_epoch}, validation {scores}{took}"
 
 
 def _stamp() -> str:

@@ -110,7 +110,7 @@ def table_of(histories: Sequence[History]) -> tuple[list[str], list[list[str]]]:
 def columns(histories: Sequence[History]) -> list[str]:
     """All headings there may be for these runs."""
     named = [f"CCC-{letter(name)}" for name in dimensions(histories)]
-    return [*FIRST, "step", "left", *named, "guide", "best", "utt/s", "waiting", "GPU", "memory"]
+    return [*FIRST, "step", "left", *named, "guide", "best", "utt/s", "waiting", "card", "GPU", "memory"]
 
 
 def dimensions(histories: Sequence[History]) -> list[Dimension]:
@@ -128,6 +128,7 @@ def row(history: History, headings: Sequence[str]) -> list[str]:
         "epoch": f"{done if now is None else now.epoch}/{epochs}",
         "best": "" if history.best_epoch is None else str(history.best_epoch),
         "guide": standing(history) or "",
+        "card": history.card or "",
     }
     if now is not None:
         cells["step"] = f"{now.step}/{now.steps}"

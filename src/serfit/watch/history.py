@@ -49,6 +49,7 @@ class History:
         corpus: name of the corpus; None before the run has said so.
         utterances: utterances of the corpus in all parts together; None likewise.
         device: kind of device, "cuda" or "cpu"; None likewise.
+        card: which GPUs the run was given (CUDA_VISIBLE_DEVICES); None where it may use all, or none.
         precision: "fp32" or "bf16"; None likewise.
     """
 
@@ -62,6 +63,7 @@ class History:
     corpus: str | None = None
     utterances: int | None = None
     device: str | None = None
+    card: str | None = None
     precision: str | None = None
 
     @property
@@ -167,6 +169,7 @@ class Reader:
                 corpus=corpus.get("name"),
                 utterances=None if counts is None else sum(counts.values()),
                 device=about.get("device_type"),
+                card=about.get("visible_gpus"),
                 precision=about.get("precision"),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

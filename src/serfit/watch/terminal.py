@@ -18,7 +18,7 @@ SECONDS_BETWEEN_LOOKS = 2.0
 _PLAIN_WIDTH = 160
 """Characters in a line where there is no terminal."""
 
-_DISPENSABLE = ("memory", "GPU", "best", "waiting", "guide", "utt/s", "left", "step")
+_DISPENSABLE = ("memory", "GPU", "card", "best", "waiting", "guide", "utt/s", "left", "step")
 """Columns that are left out of narrow terminals, the first first."""
 
 _STYLES = {"running": "green", "died": "red", "stopped": "yellow", "finished": "dim"}
@@ -79,7 +79,7 @@ def tables(board: Board, width: int) -> list[Table | Text]:
         headings, rows = table_of(group)
         for history, cells in zip(group, rows, strict=True):
             cells[0] = f"fold {history.fold} seed {history.seed}"
-        headings, rows = _fitting(headings, rows, width)
+        headings, rows = fitting(headings, rows, width)
         table = Table(box=None, padding=(0, 2, 0, 0), title=f"\n{label}", title_justify="left", title_style="bold")
         for heading in headings:
             table.add_column(heading, justify="left" if heading in ("run", "state", "guide") else "right")
@@ -89,7 +89,7 @@ def tables(board: Board, width: int) -> list[Table | Text]:
     return made or [Text("no runs there yet")]
 
 
-def _fitting(headings: list[str], rows: list[list[str]], width: int) -> tuple[list[str], list[list[str]]]:
+def fitting(headings: list[str], rows: list[list[str]], width: int) -> tuple[list[str], list[list[str]]]:
     """The table without those of its columns that one can do without, as far as they don't fit."""
     for dispensable in _DISPENSABLE:
         widths = [max(map(len, column)) + 2 for column in zip(headings, *rows, strict=True)]
