@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from serfit.config.schema import ExperimentConfig
-from serfit.forecast import _feature_shape, forecast, memory_table
+from serfit.errors import UserError
+from serfit.features import features_of, model_of
+from serfit.files import gigabytes
+from serfit.forecast import _feature_bytes, _feature_shape, disk_lines, forecast, memory_table
 from serfit.material import prepare
 from serfit.memory import state_bytes
 from serfit.nn.model import build_model
@@ -50,3 +53,32 @@ def test_the_table_grows_with_the_batch_and_leaves_the_model_alone(release: Path
     assert rows[:, 0].tolist() == [2, 4, 8, 16] * 2
     assert (np.diff(rows[:4, 1:], axis=0) >= 0).all()
     assert rows[0, 1] >= round(state_bytes(model, half=False) / 1024**3, 1)
+
+
+@pytest.mark.parametrize("how", [{}, {"freeze_layers": 1}, {"freeze_speech_encoder": True, "pooling": "mean"}])
+def test_the_disk_that_features_will_take_is_foretold(release: Path, tmp_path: Path, how: dict[str, object]) -> None:
+    plan = settings(release, tmp_path)
+    plan["model"]["params"] |= how
+    config = ExperimentConfig.model_validate(plan)
+    material, model = prepare(config), model_of(config)
+    features = features_of(config, model)
+    foretold = sum(_feature_bytes(model, features, seconds) for seconds in material.seconds().values())
+    *_, before = disk_lines(config, material, model, features)
+    assert f"frozen features of 40 of 40 utterances are still to be stored, {gigabytes(foretold)}," in before
+    everyone = [*material.split.train, *material.split.validation, *material.split.test]
+    kept = sum(features(utterance).nbytes for utterance in features.fill(everyone))
+    assert kept == pytest.approx(foretold, rel=0.1)
+    *_, after = disk_lines(config, material, model, features)
+    assert "frozen features of 0 of 40 utterances are still to be stored, 0 bytes" in after
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_runs(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ExperimentConfig.model_validate(settings(release, tmp_path))
+    monkeypatch.setattr("serfit.files.free_bytes", lambda folder: 1000)
+    with pytest.raises(UserError, match=r"weights and checkpoints need about .* has 1000 bytes free; make room"):
+        list(forecast(config, prepare(config)))
+    monkeypatch.setattr("serfit.forecast.bytes_on_disk", lambda model: 0)
+    with pytest.raises(UserError, match=r"the frozen features that are missing need about .*; set features.store"):
+        list(forecast(config, prepare(config)))

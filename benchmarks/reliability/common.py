@@ -25,6 +25,7 @@ from serfit import runs  # noqa: E402
 from serfit.config.schema import ExperimentConfig  # noqa: E402
 from serfit.errors import NumericalError, UserError  # noqa: E402
 from serfit.experiment import run_experiment  # noqa: E402
+from serfit.follow import follow  # noqa: E402
 from serfit.interrupt import Interrupted  # noqa: E402
 from serfit.log import Log  # noqa: E402
 from serfit.ranks import Ranks, _joined  # noqa: E402
@@ -191,8 +192,6 @@ def train(
         if ranks == 1:
             run_experiment(config, quiet(), directory=directory, resume=resume)
             return
-        from serfit.follow import follow
-
         us = Ranks(rank, ranks)
         with _joined(us, f"file://{meeting}"):
             if rank == 0:

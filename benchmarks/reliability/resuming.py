@@ -105,7 +105,8 @@ def r1(place: Place, scale: int) -> Tally:
         plan: list[Any] = [die_after_call("show_step", draw.randint(2, 9)), die_after_call("save_if_possible", 3)]
         plan += [die_after_call("save_best", 1)]
         if scale > 1:
-            plan += [draw.uniform(0.2, 2.0), die_after_call("show_step", 2), draw.uniform(0.2, 2.0)]
+            plan += [draw.uniform(0.2, 2.0), die_after_call("show_step", 2), draw.uniform(0.1, 0.8)]
+            plan += [die_after_call("show_step", draw.randint(1, 4)), die_after_call("show_step", 1)]
         identical_after_kills(
             place,
             tally,

@@ -1,5 +1,6 @@
-"""What a run will cost before it starts: memory from arithmetic, time from a short probe on the present device."""
+"""What a run will cost before it starts: memory and disk from arithmetic, time from a short probe on this device."""
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -7,9 +8,11 @@ import numpy as np
 import torch
 
 from serfit.batches import Example, plan_epoch
+from serfit.checkpoint import bytes_on_disk
 from serfit.config.schema import ExperimentConfig, ModelParams
 from serfit.executor import Executor
-from serfit.features import features_of, model_of
+from serfit.features import Features, features_of, model_of
+from serfit.files import check_room, free_bytes, gigabytes
 from serfit.material import Material
 from serfit.memory import activation_bytes, first_budget, memory_warning, state_bytes
 from serfit.nn.losses import ccc_loss
@@ -25,13 +28,13 @@ PROBED = 2
 
 
 def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
-    """The table of memory and the expected time of an epoch and a run, line by line.
+    """The table of memory, the disk needed, and the expected time of an epoch and a run, line by line.
 
     The time is that of a probed step, scaled by padded seconds; evaluation counts a third of training. It is that of
     one process on the present device and knows nothing of a disk that can't keep up.
 
     Raises:
-        UserError: the encoder can't be loaded.
+        UserError: the encoder can't be loaded, or a disk is clearly too small.
     """
     device, _ = choose_device(None)
     precision, autocast = choose_precision(config.train.precision, device)
@@ -40,6 +43,7 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     yield from memory_table(model, config, material)
     model.to(device)
     features = features_of(config, model)
+    yield from disk_lines(config, material, model, features)
     train, stage = material.train, features.stage
     crop = config.data.loader.crop_seconds
     lengths = np.minimum(np.asarray(train.seconds), np.inf if crop is None else crop)
@@ -60,6 +64,41 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     )
     if stage > 0:
         yield f"before the first epoch, once: the {model.stage_name(stage)} of all utterances is computed and stored"
+
+
+def disk_lines(config: ExperimentConfig, material: Material, model: EmotionModel, features: Features) -> Iterator[str]:
+    """What a run will write and what is free for it, one line per folder.
+
+    Raises:
+        UserError: a disk, or features.max_gb, is clearly too small.
+    """
+    runs, weights = config.experiment.runs_dir, bytes_on_disk(model)
+    yield (
+        f"disk: weights and checkpoints of a run take at most {gigabytes(weights)}, and {gigabytes(free_bytes(runs))} "
+        f"are free for {runs}"
+    )
+    check_room(runs, weights, "weights and checkpoints", "make room, or move experiment.runs_dir")
+    store = features.store
+    if store is None:
+        return
+    seconds = material.seconds()
+    everyone = [*material.split.train, *material.split.validation, *material.split.test]
+    missing = features.missing(everyone)
+    needed = sum(_feature_bytes(model, features, seconds[utterance.id]) for utterance in missing)
+    yield (
+        f"disk: frozen features of {len(missing)} of {len(everyone)} utterances are still to be stored, "
+        f"{gigabytes(needed)}, and {gigabytes(free_bytes(store.folder))} are free for {config.features.store}"
+    )
+    if missing:
+        store.check_room(round(needed), len(everyone) / len(missing))
+
+
+def _feature_bytes(model: EmotionModel, features: Features, seconds: float) -> float:
+    """Bytes of one utterance in the store."""
+    rate = features.entries_per_second
+    entries = 1 if rate is None else max(1, round(seconds * rate))
+    assert features.store is not None, "there is a store"
+    return math.prod(_feature_shape(model, features.stage, entries)) * features.store.dtype.itemsize
 
 
 def memory_table(model: EmotionModel, config: ExperimentConfig, material: Material) -> Iterator[str]:

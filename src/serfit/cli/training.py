@@ -143,7 +143,6 @@ def check(
     Example: serfit check configs/finetune.yaml data.root=/data/IEMOCAP_full_release
     """
     chosen = experiment(config, overrides or [], None, None)
-    from serfit.files import free_bytes, gigabytes
     from serfit.forecast import forecast
     from serfit.material import prepare
     from serfit.preflight import advice
@@ -158,12 +157,6 @@ def check(
         hours = sum(part.seconds) / 3600
         print(f"{name}: {len(part.utterances)} utterances, {hours:.2f} h, longest {max(part.seconds):.1f} s")
     print(f"all audio was {'opened' if headers_only else 'decoded to its end'}")
-    for key, folder in (
-        ("experiment.runs_dir", chosen.experiment.runs_dir),
-        ("features.store", chosen.features.store),
-    ):
-        if folder is not None:
-            print(f"{key}: {gigabytes(free_bytes(folder))} are free for {folder}")
     for line in forecast(chosen, material):
         print(line)
     print("nothing stands in the way of this experiment")
