@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -118,6 +120,60 @@ def test_claims_of_dead_or_silent_holders_are_taken_over(tmp_path: Path, monkeyp
     time.sleep(0.06)
     with claimed(path, watch) as ours:
         assert ours
+
+
+DIE_AT = """
+import os, signal, sys
+from pathlib import Path
+from serfit.claims import claimed
+setattr(os, sys.argv[2], lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+with claimed(Path(sys.argv[1])):
+    os._exit(3)
+"""
+
+
+@pytest.mark.parametrize("call", ["link", "fdopen", "unlink"])
+def test_a_process_killed_while_claiming_leaves_no_claim_that_names_nobody(tmp_path: Path, call: str) -> None:
+    path = tmp_path / "x.claim"
+    subprocess.run([sys.executable, "-c", DIE_AT, str(path), call])
+    assert not path.exists() or Holder.from_bytes(path.read_bytes()) is not None
+    with claimed(path, Watch()) as ours:
+        assert ours, "what a dead process left is taken over at once"
+
+
+@pytest.mark.parametrize("trouble", [None, PermissionError(1, "no hard links here")])
+def test_of_many_who_claim_at_once_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: OSError | None
+) -> None:
+    if trouble is not None:
+
+        def refused(*_: object) -> None:
+            raise trouble
+
+        monkeypatch.setattr(os, "link", refused)
+    for number in range(20):
+        path, start = tmp_path / f"{number}.claim", threading.Barrier(8)
+
+        def claim(path: Path = path, start: threading.Barrier = start) -> bool:
+            start.wait()
+            return claims._appear(path, b"mine")
+
+        with ThreadPoolExecutor(8) as pool:
+            won = [future.result() for future in [pool.submit(claim) for _ in range(8)]]
+        assert sum(won) == 1
+        assert path.read_bytes() == b"mine"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_link_whose_answer_was_lost_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.link
+
+    def lost(source: Path, target: Path) -> None:
+        real(source, target)
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr(os, "link", lost)
+    assert claims._appear(tmp_path / "x.claim", b"mine")
 
 
 def test_a_claim_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 """Who is at work on what: files that processes on one machine or on many leave for each other.
 
-A claim is a small file created with O_EXCL, which every file system does atomically, NFS (version 3 and later)
-included; no byte-range locks are asked for. Its holder touches it every `HEARTBEAT` seconds. A claim whose holder is
-known to be dead, or that nobody has touched while one watched it for `PATIENCE` seconds, may be taken over; clocks of
-different machines are never compared.
+A claim is a small file that appears with its content or not at all: it is written under another name and linked to its
+own, which fails where one is there already. That is atomic on every file system with hard links, NFS included; no
+byte-range locks are asked for. Where there are no links it is created with O_EXCL and then written; a process that is
+killed in between leaves a claim that names nobody.
+
+The holder touches its claim every `HEARTBEAT` seconds. A claim whose holder is known to be dead, or that nobody has
+touched while one watched it for `PATIENCE` seconds, may be taken over; clocks of different machines are never compared.
 """
 
 import json
@@ -108,14 +111,10 @@ def claimed(path: Path, watch: Watch | None = None) -> Iterator[bool]:
     if watch is not None and watch.abandoned(path):
         _set_aside(path)
     me = Holder.me()
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except FileExistsError:
+    if not _appear(path, me.to_bytes()):
         yield False
         return
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(me.to_bytes())
         with heartbeat(path):
             yield True
     finally:
@@ -143,6 +142,35 @@ def heartbeat(path: Path) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def _appear(path: Path, content: bytes) -> bool:
+    """Create a file with its content, unless one of its name is there already; whether it was created."""
+    if path.exists():
+        return False
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        draft.write_bytes(content)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return draft.stat().st_nlink == 2  # NFS may have linked it and lost its answer
+        except OSError:  # no hard links there
+            return _created(path, content)
+        return True
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _created(path: Path, content: bytes) -> bool:
+    """The same without hard links: not atomic in its content."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    return True
 
 
 def _look(path: Path) -> tuple[bytes, int] | None:
