@@ -91,4 +91,7 @@ def test_a_fold_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     root = small_release(tmp_path / "release", dialogues=1, turns=3)
     with pytest.raises(UserError, match="fold"):
         run_baseline(ExperimentConfig.model_validate(settings(root, tmp_path)), quiet(), fold=6)
+    everything = ExperimentConfig.model_validate(settings(root, tmp_path, data__split__scheme="everything"))
+    with pytest.raises(UserError, match="nothing to score"):
+        run_baseline(everything, quiet())
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())

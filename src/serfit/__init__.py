@@ -37,6 +37,15 @@ def load(
         calibrate: bring the values onto the scale as raters use it (see docs/calibration.md); None does so only where
             a bundle or an ONNX file was exported so.
 
+    The folder "mine" is a bundle here; a run directory is opened alike:
+
+    >>> model = load("mine")
+    >>> model.dimensions, model.members
+    (('valence', 'arousal'), 1)
+    >>> emotion = model.predict("speech.wav")
+    >>> emotion.start, emotion.end, sorted(emotion.values)
+    (0.0, 4.0, ['arousal', 'valence'])
+
     Raises:
         serfit.errors.UserError: what is named isn't there, isn't finished, was damaged or doesn't go together.
     """

@@ -18,6 +18,7 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.baseline import by_style, scenario_baseline, within_scenario
 from serfit.corpus.raters import agreement
 from serfit.corpus.utterance import Utterance
+from serfit.errors import UserError
 from serfit.files import write_json, write_text
 from serfit.labels import Dimension, letter
 from serfit.log import Log
@@ -76,8 +77,12 @@ def run_baseline(config: ExperimentConfig, log: Log, *, fold: int | None = None)
         The run directories.
 
     Raises:
-        UserError: as for a training on the same configuration.
+        UserError: as for a training on the same configuration; or it keeps nothing to test on.
     """
+    if config.data.split.scheme == "everything":
+        raise UserError(
+            "data.split.scheme is everything, which leaves nothing to score a baseline on; choose another scheme"
+        )
     known: dict[str, Floats] = {}
     written = []
     first = _fold(config, fold or 1)

@@ -158,9 +158,13 @@ class Features:
 
 
 def normalised(waveform: torch.Tensor) -> torch.Tensor:
-    """A waveform [S] at zero mean and unit variance, as transformers' feature extractor does it."""
+    """A waveform [S] at zero mean and unit variance, as transformers' feature extractor does it.
+
+    NaN where samples are so large that their variance isn't finite: dividing by it would turn them into silence.
+    """
     centred = waveform - waveform.mean()
-    return centred / (centred.square().mean() + 1e-7).sqrt()
+    variance = centred.square().mean()
+    return torch.where(variance.isfinite(), centred / (variance + 1e-7).sqrt(), math.nan)
 
 
 def build_features(

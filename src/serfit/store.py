@@ -58,8 +58,18 @@ class FeatureStore:
     _total: int | None = None
 
     def describe(self, about: dict[str, Any]) -> None:
-        """Create the folder, say, for `serfit cache`, what its entries are, and sweep what killed processes left."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Create the folder, say, for `serfit cache`, what its entries are, and sweep what killed processes left.
+
+        Raises:
+            UserError: the folder can't be created.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"can't create the store {self.folder}: {error.strerror or error}; choose a folder you may write to "
+                "(features.store)"
+            ) from error
         if not (self.folder / "about.json").is_file():
             write_json(self.folder / "about.json", about)
         for part in (self.folder, *self.folder.glob("??")):

@@ -206,6 +206,47 @@ def test_what_others_made_is_never_overwritten(folder: Path) -> None:
     Path("l.csv").unlink()
     run(request(), target)
     assert Path("l.csv").exists()
+    Path("l.csv.partial").touch()  # killed, and then somebody put a file of his own there
+    Path("l.csv").write_text("mine")
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        run(request(), target)
+    assert Path("l.csv").read_text() == "mine"
+    Path("folder.csv").mkdir()
+    with pytest.raises(UserError, match=r"folder\.csv is a folder"):
+        run(request(), Target(Path("folder.csv"), "csv"), never)
+
+
+def test_a_folder_that_cant_be_written_to_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(bulk, "take", refuse)
+    with pytest.raises(UserError, match="can't write into speech: Permission denied"):
+        run(request(), Target(Path("speech/l.csv"), "csv"), never)
+
+
+def test_a_broken_file_whose_name_isnt_utf8_is_told_and_remembered(folder: Path) -> None:
+    broken = Path(os.fsdecode(b"broken\xff.wav"))
+    broken.write_bytes(b"RIFF")
+    target = Target(Path("l.jsonl"), "jsonl")
+    said = label_to_file(request(None, str(broken)), target, lambda: listener(0.0, 0.1), quiet()[0])
+    assert said[0].startswith(f"{broken} is not audio")
+    assert label_to_file(request(None, str(broken)), target, never, quiet()[0]) == said
+    assert json.loads(Path("l.jsonl").read_text(encoding="utf-8"))["file"] == str(broken)
+
+
+def test_an_unfinished_labelling_by_others_goes_with_a_word(folder: Path) -> None:
+    def killed(ledger: Ledger, about: object) -> None:
+        raise Killed
+
+    for models, word in (("m", False), ("other", True)):
+        wanted, target = request(models=models), Target(Path("l.csv"), "csv")
+        log, text = quiet()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Ledger, "finish", killed)
+            with pytest.raises(Killed):
+                label_to_file(wanted, target, listener, log)
+        assert ("begun anew" in text.getvalue()) == word
 
 
 def test_two_at_once_dont_mix(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Bundles: the same numbers without run, corpus and encoder beside them; damaged ones are refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import serfit
+from serfit import runs
 from serfit.errors import UserError
 from serfit.inference.bundle import DESCRIPTION, SHARED, read_bundle, write_bundle
 from serfit.inference.source import open_members, runs_of_one_experiment
@@ -61,9 +63,23 @@ def test_an_ensemble_in_a_bundle_keeps_what_its_members_share_once(folds: list[P
     assert (bundle / SHARED).stat().st_size > 10_000  # the frozen CNN
 
 
-def test_a_folder_of_runs_of_one_experiment_is_an_ensemble(folds: list[Path]) -> None:
-    found = runs_of_one_experiment(folds[0].parent)
-    assert set(folds) <= set(found)
+def test_a_folder_of_runs_of_one_experiment_is_an_ensemble(
+    folds: list[Path], trained: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name, run in zip("ba", folds, strict=True):
+        shutil.copytree(run, tmp_path / name)
+    assert [run.name for run in runs_of_one_experiment(tmp_path)] == ["a", "b"]
+    shutil.copytree(folds[0], tmp_path / "c")  # the same fold and seed once more, finished later
+    os.utime(tmp_path / "c" / runs.FINISHED)
+    assert [run.name for run in runs_of_one_experiment(tmp_path)] == ["a", "c"]
+    (tmp_path / "other").symlink_to(trained(model__params__freeze_speech_encoder=True, model__params__layers="last"))
+    with pytest.raises(UserError, match=r"they differ in model\.params\.freeze_speech_encoder, model\.params\.layers"):
+        runs_of_one_experiment(tmp_path)
+
+
+def test_a_precision_that_isnt_there_is_refused(bundle: Path) -> None:
+    with pytest.raises(UserError, match="no precision called fp16; choose auto, fp32, bf16"):
+        serfit.load(bundle, precision="fp16")  # type: ignore[arg-type]
 
 
 def test_nothing_personal_travels(bundle: Path, folds: list[Path]) -> None:

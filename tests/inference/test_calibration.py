@@ -1,7 +1,9 @@
 """Calibration: the best monotone maps by second derivations, off unless asked, counted where it counts."""
 
+import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from serfit.inference.calibration import (
     isotonic,
     pool_adjacent_violators,
 )
-from serfit.inference.coverage import examine, half_width, sentences
+from serfit.inference.coverage import examine, half_width, sentences, spread_rows
 from serfit.inference.graph import MonotoneGraph
 from serfit.inference.source import calibrated_members, open_members
 from serfit.labels import LabelScale
@@ -215,12 +217,31 @@ def test_what_calibration_changes_is_counted_on_both_parts(trained: Callable[...
         assert lines[name, "validation", "affine"].slope == pytest.approx(1.0, abs=1e-2)
     for one in findings.intervals:
         assert one.inside == pytest.approx(0.95, abs=0.02)
+    maps = ["none", "affine", "isotonic"]
+    assert [(one.dimension, one.map) for one in findings.disagreements] == [
+        (name, kind) for name in ("valence", "arousal") for kind in maps
+    ]
     for one in findings.disagreements:
         assert (one.utterances, one.networks) == (2000, (2, 2))
-        assert one.deviation == pytest.approx(0.1, rel=0.1)
-        assert one.inside < 0.2  # networks agree with each other, and not with the ratings
+        if one.map == "none":
+            assert one.deviation == pytest.approx(0.1, rel=0.1)
+            assert one.inside < 0.2  # networks agree with each other, and not with the ratings
+        else:  # each network is right up to its noise: a ratio of two normal deviates, 2 / pi * atan(1.96 * sqrt(2))
+            assert one.inside == pytest.approx(0.78, abs=0.06)
+    assert len(spread_rows(findings).rows) == 6
     assert any("not to be had" in said for said in sentences(findings))
     assert findings.flat == ()
+
+
+def test_a_terminal_that_knows_only_ascii_gets_all_of_it(
+    trained: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    with pytest.raises(SystemExit) as left:
+        main(["calibration", str(trained()), str(trained(data__split__fold=2))])
+    assert not left.value.code
+    assert b"within mean ? 1.96 deviations" in shown.getvalue()
 
 
 def test_the_verb_prints_what_it_found(trained: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -13,7 +14,9 @@ import yaml
 
 import serfit
 from serfit.errors import UserError
+from serfit.inference.bundle import Member
 from serfit.inference.hub import write_hub_folder
+from serfit.inference.reached import KEY, reached
 from serfit.inference.source import calibrated_members, open_members
 from serfit.report.compare import compare
 
@@ -124,3 +127,47 @@ def test_what_has_no_record_gets_no_card(published: Path, trained: Callable[...,
     with pytest.raises(UserError, match="needs finished runs of one experiment"):
         write_hub_folder(tmp_path / "card", two, members, kind)
     assert not (tmp_path / "card").exists()
+
+
+def test_a_network_trained_on_everything_has_no_score_and_says_what_to_expect(
+    runs: list[Path], trained: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = trained(data__split__scheme="everything")
+    (member,) = open_members(run)
+    comparison = compare(runs)
+    (result,) = comparison.experiments
+
+    def carrying(said: object) -> Member:
+        return replace(member, about=replace(member.about, origin={**member.about.origin, KEY: said}))
+
+    said = json.loads(json.dumps(reached(comparison, among=3)))
+    write_hub_folder(tmp_path / "card", [run], [carrying(said)], None)
+    text = (tmp_path / "card" / "README.md").read_text()
+    assert "model-index" not in huggingface_hub.ModelCard(text).data.to_dict()
+    results = text.partition("## Results")[2].partition("## Data")[0]
+    assert results.strip().startswith("None of its own: it was trained on all 40 utterances of iemocap")
+    for name in ("valence", "arousal", "average"):
+        for summary in (result.test[name], result.baseline[name], result.rater[name], result.as_rater[name]):
+            assert f" {summary.mean:.4f}" in results
+    for words in ("16 utterances", "Not among them: folds 3-5", "chosen among 3"):
+        assert words in results, words
+    assert "not the full IEMOCAP release" in text
+    serfit.load(tmp_path / "card")
+
+    write_hub_folder(tmp_path / "alone", [run], [member], None)
+    assert "how good it is isn't known" in (tmp_path / "alone" / "README.md").read_text()
+    for damaged in ([], {}, {**said, "test_ccc": {"valence": 1}}):
+        with pytest.raises(UserError, match="doesn't say how it was trained"):
+            write_hub_folder(tmp_path / "damaged", [run], [carrying(damaged)], None)
+    with pytest.raises(UserError, match="trained on everything is among the 2 networks"):
+        write_hub_folder(tmp_path / "both", [run, *runs[:1]], [member, *open_members(runs[0])], None)
+    assert not (tmp_path / "damaged").exists()
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_folder_of_runs_is_the_ensemble_of_its_folds_without_the_network_trained_on_everything(
+    runs: list[Path], trained: Callable[..., Path], tmp_path: Path
+) -> None:
+    for number, run in enumerate([*runs, trained(data__split__scheme="everything")]):
+        (tmp_path / str(number)).symlink_to(run)
+    assert [member.about.origin["run"] for member in open_members(tmp_path)] == [run.name for run in runs]

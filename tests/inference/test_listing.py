@@ -40,6 +40,15 @@ def test_folders_files_and_globs_in_their_order(tree: Path) -> None:
     assert list_items(["s"]).notes == ("2 files in the folders are left out by their endings: .m4a, .txt",)
 
 
+def test_folders_that_are_links_are_searched_once(tree: Path) -> None:
+    (tree / "elsewhere").mkdir()
+    (tree / "elsewhere/l.wav").write_bytes(b"x")
+    (tree / "s/link").symlink_to(tree / "elsewhere")
+    (tree / "s/once_more").symlink_to(tree / "elsewhere")
+    (tree / "s/loop").symlink_to(tree / "s")
+    assert files("s") == ["s/a.FLAC", "s/b.wav", "s/deep/c.mp3", "s/link/l.wav"]
+
+
 def test_a_file_named_twice_counts_once_and_that_is_said(tree: Path) -> None:
     found = list_items(["s/b.wav", "s/../s/b.wav", str(tree / "s/b.wav"), "s"])
     assert [item.file for item in found.items] == ["s/b.wav", "s/a.FLAC", "s/deep/c.mp3"]
@@ -100,6 +109,7 @@ def test_a_manifest_keeps_its_rows(tree: Path) -> None:
         ("file,id\n,x\n", "row 2: the file is empty"),
         ('file\n"a.wav\n', "isn't valid CSV"),
         (b"file\n\xff\xfe.wav\n", "isn't UTF-8"),
+        (b"file\na\0b.wav\n", "row 2: the file has a zero byte"),
     ],
 )
 def test_a_manifest_that_cant_be_is_one_message(tmp_path: Path, text: str | bytes, sentence: str) -> None:

@@ -91,8 +91,11 @@ def test_what_cant_be_heard_is_one_sentence(trained: Callable[..., Path]) -> Non
         model.estimate([np.zeros(399, dtype=np.float32)], ["a.wav"])
     with pytest.raises(UserError, match=r"lasts 121 s.*--window"):
         model.predict(np.zeros(121 * SAMPLE_RATE))
-    with pytest.raises(UserError, match="isn't finite"):
-        model.estimate([np.full(1_000, np.inf, dtype=np.float32)])
+    huge = np.zeros(8_000, dtype=np.float32)
+    huge[100] = 3e38  # its square is infinite, and divided by that the rest would be silence
+    for waveform in (huge, np.full(1_000, np.inf, dtype=np.float32), np.full(1_000, np.nan, dtype=np.float32)):
+        with pytest.raises(UserError, match=r"the samples of b\.wav reach (3e\+38|inf|nan), and sound lies within 1"):
+            model.estimate([waveform], ["b.wav"])
     silence = model.predict(np.zeros(800))
     assert np.isfinite(list(silence.values.values())).all()
 

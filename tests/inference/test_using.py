@@ -154,7 +154,7 @@ def test_real_speech_alone_and_in_a_folder(run: Path) -> None:
         (["predict", "{run}", "a.wav", "--window", "1", "--hop", "2", "-o", "l.csv"], "nothing falls between"),
         (["predict", "{run}", "a.wav", "-o", "l.txt"], r"must end in \.csv or \.jsonl"),
         (["predict", "{run}", "a.wav", "--embeddings", "e.npz"], "give --output"),
-        (["predict", "{run}", "a.wav", "-o", "l.csv", "--embeddings", "e.parquet"], r"an \.npz file"),
+        (["predict", "{run}", "a.wav", "-o", "l.csv", "--embeddings", "e.parquet"], r"must end in \.npz"),
         (["predict", "{run}", "a.wav", "-o", "no/l.csv"], "there is no folder no"),
         (["predict", "{run}", "a.wav", "--precision", "fp8"], "it must be fp32, bf16, auto"),
         (["predict", "{run}", "a.wav", "--gpu", "99"], "GPU 99 doesn't exist"),
@@ -200,6 +200,11 @@ def test_a_stream_prints_the_curve(
     assert "no audio came in" in capsys.readouterr().err
 
 
+def test_a_stream_without_standard_input_is_one_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as the interpreter leaves it where it was closed
+    assert exit_code("stream", run) == 2
+
+
 def test_a_reader_that_goes_away_ends_it_quietly(
     run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,3 +216,15 @@ def test_a_reader_that_goes_away_ends_it_quietly(
         assert exit_code("stream", run, "--window", "1") == 0
         monkeypatch.undo()
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full stands for a full disk, and isn't here")
+def test_a_full_disk_behind_the_output_is_one_sentence(
+    run: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped(monkeypatch, bytes(64_000))
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert exit_code("stream", run, "--window", "1") == 2
+        monkeypatch.undo()
+    assert "the output can't be written any further: No space left on device" in capfd.readouterr().err

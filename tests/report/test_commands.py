@@ -65,6 +65,15 @@ def test_a_folder_that_is_not_there_is_a_sentence(
     assert "error: there is no folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["compare", "report"])
+def test_a_folder_without_finished_runs_is_a_sentence_and_nothing_is_written(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(verb, tmp_path) == 2
+    assert "error: there is no finished run to look at" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_baseline_is_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = small_release(tmp_path / "release", dialogues=1, turns=4)
     config = config_file(tmp_path / "tiny.yaml", root, tmp_path)

@@ -141,7 +141,7 @@ def test_players_appear_where_the_audio_is_at_hand_and_a_remark_where_it_is_not(
 
 def test_nothing_to_report_is_a_sentence(write_run: Write, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no finished run to report on"):
+    with pytest.raises(UserError, match="no finished run to look at"):
         page(tmp_path / "empty", tmp_path / "a.html")
     with pytest.raises(UserError, match="there is no folder"):
         page(tmp_path / "nowhere", tmp_path / "a.html")

@@ -17,7 +17,7 @@ from serfit.inference.bundle import read_bundle
 from serfit.log import Log
 from serfit.report.compare import read_run
 from serfit.report.finished import finished_directories
-from serfit.sweep.leave import best_experiment, check_free, leave_with_ensemble, leave_with_retrained, retraining
+from serfit.sweep.leave import best_experiment, check_leaving, leave_with_ensemble, leave_with_retrained, retraining
 from serfit.sweep.plan import Job, plan_jobs
 from support import config_file, small_release
 
@@ -80,11 +80,12 @@ def test_one_network_trained_on_everything_for_the_median_best_epoch(jobs: tuple
     assert len(records) == epochs[0]
     assert not (directory / runs.PREDICTIONS).exists()
     leave_with_retrained(job, mine, tmp_path / "model")
+    check_leaving(jobs[::-1], None, tmp_path / "model")  # the same command again
     (member,) = read_bundle(tmp_path / "model")
     said = member.about.origin["cross_validation"]
     assert said["best_epochs"] == [read_run(job.directory).best_epoch for job in mine]
     reached = [read_run(job.directory).test.average or 0.0 for job in mine]
-    assert said["mean_test_ccc_average"] == pytest.approx(np.mean(reached))
+    assert said["test_ccc"]["average"]["mean"] == pytest.approx(np.mean(reached))
     assert np.isfinite(serfit.load(tmp_path / "model").predict(np.zeros(800)).valence)
 
 
@@ -97,9 +98,36 @@ def test_a_run_on_everything_stands_in_no_table(jobs: tuple[Job, ...]) -> None:
     assert json.loads((directory / runs.SCORES).read_text())["test"]["ccc_average"] is None
 
 
-def test_a_folder_that_is_taken_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    check_free(tmp_path / "new", "--ensemble")
+def test_a_folder_that_is_taken_is_refused_before_anything_runs(jobs: tuple[Job, ...], tmp_path: Path) -> None:
+    check_leaving(jobs, tmp_path / "new", tmp_path / "newer")
+    check_leaving(jobs, None, None)
+    with pytest.raises(UserError, match="name a folder for each"):
+        check_leaving(jobs, tmp_path / "new", tmp_path / "other" / ".." / "new")
     (tmp_path / "file").touch()
     for taken in (tmp_path, tmp_path / "file"):
         with pytest.raises(UserError, match="something stands already"):
-            check_free(taken, "--ensemble")
+            check_leaving(jobs, taken, None)
+    mine, others = (tuple(job for job in jobs if job.name.startswith(name)) for name in "ab")
+    leave_with_ensemble(mine, tmp_path / "model")
+    check_leaving(jobs, tmp_path / "model", None)  # the same command again
+    for theirs, ensemble, retrain in ((others, "model", None), (jobs, None, "model")):
+        with pytest.raises(UserError, match="something stands already"):
+            check_leaving(theirs, ensemble and tmp_path / ensemble, retrain and tmp_path / retrain)
+
+
+def test_a_writer_that_was_killed_stands_in_nobodys_way(jobs: tuple[Job, ...], tmp_path: Path) -> None:
+    (tmp_path / "model" / ".partial").mkdir(parents=True)
+    (tmp_path / "model" / ".partial" / "model.safetensors").write_bytes(b"half")
+    check_leaving(jobs, tmp_path / "model", None)
+    leave_with_ensemble(jobs[:2], tmp_path / "model")
+    assert len(read_bundle(tmp_path / "model")) == 2
+    assert sorted(path.name[0] for path in (tmp_path / "model").iterdir()) == list("mmms")
+
+
+def test_scores_of_different_things_choose_no_model(jobs: tuple[Job, ...], tmp_path: Path) -> None:
+    other = tmp_path / "one.yaml"
+    other.write_text(jobs[0].config.read_text().replace("data:\n", "data:\n  dimensions: [valence]\n"))
+    mixed = (*jobs, *plan_jobs([other], folds=(1, 2), seeds=(1,)))
+    check_leaving(mixed, None, None)
+    with pytest.raises(UserError, match="differ in corpus, dimensions or split"):
+        check_leaving(mixed, tmp_path / "model", None)

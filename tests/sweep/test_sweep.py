@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from serfit.cli import main
 from serfit.errors import UserError
+from serfit.sweep.engines import _has_token, _on_worker
 from serfit.sweep.plan import Job, numbers, plan_jobs
 from serfit.sweep.run import run_sweep
 from serfit.sweep.slots import Slots, held
@@ -103,6 +105,12 @@ def test_asked_to_stop_a_run_saves_itself(world: Path, monkeypatch: pytest.Monke
     assert run_job(job, os.environ).fate == "finished"
 
 
+def test_a_run_that_is_stopped_before_it_can_listen_has_not_died(world: Path) -> None:
+    (job,) = jobs(world, 1)
+    assert run_job(job, os.environ, stopped=lambda: True).fate == "interrupted"
+    assert not (world / "journal").exists()
+
+
 def test_a_gpu_is_never_shared_between_launches(world: Path) -> None:
     with held(["0", "1"]):
         code = (
@@ -170,7 +178,64 @@ def test_a_plan_names_directories_that_a_repetition_finds_again(tmp_path: Path) 
         plan_jobs([one, one], [1], [1])
 
 
-@pytest.mark.parametrize("text", ["", "a", "3-1", "1,,2", "1-2,2", "1-"])
+@pytest.mark.parametrize("text", ["", "a", "3-1", "1,,2", "1-2,2", "1-", "²"])
 def test_numbers_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"--folds is"):
         numbers(text, "--folds")
+
+
+def test_folds_of_a_run_on_everything_are_refused(tmp_path: Path) -> None:
+    config = config_file(tmp_path / "e.yaml", small_release(tmp_path / "r"), tmp_path, data__split__scheme="everything")
+    with pytest.raises(UserError, match="no folds to test on"):
+        plan_jobs([config], folds=(1,), seeds=(1,))
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
+def test_a_worker_of_a_cluster_runs_where_the_launch_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.get_gpu_ids", list)
+    monkeypatch.chdir(world.parent)
+    job = Job("run 0", Path("none.yaml"), (), Path("runs") / "run0", program=FAKE)
+    assert _on_worker(job, (), world).fate == "finished"
+    assert (world / "runs" / "run0" / "FINISHED").is_file()
+    lost = _on_worker(job, (), world / "nowhere")
+    assert (lost.fate, "must be shared" in lost.words) == ("failed", True)
+
+
+def test_a_token_for_ray_is_found_where_ray_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not _has_token({})
+    assert _has_token({"RAY_AUTH_TOKEN": "a"})
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").touch()
+    assert _has_token({})
+
+
+def test_what_cannot_be_written_to_is_a_sentence_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    release = small_release(tmp_path / "r")
+    for key, said in (("experiment.runs_dir", "can't write to"), ("features.store", "can't create the store")):
+        config = config_file(tmp_path / "c.yaml", release, tmp_path)
+        with pytest.raises(SystemExit) as caught:
+            main(["cv", str(config), "--folds", "1", f"{key}={tmp_path / 'file' / 'inside'}"])
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert key in error
+
+
+def test_killed_while_the_store_is_filled_nothing_goes_on(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom serfit.sweep.run import _do\n"
+        "_do([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'], os.environ, ())"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    child = int(driver.stdout.readline())
+    driver.kill()
+    driver.wait()
+    ends = time.monotonic() + 5.0
+    while Path(f"/proc/{child}").exists() and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{child}").exists()

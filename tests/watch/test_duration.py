@@ -61,7 +61,18 @@ CASES = {
     ),
     "no GPU": (run(epoch(), device="cpu"), ["by the CPU; use a GPU"]),
     "writing": (run(epoch(computing=600.0, writing=2600.0)), ["disk is slow", "train.checkpoint_minutes=60"]),
-    "evaluating": (run(epoch(computing=600.0, evaluating=2600.0)), ["heard whole"]),
+    "evaluating": (
+        run(epoch(computing=600.0, evaluating=2600.0), train__precision="fp32"),
+        ["heard whole", "hear it faster: train.precision=auto data.loader.workers=4"],
+    ),
+    "cold store": (
+        run(epoch(**WAITING, loading={"frozen part": (5600, 4000.0)})),
+        ["cold all the same", "features.store=cache/features-new"],
+    ),
+    "computing, everything tried": (
+        run(epoch(), data__loader={"crop_seconds": 12.0}, model__params={"speech_encoder": "microsoft/wavlm-large"}),
+        ["compute less per utterance: model.params.freeze_layers=12"],
+    ),
     "nothing measured": (run((EpochTime(1, 3600.0),)), ["took 60 minutes", "no shares"]),
 }
 

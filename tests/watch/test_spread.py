@@ -49,7 +49,7 @@ def test_a_fold_that_failed_is_named() -> None:
     (finding,) = of_runs(runs)
     assert finding.kind == "fold spread"
     assert "fold 3" in finding.evidence
-    assert finding.overrides == ("experiment.seed=2",)
+    assert finding.overrides == ("data.split.fold=3", "experiment.seed=2")
     assert kinds([replace(run, state="running") for run in runs]) == []
     assert kinds(runs[2:4]) == []
 
@@ -60,7 +60,7 @@ def test_seeds_that_lie_apart_are_named() -> None:
     assert finding.kind == "seed spread"
     assert "fold 2" in finding.evidence
     assert "(seed 2)" in finding.evidence
-    assert finding.overrides[0] == "train.optimizer.encoder_lr=0.000005"
+    assert finding.overrides[:2] == ("data.split.fold=2", "train.optimizer.encoder_lr=0.000005")
 
 
 def test_runs_belong_together_when_only_fold_and_seed_differ() -> None:
@@ -69,4 +69,5 @@ def test_runs_belong_together_when_only_fold_and_seed_differ() -> None:
     other = [simulate(random, 2, [rising(0.5, 1.0)] * 2, [rising(0.5, 1.0)] * 2, experiment__name="spread")]
     groups = experiments([*same, *other])
     assert sorted(len(group) for group in groups.values()) == [1, 3]
+    assert set(groups) == {"spread (train.epochs=2)", "spread (train.epochs=3)"}
     assert [(run.fold, run.seed) for run in max(groups.values(), key=len)] == [(1, 1), (1, 2), (2, 1)]

@@ -178,6 +178,22 @@ def test_the_page_and_its_data(server: WatchServer, folder: Path) -> None:
     assert "expected in epochs 1 to 5: 0.45 to 0.55" in valence
 
 
+def test_a_run_on_everything_is_no_fold_and_shows_no_validation(tmp_path: Path) -> None:
+    history = fold(1, 3)
+    split = history.config.data.split.model_copy(update={"scheme": "everything"})
+    data = history.config.data.model_copy(update={"split": split})
+    train = history.config.train.model_copy(update={"early_stopping": None})
+    config = history.config.model_copy(update={"data": data, "train": train})
+    write(replace(history, config=config), tmp_path / "runs" / "all", "finished")
+    write(fold(1, 3), tmp_path / "runs" / "one", "finished")
+    board = plain_board(look([tmp_path / "runs"], Reader()))
+    everything, one = (dict(zip(board["columns"], row["cells"], strict=True)) for row in board["rows"])
+    assert everything["run"].endswith("scheme=everything) everything seed 1")
+    assert one["run"].endswith("scheme=leave_one_session_out) fold 1 seed 1")
+    assert (everything["CCC-V"], everything["best"]) == ("", "")
+    assert one["CCC-V"]
+
+
 def test_only_the_boards_own_addresses_answer(server: WatchServer, folder: Path) -> None:
     for path in (
         "/one/config.json",

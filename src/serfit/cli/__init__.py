@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 something the user can put right, 3 a number wasn't finite
 Nothing heavy is imported before a verb runs.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -44,6 +45,8 @@ app.add_typer(cache.app, name="cache")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with the exit code that fits."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that can't show a sign gets "?", and no traceback
     try:
         app(args=None if arguments is None else list(arguments), prog_name="serfit")
     except (UserError, NumericalError, Interrupted) as error:

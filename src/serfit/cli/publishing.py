@@ -20,7 +20,7 @@ Models = Annotated[
     typer.Argument(
         metavar="RUN...",
         help="A finished run, several of them, or a folder of runs of one experiment (an ensemble, whose mean counts); "
-        "to onnx and bundle also a bundle or its name on the hub.",
+        "to onnx and bundle also a bundle or its name on the hub; to hub-folder the bundle of serfit cv --retrain.",
     ),
 ]
 
@@ -78,7 +78,7 @@ def calibration(
 
     from serfit.config.load import load_config
     from serfit.corpus.load import rating_scales
-    from serfit.inference.coverage import examine, interval_rows, score_rows, sentences
+    from serfit.inference.coverage import examine, interval_rows, score_rows, sentences, spread_rows
     from serfit.report.compare import chosen_directories, read_run
     from serfit.report.experiments import gather, ranges
     from serfit.runs import CONFIG
@@ -92,7 +92,7 @@ def calibration(
         findings = examine(result.runs, scales)
         count = sum(len(run.predictions.ids) for run in result.runs)
         console.print(f"{result.label}: {ranges('fold', result.folds)}, {count:,} test predictions", markup=False)
-        for table in (score_rows(findings), interval_rows(findings)):
+        for table in (score_rows(findings), interval_rows(findings), spread_rows(findings)):
             if table is not None:
                 console.print(_shown(table.header, table.rows, table.left))
         for sentence in (*sentences(findings), *remarks):

@@ -22,9 +22,11 @@ def compare(
     from serfit.report.answers import answers
     from serfit.report.compare import chosen_directories, console_table, write_comparison
     from serfit.report.compare import compare as compare_runs
+    from serfit.report.comparison import check_any
 
     paths = runs or [Path("runs")]
     comparison = compare_runs(chosen_directories(paths))
+    check_any(comparison)
     console = Console()
     console.print(console_table(comparison))
     for line in answers(comparison.evidence.pairs):

@@ -71,7 +71,8 @@ def train(
             resume=unfinished is not None,
             ranks=ranks,
         )
-    if directory.parent.resolve() == chosen.experiment.runs_dir.resolve():
+    tested = chosen.data.split.scheme != "everything"
+    if tested and directory.parent.resolve() == chosen.experiment.runs_dir.resolve():
         print(f"comparison of all finished runs: {write_comparison(directory.parent)}")
 
 

@@ -42,7 +42,7 @@ def predict(
     model: Model,
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Audio files, folders, quoted globs, or CSV files with a column file."),
+        typer.Argument(metavar="PATH", help="Audio files, folders, quoted globs, or CSV files with a column file."),
     ],
     models: Ensemble = None,
     output: Annotated[
@@ -132,7 +132,7 @@ def stream(
     """
     _one_of("--format", form, ("s16le", "f32le"))
     options = _options(precision, calibrate)
-    if not microphone and sys.stdin.isatty():
+    if not microphone and (sys.stdin is None or sys.stdin.isatty()):
         raise UserError(
             "nothing is piped into `serfit stream`; pipe raw samples into it, for example from ffmpeg, or use "
             "--microphone"
@@ -187,8 +187,10 @@ def _cutting(window: float | None, hop: float | None, segments: bool, picture: P
 def _target(output: Path | None, embeddings: Path | None) -> "Target | None":
     from serfit.inference.ledger import Target
 
-    if embeddings is not None and (output is None or embeddings.suffix != ".npz"):
-        raise UserError("--embeddings names an .npz file beside the labels: give --output labels.csv too")
+    if embeddings is not None and embeddings.suffix != ".npz":
+        raise UserError(f"--embeddings is {embeddings}; its name must end in .npz, which is how vectors are written")
+    if embeddings is not None and output is None:
+        raise UserError("--embeddings needs the labels that its rows belong to: give --output labels.csv too")
     if output is None:
         return None
     match output.suffix.lower():
@@ -218,8 +220,14 @@ def _load(names: Sequence[str], gpu: int | None, options: dict[str, str]) -> "Re
 
 
 def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _forget_output()
+        raise UserError(f"the output can't be written any further: {error.strerror or error}; make room") from error
 
 
 @contextmanager
@@ -228,5 +236,10 @@ def _unless_closed() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         raise typer.Exit from None
+
+
+def _forget_output() -> None:
+    """Send what is still to be written nowhere, so that leaving doesn't fail at it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -29,7 +29,7 @@ class About:
     normalise: bool
     shortest: int
     embedding_width: int = 0
-    origin: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

@@ -4,7 +4,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from serfit.claims import Holder
 from serfit.errors import UserError
 from serfit.files import write_text
 from serfit.inference.labelling import Cutting, Piece, Row, Whole, check_cutting, label
-from serfit.inference.ledger import Ledger, Target, made_before
+from serfit.inference.ledger import Ledger, Target, made_before, refuse_others
 from serfit.inference.listing import Item, Listing
 from serfit.inference.pictures import circumplex_picture, time_picture
 from serfit.inference.recogniser import Estimates, Recogniser
@@ -26,8 +27,8 @@ from serfit.interrupt import StopRequest
 from serfit.lock import take
 from serfit.log import Log
 
-MODEL_FILES = ("*.safetensors", "*.onnx", "*.data", "serfit.json", "config.json", "*.yaml")
-"""Files of a run or a bundle that decide what it says."""
+MODEL_FILES = ("*.safetensors", "*.onnx", "*.data", "serfit.json", "config.json", "validation.csv", "*.yaml")
+"""Files of a run or a bundle that decide what it says; calibration is fitted to the last but one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +86,17 @@ def label_to_file(request: Request, target: Target, load: Callable[[], Recognise
     if made is not None and made.fingerprint == fingerprint:
         log.say(f"{target.table} is there already, with {made.rows} rows; nothing has changed, nothing was computed")
         return made.errors
-    lock = take(target.table.with_name(f".{target.table.name}.lock"))
-    if isinstance(lock, Holder):
-        raise UserError(f"{target.table} is being written by {lock}; wait for it, or name another file")
-    with lock:
+    with _lock(target.table):
         recogniser = load()
         check_cutting(recogniser, request.cutting)
         items = request.listing.items
         columns = columns_of(recogniser, items)
         width = sum(network.about.embedding_width for network in recogniser.networks)
         with Ledger(target, fingerprint, columns.names, width) as ledger:
+            if ledger.done < len(items):
+                refuse_others(target)
+            if ledger.anew:
+                log.say("an unfinished labelling lay there, by another model, setting or list; it is begun anew")
             if ledger.done:
                 log.say(f"going on: {ledger.done} of {len(items)} recordings were labelled before")
             with StopRequest("; what was labelled is kept: repeat the command to go on") as stop:
@@ -148,7 +150,7 @@ def _drawn(pieces: Iterable[Piece], folder: Path, items: Sequence[Item], recogni
         for row in piece.rows:
             if rows and rows[0].item != row.item:
                 rows = []
-            rows += [] if row.values is None else [row]
+            rows += [] if row.values is None else [replace(row, embedding=None)]  # hours of vectors would take room
         if rows and piece.done > rows[0].item:
             place, curve = rows[0].item, _curve(rows, recogniser)
             stem = f"{place + 1:05d}_{items[place].path.stem}"
@@ -196,6 +198,18 @@ def _duration(item: Item) -> float:
         return audio_duration(item.path, item.start, item.end)
     except UserError:
         return 0.0
+
+
+def _lock(table: Path) -> ExitStack:
+    try:
+        lock = take(table.with_name(f".{table.name}.lock"))
+    except OSError as error:
+        raise UserError(
+            f"can't write into {table.parent}: {error.strerror or error}; name a file in a folder that you may write to"
+        ) from error
+    if isinstance(lock, Holder):
+        raise UserError(f"{table} is being written by {lock}; wait for it, or name another file")
+    return lock
 
 
 def _check_folder(target: Target) -> None:

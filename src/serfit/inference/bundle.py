@@ -10,6 +10,7 @@ its name.
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from serfit.tensors import Shapes, read_tensors, write_tensors
 
 DESCRIPTION = "serfit.json"
 SHARED = "model.safetensors"
+PARTIAL = ".partial"
 FORMAT = 1
 
 MOST_BYTES = 16 * 1024**2
@@ -53,7 +55,7 @@ class Member:
 
 
 def write_bundle(folder: Path, members: Sequence[Member]) -> None:
-    """Write a bundle; the description last, so that an interrupted one isn't taken for whole.
+    """Write a bundle, whole or not at all: in a folder `.partial` within it first, and the description last.
 
     Args:
         folder: must not exist, or be empty.
@@ -64,13 +66,16 @@ def write_bundle(folder: Path, members: Sequence[Member]) -> None:
     """
     assert members, "a bundle has members"
     _make(folder)
+    partial = folder / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
+    _make(partial)
     states = [member.model.state_dict() for member in members]
     shared = _shared(states)
-    write_tensors(folder / SHARED, {name: states[0][name] for name in shared}, {})
+    write_tensors(partial / SHARED, {name: states[0][name] for name in shared}, {})
     if len(members) > 1:
         for number, state in enumerate(states, start=1):
             own = {name: tensor for name, tensor in state.items() if name not in shared}
-            write_tensors(folder / _own_file(number), own, {})
+            write_tensors(partial / _own_file(number), own, {})
     described = [
         {
             "about": member.about.to_json(),
@@ -81,7 +86,10 @@ def write_bundle(folder: Path, members: Sequence[Member]) -> None:
         }
         for member, state in zip(members, states, strict=True)
     ]
-    write_json(folder / DESCRIPTION, {"format": FORMAT, "members": described})
+    write_json(partial / DESCRIPTION, {"format": FORMAT, "members": described})
+    for written in sorted(partial.iterdir(), key=lambda path: path.name == DESCRIPTION):
+        written.rename(folder / written.name)
+    partial.rmdir()
 
 
 def read_bundle(folder: Path) -> list[Member]:
@@ -105,10 +113,27 @@ def is_bundle(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file()
 
 
+def is_free(folder: Path) -> bool:
+    """Whether a bundle may be written to a folder: it doesn't exist, or holds nothing but what a killed writer left."""
+    return not folder.exists() or (folder.is_dir() and all(child.name == PARTIAL for child in folder.iterdir()))
+
+
+def origins_of(folder: Path) -> list[Mapping[str, Any]]:
+    """Where the members of a bundle come from, without reading their weights; {} for one that doesn't say.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    members = _description(folder / DESCRIPTION)["members"]
+    abouts = [member.get("about") if isinstance(member, dict) else None for member in members]
+    origins = [about.get("origin") if isinstance(about, dict) else None for about in abouts]
+    return [origin if isinstance(origin, dict) else {} for origin in origins]
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if not is_free(folder):
             raise UserError(f"{folder} isn't empty; name a new folder for the bundle, nothing is overwritten")
     except OSError as error:
         raise UserError(

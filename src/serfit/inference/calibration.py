@@ -190,6 +190,9 @@ def affine(predictions: Floats, ratings: Floats) -> MonotoneMap:
     """The straight line through [N] points that gives the rating with the least squared error and doesn't fall.
 
     Where ratings fall as predictions rise, or these are all equal, that is the constant at the mean rating.
+
+    >>> affine(np.array([0.0, 0.5, 1.0]), np.array([0.25, 0.5, 0.75]))([0.0, 2.0]).tolist()
+    [0.25, 1.25]
     """
     x, y = predictions - predictions.mean(), ratings - ratings.mean()
     variance = float(x @ x)
@@ -201,6 +204,9 @@ def isotonic(predictions: Floats, ratings: Floats) -> MonotoneMap:
     """Straight lines between the block means of the monotone step function with the least squared error.
 
     Blocks closer than `CLOSEST` become one. Beyond the outermost means the slope of `affine` goes on.
+
+    >>> isotonic(np.array([0.0, 0.25, 0.5, 1.0]), np.array([0.0, 0.75, 0.25, 1.0]))([0.0, 0.375, 1.0]).tolist()
+    [0.0, 0.5, 1.0]
     """
     at, where, counts = np.unique(predictions, return_inverse=True, return_counts=True)
     means = np.bincount(where, weights=ratings) / counts
@@ -226,6 +232,9 @@ def pool_adjacent_violators(values: Floats, weights: Floats) -> list[slice]:
 
     Ayer et al., "An empirical distribution function for sampling with incomplete information", Annals of Mathematical
     Statistics 26 (1955). On each block the approximation is the weighted mean.
+
+    >>> pool_adjacent_violators(np.array([1.0, 3.0, 2.0, 4.0]), np.ones(4))
+    [slice(0, 1, None), slice(1, 3, None), slice(3, 4, None)]
     """
     blocks: list[tuple[int, float, float]] = []  # start, weight, mean
     for place, (value, weight) in enumerate(zip(values.tolist(), weights.tolist(), strict=True)):
@@ -260,6 +269,7 @@ def chosen(
     if not kept or wanted not in kept:
         raise UserError(
             f"{where} has no {wanted} calibration: its run wrote no predictions of the validation part "
-            "(validation.csv); train it again with this serfit, or leave --calibrate out"
+            "(validation.csv; one trained on everything has none); train it again with this serfit, or leave "
+            "--calibrate out"
         )
     return Calibration.from_json(kept[wanted], dimensions, where)

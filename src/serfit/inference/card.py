@@ -1,6 +1,6 @@
 """The model card of a hub folder, written from the runs' records: nothing in it is typed by hand or remembered."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -9,15 +9,14 @@ from serfit import __version__
 from serfit.errors import UserError
 from serfit.inference.bundle import Member
 from serfit.inference.calibration import Kind
-from serfit.inference.source import public_name
-from serfit.labels import letter
+from serfit.inference.reached import KEY, expectation, measure_title, reached, score_table
+from serfit.inference.source import public_name, public_notes
+from serfit.labels import Dimension
 from serfit.report.answers import calibration_rows
 from serfit.report.beside import baseline_rows, rater_rows, what_stands_beside
 from serfit.report.comparison import Comparison
 from serfit.report.experiments import ExperimentResult, ranges
-from serfit.report.markdown import UNDEFINED, Rows, as_markdown, bullets, number
-from serfit.report.reference import Measure
-from serfit.statistics.interval import Estimate
+from serfit.report.markdown import Rows, as_markdown, bullets
 
 LIMITS = (
     "It says how speech sounds to raters of one corpus, in one language and one setting. It doesn't know what anybody "
@@ -64,65 +63,125 @@ def model_card(comparison: Comparison, members: Sequence[Member], applied: Kind 
             "one experiment (see serfit compare)"
         )
     (result,) = comparison.experiments
+    environment = result.runs[0].environment
+    revised = bool(environment.get("encoder", {}).get("revision"))  # it came from the hub
+    front = _front(result.corpus, result.dimensions, _encoder(result) if revised else None)
+    return _document(
+        front | _scored(result),
+        result.runs[0].name,
+        members,
+        _what(members, _encoder(result), result.corpus, _runs(result), applied),
+        folder,
+        _results(result, comparison),
+        _protocol(result, members),
+        _licences(_encoder(result), result.corpus),
+    )
+
+
+def untested_card(member: Member, folder: str) -> str:
+    """README.md of a network that was trained on everything: it has no score, and says whose to expect.
+
+    Args:
+        member: the network; what its experiment reached is in its origin, where `serfit cv --retrain` made it.
+        folder: its name, for the example.
+
+    Raises:
+        AttributeError, IndexError, KeyError, TypeError, ValueError: what is written there is damaged.
+    """
+    origin = member.about.origin
+    corpus, encoder = origin.get("corpus", {}), origin.get("encoder", {})
+    names = str(corpus.get("name", "a corpus that isn't recorded")), str(encoder.get("name", "encoder not recorded"))
+    protocol = [f"{note}." for note in public_notes(corpus)]
+    said = origin.get(KEY)
+    unknown = "What its settings reach on unheard speech isn't recorded with it, so how good it is isn't known."
+    return _document(
+        _front(names[0], member.about.dimensions, names[1] if encoder.get("revision") else None),
+        member.about.name,
+        [member],
+        _what([member], names[1], names[0], "", None),
+        folder,
+        [
+            f"None of its own: it was trained on all {sum(corpus.get('counts', {}).values()):,} utterances of "
+            f"{names[0]}, and none are left to test it on.",
+            *([unknown] if said is None else expectation(said)),
+        ],
+        [*protocol, _told(member), _source(origin)],
+        _licences(names[1], names[0]),
+    )
+
+
+def _document(
+    front: dict[str, Any],
+    name: str,
+    members: Sequence[Member],
+    what: str,
+    folder: str,
+    results: Sequence[str],
+    protocol: Sequence[str],
+    terms: Sequence[str],
+) -> str:
     blocks = [
-        "---\n" + yaml.safe_dump(_front(result, comparison), sort_keys=False, allow_unicode=True) + "---",
-        f"# {result.runs[0].name}: {_order(result)} from speech",
-        _what(result, members, applied),
+        "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
+        f"# {name}: {_order(members[0].about.dimensions)} from speech",
+        what,
         "## Use",
         _use(folder),
         "## Results",
-        *_results(result, comparison),
+        *results,
         "## Data and protocol",
-        bullets(_protocol(result, members)),
+        bullets(protocol),
         "## Limits",
         bullets(LIMITS),
         "## Licences",
-        bullets(_licences(result)),
+        bullets(terms),
         f"Written by serfit {__version__} from the records of the runs.",
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def _front(result: ExperimentResult, comparison: Comparison) -> dict[str, Any]:
+def _front(corpus: str, dimensions: Sequence[Dimension], base_model: str | None) -> dict[str, Any]:
     """What the hub reads: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
     front: dict[str, Any] = {
         "library_name": "serfit",
         "pipeline_tag": "audio-classification",
         "license": "other",
         "license_name": "terms-of-encoder-and-corpus",
-        "tags": ["speech-emotion-recognition", "regression", *result.dimensions, result.corpus],
+        "tags": ["speech-emotion-recognition", "regression", *dimensions, corpus],
         "metrics": ["concordance_correlation_coefficient"],
     }
-    if result.runs[0].environment.get("encoder", {}).get("revision"):  # it came from the hub
-        front["base_model"] = _encoder(result)
+    return front if base_model is None else {**front, "base_model": base_model}
+
+
+def _scored(result: ExperimentResult) -> dict[str, Any]:
+    """The scores as the hub reads them; empty where none is defined."""
     found = [
         {
             "type": "concordance_correlation_coefficient",
-            "name": f"test {_heading(name)}, mean over {ranges('fold', result.folds)}",
+            "name": f"test {measure_title(name)}, mean over {ranges('fold', result.folds)}",
             "value": round(summary.mean, 4),
         }
         for name, summary in result.test.items()
         if summary.mean is not None
     ]
-    if found:
-        scored = {
-            "task": {"type": "audio-classification", "name": "dimensional speech emotion recognition"},
-            "dataset": {"type": result.corpus, "name": result.corpus},
-            "metrics": found,
-        }
-        front["model-index"] = [{"name": result.runs[0].name, "results": [scored]}]
-    return front
+    if not found:
+        return {}
+    scored = {
+        "task": {"type": "audio-classification", "name": "dimensional speech emotion recognition"},
+        "dataset": {"type": result.corpus, "name": result.corpus},
+        "metrics": found,
+    }
+    return {"model-index": [{"name": result.runs[0].name, "results": [scored]}]}
 
 
-def _what(result: ExperimentResult, members: Sequence[Member], applied: Kind | None) -> str:
+def _what(members: Sequence[Member], encoder: str, corpus: str, runs: str, applied: Kind | None) -> str:
     about = members[0].about
     scales = ", ".join(
         f"{name} from {about.scales[name].minimum:g} to {about.scales[name].maximum:g}" for name in about.dimensions
     )
-    said = [f"A fine-tuned speech encoder ({_encoder(result)}) that predicts {scales}, the scale of {result.corpus}."]
+    said = [f"A fine-tuned speech encoder ({encoder}) that predicts {scales}, the scale of {corpus}."]
     if len(members) > 1:
         said.append(
-            f"The folder holds {len(members)} networks ({_runs(result)}). Loaded together they answer with their mean, "
+            f"The folder holds {len(members)} networks ({runs}). Loaded together they answer with their mean, "
             "and with the deviation between them."
         )
     if applied is None:
@@ -145,21 +204,13 @@ def _use(folder: str) -> str:
 
 
 def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
-    evidence = comparison.evidence
-    over, pooled = evidence.over_folds[result.label], evidence.pooled[result.label]
-    rows = []
-    for name, summary in result.test.items():
-        deviation = "" if summary.deviation is None else f" ± {summary.deviation:.4f}"
-        row = [_heading(name), f"{number(summary.mean)}{deviation}", _interval(over.get(name))]
-        rows.append([*row, number(result.pooled.get(name)), _interval(pooled.get(name))])
-    header = ["", "mean ± deviation over folds", "95 % interval", "all folds together", "95 % interval"]
     count = sum({run.fold: len(run.predictions.ids) for run in result.runs}.values())
     missing = f" Not among them: {ranges('fold', result.missing)} (†)." if result.missing else ""
     blocks = [
         f"Concordance correlation coefficients (CCC) on {count:,} test utterances: {_runs(result)}.{missing} Each "
         "utterance was predicted by a network that was not trained on it and whose epoch was not chosen by it. "
         "Intervals take speakers and dialogues as the units that vary.",
-        as_markdown(Rows(header, rows)),
+        as_markdown(score_table(reached(comparison)["test_ccc"])),
     ]
     if len(result.folds) > 1:
         blocks.append(
@@ -185,19 +236,26 @@ def _protocol(result: ExperimentResult, members: Sequence[Member]) -> list[str]:
     said = [f"Corpus: {result.corpus}, {result.runs[0].utterances:,} utterances."]
     for run in result.runs:
         said.append(f"{run.environment.get('protocol', 'protocol not recorded')!s}; best epoch {run.best_epoch}.")
-    notes = {str(note) for run in result.runs for note in run.environment["corpus"].get("notes", ())}
-    said += [f"{note}." for note in sorted(notes) if "/" not in note and "\\" not in note]
-    settings = members[0].about.origin["settings"]
-    told = ", ".join(f"{key.split('.')[-1]} {settings[key]}" for key in _TOLD if key in settings)
-    said.append(f"Settings: {told}; all that bear on the result are in serfit.json.")
-    environment = result.runs[0].environment
-    commit = str(environment.get("commit") or "not recorded")
-    versions = ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())
-    return [*said, f"Source: commit {commit}; {versions}."]
+    notes = {note for run in result.runs for note in public_notes(run.environment["corpus"])}
+    said += [f"{note}." for note in sorted(notes)]
+    return [*said, _told(members[0]), _source(result.runs[0].environment)]
+
+
+def _told(member: Member) -> str:
+    settings = member.about.origin["settings"]
+    told = ", ".join(f"{key.split('.')[-1]} {settings[key]}" for key in _TOLD if settings.get(key) is not None)
+    return f"Settings: {told}; all that bear on the result are in serfit.json."
+
+
+def _source(recorded: Mapping[str, Any]) -> str:
+    commit = str(recorded.get("commit") or "not recorded")
+    versions = ", ".join(f"{name} {version}" for name, version in recorded.get("packages", {}).items())
+    return f"Source: commit {commit}; {versions}."
 
 
 _TOLD = (
     "train.epochs",
+    "train.stop_after",
     "data.loader.batch_size",
     "train.accumulation_steps",
     "train.optimizer.lr",
@@ -210,16 +268,16 @@ _TOLD = (
 )
 
 
-def _licences(result: ExperimentResult) -> list[str]:
-    encoder = _encoder(result)
+def _licences(encoder: str, corpus: str) -> list[str]:
+    """What is known of the terms under which the encoder and the corpus are given out."""
     if encoder.startswith("random:"):
         origin = "Encoder: untrained weights drawn from a seed; nobody else's licence bears on them."
     else:
         known = WAVLM_TERMS if "wavlm" in encoder.lower() else "Its licence is on its own page; look there."
         origin = f"Encoder: {encoder}. {known}"
     unknown = "read what you agreed to when you got it before making this public. None of its audio is in this folder."
-    corpus = CORPUS_TERMS.get(result.corpus, f"{result.corpus} has terms of its own: {unknown}")
-    return [origin, f"Corpus: {corpus}", "serfit itself: Apache-2.0."]
+    terms = CORPUS_TERMS.get(corpus, f"{corpus} has terms of its own: {unknown}")
+    return [origin, f"Corpus: {terms}", "serfit itself: Apache-2.0."]
 
 
 def _encoder(result: ExperimentResult) -> str:
@@ -232,15 +290,6 @@ def _runs(result: ExperimentResult) -> str:
     return f"{ranges('fold', result.folds)}, {ranges('seed', seeds)}"
 
 
-def _order(result: ExperimentResult) -> str:
-    *first, last = result.dimensions
+def _order(dimensions: Sequence[Dimension]) -> str:
+    *first, last = dimensions
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def _heading(name: Measure) -> str:
-    return "CCC-Avg" if name == "average" else f"CCC-{letter(name)}"
-
-
-def _interval(one: Estimate | None) -> str:
-    interval = None if one is None else one.interval
-    return UNDEFINED if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"

@@ -82,6 +82,7 @@ class Disagreement:
 
     Attributes:
         dimension: which.
+        map: how predictions were calibrated, each network's by its own map.
         deviation: root of the mean variance between the networks, on the corpus's scale.
         error: root mean squared error of their mean.
         inside: share of ratings within mean +- 1.96 deviations.
@@ -90,6 +91,7 @@ class Disagreement:
     """
 
     dimension: Dimension
+    map: Map
     deviation: float
     error: float
     inside: float
@@ -147,7 +149,12 @@ def examine(runs: Sequence[FinishedRun], scales: Mapping[Dimension, LabelScale])
             for kind, parts in under.items()
             if (found := _interval(name, kind, parts)) is not None
         ),
-        disagreements=_disagreements(plain) if len(runs) > 1 else (),
+        disagreements=tuple(
+            sorted(
+                (found for kind, parts in under.items() if len(runs) > 1 for found in _disagreements(kind, parts)),
+                key=lambda found: dimensions.index(found.dimension),
+            )
+        ),
         flat=tuple(name for name in DIMENSIONS if name in flat),
     )
 
@@ -170,6 +177,16 @@ def interval_rows(findings: Findings) -> Rows | None:
     return Rows(header, rows, left=2) if rows else None
 
 
+def spread_rows(findings: Findings) -> Rows | None:
+    """How far networks are apart, and whether that holds the ratings, as a table; None where it can't be tried."""
+    header = ["dimension", "map", "networks apart", "error", "inside"]
+    rows = [
+        [one.dimension, one.map, f"{one.deviation:.3f}", f"{one.error:.3f}", f"{one.inside:.1%}"]
+        for one in findings.disagreements
+    ]
+    return Rows(header, rows, left=2) if rows else None
+
+
 def sentences(findings: Findings) -> list[str]:
     """What is to be said besides the tables."""
     said = list(HOW_TO_READ)
@@ -180,17 +197,16 @@ def sentences(findings: Findings) -> list[str]:
             f"warning: the map of {name} is a constant in some run: its predictions don't rise with the ratings of "
             "the validation part, and no calibration can mend that"
         )
-    for one in findings.disagreements:
+    if findings.disagreements:
+        one = findings.disagreements[0]
         fewest, most = one.networks
         count = str(fewest) if fewest == most else f"{fewest} to {most}"
         said.append(
-            f"{one.dimension}: of {one.utterances:,} utterances, each predicted by {count} networks not trained on it, "
-            f"mean ± {DEVIATIONS} deviations between them holds {one.inside:.1%} of the ratings; the networks are "
-            f"{one.deviation:.3f} apart, and {one.error:.3f} from the ratings"
+            f"networks apart: {one.utterances:,} utterances, each predicted by {count} networks not trained on it, and "
+            f"their deviation; error: of their mean; inside: share of ratings within mean ± {DEVIATIONS} deviations"
         )
-    if findings.disagreements:
         said.append(
-            "some of these networks chose their epoch by the utterance (it was in their validation part), and few "
+            "some of these networks chose their epoch and map by the utterance (it was in their validation part); few "
             "networks give a rough deviation; what the spread of networks leaves out is the raters' own disagreement"
         )
     if findings.folds > 1:
@@ -258,7 +274,7 @@ def _interval(name: Dimension, kind: Map, runs: Sequence[Parts]) -> Interval | N
     return Interval(name, kind, float(np.mean(widths)), float(np.concatenate(inside).mean()))
 
 
-def _disagreements(runs: Sequence[Parts]) -> tuple[Disagreement, ...]:
+def _disagreements(kind: Map, runs: Sequence[Parts]) -> tuple[Disagreement, ...]:
     """What networks that weren't trained on an utterance say of it, wherever there are two."""
     said: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     ratings: dict[str, NDArray[np.float64]] = {}
@@ -277,6 +293,7 @@ def _disagreements(runs: Sequence[Parts]) -> tuple[Disagreement, ...]:
     return tuple(
         Disagreement(
             dimension=name,
+            map=kind,
             deviation=float(np.sqrt(variances[:, column].mean())),
             error=float(np.sqrt((errors[:, column] ** 2).mean())),
             inside=float((np.abs(errors[:, column]) <= DEVIATIONS * np.sqrt(variances[:, column])).mean()),

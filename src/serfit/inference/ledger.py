@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serfit.errors import UserError
-from serfit.files import WriteError, write_atomically, write_json
+from serfit.files import WriteError, write_atomically, write_text
 from serfit.inference.table import Cell, Format, encoded, header, line
 
 MADE = ".made.json"
@@ -69,10 +69,20 @@ def made_before(target: Target) -> Made | None:
     """What an earlier command wrote to the same target, or None where it isn't there or isn't finished.
 
     Raises:
-        UserError: a file stands there that no earlier labelling made, or that was changed since.
+        UserError: as `refuse_others`.
     """
     if _beside(target.table, PARTIAL).exists():
         return None
+    found = refuse_others(target)
+    return found if all(path is None or path.exists() for path in (target.table, target.embeddings)) else None
+
+
+def refuse_others(target: Target) -> Made | None:
+    """What the files of the target say of themselves, where they are there.
+
+    Raises:
+        UserError: a file stands there that no earlier labelling made, or that was changed since.
+    """
     files = [path for path in (target.table, target.embeddings) if path is not None and path.exists()]
     try:
         known = json.loads(target.made.read_bytes())
@@ -81,13 +91,14 @@ def made_before(target: Target) -> Made | None:
     except (OSError, ValueError, KeyError, TypeError):
         digests, found = {}, None
     for path in files:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name a file")
         if digests.get(path.name) != _digest(path):
             raise UserError(
                 f"{path} exists and isn't what an earlier `serfit predict` wrote there; name another file, or move it "
                 "away: nothing is overwritten"
             )
-    wanted = 1 if target.embeddings is None else 2
-    return found if len(files) == wanted else None
+    return found
 
 
 @dataclass(slots=True)
@@ -102,6 +113,7 @@ class Ledger:
         done: items that are wholly labelled.
         rows: rows of these items.
         errors: sentences of the recordings that couldn't be used.
+        anew: whether what lay there was made from others, and is gone.
     """
 
     target: Target
@@ -111,6 +123,7 @@ class Ledger:
     done: int = 0
     rows: int = 0
     errors: list[str] = field(default_factory=list)
+    anew: bool = False
     _crc: int = 0
     _lines: IO[bytes] | None = None
     _vectors: IO[bytes] | None = None
@@ -172,7 +185,8 @@ class Ledger:
             write_atomically(embeddings, self._write_embeddings)
             digests[embeddings.name] = _digest(embeddings)
         made = {"format": FORMAT, "fingerprint": self.fingerprint, "rows": self.rows, "errors": self.errors}
-        write_json(self.target.made, made | {"sha256": digests} | dict(about))
+        told = made | {"sha256": digests} | dict(about)
+        write_text(self.target.made, json.dumps(told, indent=2) + "\n")  # ASCII: file names may be no UTF-8
         for path in (table, embeddings):
             if path is not None:
                 _beside(path, PARTIAL).unlink(missing_ok=True)
@@ -186,6 +200,7 @@ class Ledger:
         for record, end in _records(self._lines):
             if first:
                 if record != self._beginning():
+                    self.anew = True
                     break
                 first, kept = False, end
             elif "row" in record:

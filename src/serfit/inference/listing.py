@@ -75,7 +75,8 @@ def list_items(arguments: Sequence[str]) -> Listing:
     """Everything that the arguments name; a file named twice counts once.
 
     Args:
-        arguments: audio files of any name, folders (searched through, for `SUFFIXES`), globs, and manifests (.csv).
+        arguments: audio files of any name, folders (searched through, for `SUFFIXES`; linked folders, too), globs, and
+            manifests (.csv).
 
     Raises:
         UserError: something doesn't exist or a manifest has rows that can't be; or there is no audio.
@@ -149,10 +150,15 @@ def _item(manifest: Path, cells: dict[str, str]) -> Item:
     file = cells["file"]
     if not file:
         raise ValueError("the file is empty")
+    if "\0" in file:
+        raise ValueError("the file has a zero byte in its name")
     start, end = _seconds("start", cells.get("start", "")), _seconds("end", cells.get("end", ""))
     if end is not None and (start or 0.0) >= end:
         raise ValueError(f"start {start or 0.0:g} s isn't before end {end:g} s")
-    return Item(file, manifest.parent / Path(file).expanduser(), start or 0.0, end, cells.get("id", ""))
+    path = Path(file).expanduser()
+    if not path.is_absolute() and ".." in path.parts:
+        raise ValueError(f"the file {file} leads out of the manifest's folder; give it as an absolute path")
+    return Item(file, manifest.parent / path, start or 0.0, end, cells.get("id", ""))
 
 
 def _seconds(column: str, cell: str) -> float | None:
@@ -216,14 +222,23 @@ def _refuse_model(path: Path) -> None:
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """Audio files in a folder and below, in alphabetical order, and endings of the others; hidden files don't count."""
+    """Audio files in a folder and below, in alphabetical order, and endings of the others; hidden files don't count.
+
+    Links to folders are followed; a folder that is reached twice, or within itself, counts once.
+    """
 
     def unreadable(error: OSError) -> None:
         raise UserError(f"can't look into {error.filename}: {error.strerror}; check its permissions") from error
 
     audio: list[Path] = []
     others: Counter[str] = Counter()
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if name.startswith("."):

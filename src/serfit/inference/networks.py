@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -79,9 +79,9 @@ class TorchNetwork:
     """
 
     about: About
-    model: EmotionModel
+    model: EmotionModel = field(repr=False)
     device: torch.device
-    autocast: Callable[[], AbstractContextManager[object]]
+    autocast: Callable[[], AbstractContextManager[object]] = field(repr=False)
     pass_seconds: float | None = None
 
     @property

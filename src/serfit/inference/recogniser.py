@@ -1,7 +1,7 @@
 """One network or several, asked what they hear in arrays and files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from serfit.labels import Dimension, LabelScale
 
 LONGEST = 120.0
 """Most seconds of speech that are heard as one utterance; the memory of attention grows with their square."""
+
+LOUDEST = 1e9
+"""Samples from here on are no sound; in float32 their squares would soon be infinite, and the rest be silence."""
 
 Sound = str | Path | NDArray[Any]
 """An audio file, or samples [S] or [S, C]."""
@@ -59,7 +62,7 @@ class Emotion:
     values: Mapping[Dimension, float]
     unit: Mapping[Dimension, float]
     spread: Mapping[Dimension, float]
-    embedding: NDArray[np.float32]
+    embedding: NDArray[np.float32] = field(repr=False)
 
     @property
     def valence(self) -> float:
@@ -124,6 +127,14 @@ class Recogniser:
             start: where to begin, in seconds.
             end: where to end, in seconds; None for the end.
 
+        >>> import serfit
+        >>> emotion = serfit.load("mine").predict("speech.wav", start=1.0, end=2.5)
+        >>> scale = serfit.load("mine").scales["valence"]
+        >>> scale.from_unit(emotion.unit["valence"]) == emotion.valence
+        True
+        >>> serfit.load("mine").predict(np.zeros((8000, 2)), rate=8000).end
+        1.0
+
         Raises:
             UserError: audio that can't be read, or is too short or too long for one utterance.
         """
@@ -138,12 +149,19 @@ class Recogniser:
             waveforms: mono at 16 kHz, float32 [S] each, as `serfit.audio.read_audio` gives them.
             names: what to call each in an error.
 
+        >>> import serfit
+        >>> estimates = serfit.load("mine").estimate([np.zeros(16000, np.float32), np.ones(8000, np.float32)])
+        >>> estimates.values.shape, estimates.spread, len(estimates.embeddings)
+        ((2, 2), None, 2)
+
         Raises:
             UserError: one is too short or too long, or what comes out isn't finite.
         """
         called = list(names) or [f"waveform {number}" for number in range(1, len(waveforms) + 1)]
         for name, waveform in zip(called, waveforms, strict=True):
             self.check_length(name, len(waveform) / SAMPLE_RATE)
+            if not np.abs(waveform, dtype=np.float64).max() < LOUDEST:
+                raise UserError(f"the samples of {name} reach {np.abs(waveform).max():.3g}, and sound lies within 1")
         outputs = [network(waveforms) for network in self.networks]
         units = np.concatenate([output.each for output in outputs])
         for place, name in enumerate(called):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -22,10 +22,12 @@ from serfit.inference.networks import Network, TorchNetwork
 from serfit.inference.onnx import is_onnx, open_onnx
 from serfit.inference.recogniser import Recogniser, check_together
 from serfit.nn.model import EmotionModel
+from serfit.report.experiments import IRRELEVANT
 from serfit.report.finished import read_predictions
 from serfit.runtime import choose_device, choose_precision
 
 Precision = Literal["auto", "fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 PRIVATE = ("data.root", "data.table.path", "experiment.runs_dir", "features.store", "features.max_gb")
 """Settings that say where files lay on somebody's machine; they don't travel."""
@@ -41,6 +43,8 @@ def open_recogniser(
     """Everything named as one recogniser; see `serfit.load`."""
     if not sources:
         raise UserError("no model is named; give a run directory, a bundle or a name on the hub")
+    if precision not in PRECISIONS:
+        raise UserError(f"there is no precision called {precision}; choose {', '.join(PRECISIONS)}")
     device, _ = choose_device(gpu)
     return Recogniser(tuple(open_networks(sources, device, precision, calibrate)))
 
@@ -159,21 +163,37 @@ def calibration_of_run(directory: Path, about: About) -> dict[str, Any] | None:
 
 
 def runs_of_one_experiment(folder: Path) -> list[Path]:
-    """The finished runs in a folder, which must be of one experiment. Raises UserError."""
+    """The finished runs in a folder, the latest of each fold and seed; they must be of one experiment.
+
+    As in a comparison, an experiment is more than its name: runs that differ in any setting but fold, seed and those
+    without effect aren't asked together. A network that was then trained on everything stands apart from the folds that
+    say what to expect of it: it counts only where there are none.
+
+    Raises:
+        UserError: there are none, or they are of several experiments.
+    """
     found = sorted(marker.parent for marker in folder.glob(f"*/{runs.FINISHED}"))
     found = [run for run in found if (run / runs.BEST_WEIGHTS).is_file()]
+    settings = {run: flatten(load_config(run / runs.CONFIG)) for run in found}
+    found = [run for run in found if settings[run]["data.split.scheme"] != "everything"] or found
     if not found:
         raise UserError(
             f"{folder} is neither a run directory nor a bundle, and holds no finished runs; name a run directory "
             f"(with {runs.CONFIG} and {runs.FINISHED} in it) or a bundle (with serfit.json in it)"
         )
-    names = sorted({load_config(run / runs.CONFIG).experiment.name for run in found})
-    if len(names) > 1:
+    told = [settings[run] for run in found]
+    keys = sorted(set().union(*told) - IRRELEVANT)
+    differing = [key for key in keys if any(one.get(key) != told[0].get(key) for one in told)]
+    if differing:
         raise UserError(
-            f"{folder} holds runs of {len(names)} experiments ({listed(names)}), and one is wanted; name its runs, for "
-            f"example {folder}/{names[0]}_fold*"
+            f"{folder} holds runs of several experiments (they differ in {listed(differing, most=5)}), and one is "
+            f"wanted; name its runs one by one, the first as MODEL and others by --model, for example {found[0]}"
         )
-    return found
+    latest: dict[object, Path] = {}
+    for run, one in zip(found, told, strict=True):
+        same = (one["data.split.fold"], one["experiment.seed"])
+        latest[same] = max(latest.get(same, run), run, key=lambda each: (each / runs.FINISHED).stat().st_mtime_ns)
+    return sorted(latest.values())
 
 
 def _about(directory: Path, config: ExperimentConfig, model: EmotionModel, scores: Mapping[str, Any]) -> About:
@@ -188,7 +208,8 @@ def _about(directory: Path, config: ExperimentConfig, model: EmotionModel, score
         "run": directory.resolve().name,
         "settings": settings,
         "encoder": {**environment.get("encoder", {}), **encoder},
-        "corpus": {key: corpus[key] for key in ("name", "counts", "digest") if key in corpus},
+        "corpus": {key: corpus[key] for key in ("name", "counts", "digest") if key in corpus}
+        | {"notes": public_notes(corpus)},
         **{key: environment[key] for key in kept if key in environment},
         "scores": dict(scores),
     }
@@ -206,6 +227,17 @@ def _about(directory: Path, config: ExperimentConfig, model: EmotionModel, score
 def public_name(encoder: str) -> str:
     """The name of an encoder without the folders above it, where it is a path on somebody's machine."""
     return Path(encoder).name if encoder.startswith(("/", "~", ".")) or encoder.endswith(".pt") else encoder
+
+
+def public_notes(corpus: Mapping[str, Any]) -> list[str]:
+    """What a run recorded about its corpus, without what names a file of somebody's machine."""
+    return [str(note) for note in corpus.get("notes", ()) if "/" not in str(note) and "\\" not in str(note)]
+
+
+def trained_on_everything(about: About) -> bool:
+    """Whether a network's run kept nothing to test on, so that it has no scores."""
+    settings = about.origin.get("settings")
+    return isinstance(settings, Mapping) and settings.get("data.split.scheme") == "everything"
 
 
 def _json(path: Path) -> dict[str, Any]:

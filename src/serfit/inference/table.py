@@ -69,12 +69,21 @@ def line(cells: Sequence[Cell], names: Sequence[str], form: Format) -> str:
     if form == "csv":
         return _csv(["" if cell is None else cell for cell in cells])
     named: Mapping[str, Cell] = dict(zip(names, cells, strict=True))
-    return json.dumps(named, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(named, ensure_ascii=False, allow_nan=False)
+    return (text if _is_utf8(text) else json.dumps(named, allow_nan=False)) + "\n"
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8, with the bytes of file names that aren't UTF-8 as they are."""
+    """UTF-8, with the bytes of file names that aren't UTF-8 as they are (JSON escapes them as Python's os.fsdecode)."""
     return text.encode("utf-8", "surrogateescape")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _csv(cells: Sequence[Cell]) -> str:

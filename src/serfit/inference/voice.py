@@ -56,6 +56,9 @@ def voiced(level: NDArray[np.float32]) -> list[tuple[float, float]]:
 
     Args:
         level: of every 20 ms, in dB of full scale.
+
+    >>> voiced(np.repeat([-90.0, -20.0, -90.0], 50).astype(np.float32))
+    [(0.9, 2.1)]
     """
     if len(level) == 0:
         return []

@@ -62,6 +62,11 @@ def curve(
         window: seconds of speech heard at a time.
         hop: seconds from the beginning of one window to that of the next.
 
+    >>> import serfit
+    >>> through_time = curve(serfit.load("mine"), "speech.wav", window=3.0, hop=0.75)
+    >>> through_time.starts.tolist(), through_time.ends.tolist(), through_time.estimates.values.shape
+    ([0.0, 0.75, 1.0], [3.0, 3.75, 4.0], (3, 2))
+
     Raises:
         UserError: audio that can't be read or is too short; windows that the model can't hear or that leave gaps.
     """

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from serfit.errors import UserError
 from serfit.labels import Dimension
 from serfit.report.breakdown import Calibration, GroupScore, Table, breakdown, calibration, predicted
 from serfit.report.evidence import Evidence
@@ -48,6 +49,13 @@ class Comparison:
         """The experiments on each corpus, corpora by name."""
         names = sorted({result.corpus for result in self.experiments})
         return {name: [result for result in self.experiments if result.corpus == name] for name in names}
+
+
+def check_any(comparison: Comparison) -> None:
+    """Raise a UserError where there is no finished run to compare or report on, saying what was left out."""
+    if not comparison.experiments:
+        reasons = "; ".join(comparison.warnings) or "no run directory was given or found"
+        raise UserError(f"there is no finished run to look at ({reasons}); name finished runs, or their folder")
 
 
 def only(comparison: Comparison, label: str) -> Comparison:

@@ -136,7 +136,7 @@ def gather(runs: Iterable[FinishedRun]) -> tuple[tuple[ExperimentResult, ...], t
     identities = [json.loads(key) for key in groups]
     latest, remarks = [], []
     for identity, group in zip(identities, groups.values(), strict=True):
-        label = _label(identity, [other for other in identities if _name(other) == _name(identity)])
+        label = label_of(identity, [other for other in identities if _name(other) == _name(identity)])
         kept, repeated = _latest(label, group)
         latest.append((label, kept))
         remarks += repeated
@@ -212,8 +212,13 @@ def _name(identity: Mapping[str, Any]) -> str:
     return str(identity["experiment.name"])
 
 
-def _label(identity: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
-    """The name, and the settings in which its namesakes (itself included) differ."""
+def label_of(identity: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
+    """The name, and the settings in which its namesakes (itself included) differ.
+
+    >>> one, other = ({"experiment.name": "ema", "train.epochs": epochs} for epochs in (10, 20))
+    >>> label_of(one, [one, other]), label_of(one, [one])
+    ('ema (train.epochs=10)', 'ema')
+    """
     keys = sorted(set().union(*namesakes))
     differing = [key for key in keys if len({json.dumps(other.get(key, "absent")) for other in namesakes}) > 1]
     told = [

@@ -28,7 +28,7 @@ from serfit.report.answers import (
 from serfit.report.beside import NO_RATERS, baseline_rows, rater_rows, what_stands_beside
 from serfit.report.breakdown import GROUPINGS, GroupScore, Table, worst
 from serfit.report.clips import clips
-from serfit.report.comparison import Comparison, only
+from serfit.report.comparison import Comparison, check_any, only
 from serfit.report.evidence import Evidence
 from serfit.report.experiments import IRRELEVANT, ExperimentResult, ranges
 from serfit.report.markdown import ABSENT, UNDEFINED, Rows, number
@@ -42,6 +42,8 @@ WORST = 8
 """Worst utterances listed per experiment."""
 
 TEMPLATE = "page.html.jinja"
+STYLE = "style.css"
+"""What this page and that of `serfit watch` look like alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,7 @@ def write_report(comparison: Comparison, path: Path, *, players: bool = False) -
     Raises:
         UserError: there is no finished run among them, or the page can't be written.
     """
-    if not comparison.experiments:
-        reasons = "; ".join(comparison.warnings) or "no run directory was given or found"
-        raise UserError(f"there is no finished run to report on ({reasons}); name finished runs, or their folder")
+    check_any(comparison)
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} for the report; name a page in an existing folder")
     write_text(path, to_html(comparison, players=players))
@@ -111,7 +111,8 @@ def to_html(comparison: Comparison, *, players: bool = False) -> str:
     )
     reading = [*HOW_TO_READ, *HOW_SURE, *([FEW_SPEAKERS] if few else []), *how_to_read_groups()]
     reading += what_stands_beside(comparison.experiments)
-    return template.render(corpora=corpora, warnings=comparison.warnings, reading=reading) + "\n"
+    style = Markup((files("serfit.report") / STYLE).read_text(encoding="utf-8"))
+    return template.render(style=style, corpora=corpora, warnings=comparison.warnings, reading=reading) + "\n"
 
 
 def _corpus(experiments: Sequence[ExperimentResult], comparison: Comparison, players: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from serfit.errors import UserError
@@ -66,7 +67,7 @@ def on_ray(
             raise UserError(f"a run takes {per_run} slots, and there are {there}; lower --gpus-per-run")
         demand: dict[str, Any] = {"num_gpus": per_run} if kind == "GPU" else {"resources": {"slot": per_run}}
         task = ray.remote(max_retries=RETRIES, num_cpus=0, **demand)(_on_worker)
-        waiting = {task.remote(job, slots.gpus if address is None else ()): job for job in jobs}
+        waiting = {task.remote(job, slots.gpus if address is None else (), Path.cwd()): job for job in jobs}
         cancelled = False
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=1.0)
@@ -83,6 +84,8 @@ def on_ray(
 
 def _connected(slots: Slots, address: str | None) -> Any:
     os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
+    if address is not None and _has_token(os.environ):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # `ray start` asks for the token it finds; ray.init offers none
     try:
         import ray
     except ImportError as error:
@@ -103,10 +106,21 @@ def _connected(slots: Slots, address: str | None) -> Any:
     return ray
 
 
-def _on_worker(job: Job, gpus: Sequence[str]) -> Outcome:
-    """What a Ray worker does: hold its GPUs against other launches, and run the job."""
+def _has_token(environment: Mapping[str, str]) -> bool:
+    """Whether this user has a token for Ray clusters, in one of the places where Ray looks for it."""
+    named = "RAY_AUTH_TOKEN" in environment or "RAY_AUTH_TOKEN_PATH" in environment
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _on_worker(job: Job, gpus: Sequence[str], folder: Path) -> Outcome:
+    """What a Ray worker does: go where the launch stands, hold its GPUs against other launches, and run the job."""
     import ray
 
+    try:
+        os.chdir(folder)  # a worker of an existing cluster stands where `ray start` was called
+    except OSError as error:
+        words = f"error: {folder} can't be entered on {os.uname().nodename} ({error.strerror}); it must be shared"
+        return Outcome(job, "failed", 1, words)
     environment: Mapping[str, str] = dict(os.environ)
     booked = [str(number) for number in ray.get_gpu_ids()]
     if booked:

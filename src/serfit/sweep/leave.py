@@ -4,25 +4,51 @@ Both come as a bundle (see `serfit.inference.bundle`). A network that was traine
 more; what to expect of it is what the sweep's runs reached on utterances they hadn't heard, and the bundle says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, median_low
+from statistics import median_low
 from typing import Any
 
 from serfit.config.load import load_config, result_fingerprint
 from serfit.errors import UserError
-from serfit.inference.bundle import Member, is_bundle, read_bundle, write_bundle
+from serfit.inference.bundle import Member, is_bundle, is_free, origins_of, write_bundle
+from serfit.inference.reached import KEY, reached
 from serfit.inference.source import member_of_run
-from serfit.report.compare import read_run
+from serfit.report.compare import compare, read_run
+from serfit.report.experiments import summarise
 from serfit.report.finished import FinishedRun
+from serfit.report.markdown import number
 from serfit.sweep.plan import Job
 
 
-def check_free(folder: Path, option: str) -> None:
-    """Refuse a folder that something else stands in already, before hours of computing. Raises UserError."""
-    if folder.exists() and not is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{option} is {folder}, where something stands already; name a new folder for the model")
+def check_leaving(jobs: Sequence[Job], ensemble: Path | None, retrain: Path | None) -> None:
+    """Refuse before hours of computing what couldn't be done after them.
+
+    Args:
+        jobs: of the sweep.
+        ensemble: folder for the ensemble of an experiment's runs, if it is wanted.
+        retrain: folder for a network trained on everything, likewise.
+
+    Raises:
+        UserError: both name one folder, something else stands in it, or the experiments have no scores to choose by.
+    """
+    if ensemble is None and retrain is None:
+        return
+    if ensemble is not None and retrain is not None and ensemble.resolve() == retrain.resolve():
+        raise UserError(f"--ensemble and --retrain are both {ensemble}; name a folder for each model")
+    groups = _by_config(jobs)
+    runs = [{job.directory.name for job in group} for group in groups.values()]
+    if ensemble is not None:
+        _check_free(ensemble, "--ensemble", lambda origins: {origin.get("run") for origin in origins} in runs)
+    if retrain is not None:
+        _check_free(retrain, "--retrain", lambda origins: set(origins[0].get(KEY, {}).get("runs", ())) in runs)
+    tested = {_tested_on(group[0]) for group in groups.values()}
+    if len(tested) > 1:
+        raise UserError(
+            f"{' and '.join(str(config) for config in groups)} differ in corpus, dimensions or split, so no test "
+            "scores can choose the model among them; leave with a model of one configuration"
+        )
 
 
 def best_experiment(jobs: Sequence[Job]) -> tuple[tuple[Job, ...], str]:
@@ -31,18 +57,16 @@ def best_experiment(jobs: Sequence[Job]) -> tuple[tuple[Job, ...], str]:
     Args:
         jobs: finished, of one configuration or several.
     """
-    groups: dict[Path, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(job.config, []).append(job)
+    groups = _by_config(jobs)
     means = {config: _mean_ccc([read_run(job.directory) for job in group]) for config, group in groups.items()}
-    best = max(groups, key=lambda config: means[config])
+    best = max(groups, key=lambda config: _rank(means[config]))
     name = load_config(best, groups[best][0].overrides).experiment.name
     if len(groups) == 1:
-        return tuple(groups[best]), f"model of {name}: mean test CCC-Avg {means[best]:.4f}"
-    others = ", ".join(f"{means[config]:.4f}" for config in groups if config != best)
+        return tuple(groups[best]), f"model of {name}: mean test CCC-Avg {number(means[best])}"
+    others = ", ".join(number(means[config]) for config in groups if config != best)
     return tuple(groups[best]), (
-        f"model of {name}: mean test CCC-Avg {means[best]:.4f}, against {others}; the test parts made that choice, so "
-        "expect a little less"
+        f"model of {name}: mean test CCC-Avg {number(means[best])}, against {others}; the test parts made that choice, "
+        "so expect a little less"
     )
 
 
@@ -79,26 +103,25 @@ def retraining(jobs: Sequence[Job]) -> Job:
     return replace(first, name=label, overrides=overrides, directory=config.experiment.runs_dir / stem)
 
 
-def leave_with_retrained(job: Job, jobs: Sequence[Job], folder: Path) -> None:
+def leave_with_retrained(job: Job, jobs: Sequence[Job], folder: Path, among: int = 1) -> None:
     """Write the bundle of a network that was trained on everything, with what its experiment's runs reached.
+
+    Args:
+        job: its run.
+        jobs: the runs of its experiment.
+        folder: of the bundle.
+        among: experiments among which this one was chosen by its test scores.
 
     Raises:
         UserError: another model stands there.
     """
-    tested = [read_run(one.directory) for one in jobs]
-    reached = {
-        "runs": [one.directory.name for one in jobs],
-        "best_epochs": [run.best_epoch for run in tested],
-        "mean_test_ccc": {name: _mean([run.test.ccc(name) for run in tested]) for name in tested[0].test.dimensions},
-        "mean_test_ccc_average": _mean([run.test.average for run in tested]),
-    }
-    _leave([job.directory], folder, {"cross_validation": reached})
+    _leave([job.directory], folder, {KEY: reached(compare([one.directory for one in jobs]), among)})
 
 
 def _leave(directories: Sequence[Path], folder: Path, more: dict[str, Any]) -> None:
     names = [directory.resolve().name for directory in directories]
     if is_bundle(folder):
-        if [member.about.origin.get("run") for member in read_bundle(folder)] == names:
+        if [origin.get("run") for origin in origins_of(folder)] == names:
             return
         raise UserError(f"{folder} holds another model; name a new folder, or remove it")
     write_bundle(folder, [_with(member_of_run(directory), more) for directory in directories])
@@ -108,12 +131,30 @@ def _with(member: Member, more: dict[str, Any]) -> Member:
     return replace(member, about=replace(member.about, origin={**member.about.origin, **more}))
 
 
-def _mean_ccc(runs: Sequence[FinishedRun]) -> float:
-    """Mean test CCC-Avg; undefined ones are never better than anything."""
-    values = [run.test.average for run in runs]
-    return fmean(value for value in values if value is not None) if None not in values else float("-inf")
+def _check_free(folder: Path, option: str, ours: Callable[[list[Mapping[str, Any]]], bool]) -> None:
+    """Raise UserError where something stands in a folder that isn't a model of this very sweep."""
+    if not (ours(origins_of(folder)) if is_bundle(folder) else is_free(folder)):
+        raise UserError(f"{option} is {folder}, where something stands already; name a new folder for the model")
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) and known else None
+def _by_config(jobs: Sequence[Job]) -> dict[Path, list[Job]]:
+    groups: dict[Path, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.config, []).append(job)
+    return groups
+
+
+def _tested_on(job: Job) -> str:
+    """The settings that decide which ratings of which utterances are predicted."""
+    data = load_config(job.config, job.overrides).data
+    return data.model_dump_json(include={"corpus", "root", "dimensions", "table", "scales", "split"})
+
+
+def _mean_ccc(runs: Sequence[FinishedRun]) -> float | None:
+    """Mean test CCC-Avg; None where one is undefined."""
+    return summarise([run.test.average for run in runs]).mean
+
+
+def _rank(mean: float | None) -> float:
+    """An undefined mean is never better than anything."""
+    return float("-inf") if mean is None else mean

@@ -64,7 +64,7 @@ def plan_jobs(
     that repeating the command finds it again, and another configuration of the same name doesn't.
 
     Raises:
-        UserError: a configuration is wrong, or two of them are the same experiment.
+        UserError: a configuration is wrong or has nothing to test on, or two of them are the same experiment.
     """
     jobs: list[Job] = []
     for seed in seeds:
@@ -72,6 +72,11 @@ def plan_jobs(
             for fold in folds:
                 given = (*overrides, f"data.split.fold={fold}", f"experiment.seed={seed}")
                 experiment = load_config(config, given)
+                if experiment.data.split.scheme == "everything":
+                    raise UserError(
+                        f"{config} trains on everything (data.split.scheme), so there are no folds to test on; choose "
+                        "another scheme and leave with a model by --retrain, or run it with `serfit train`"
+                    )
                 stem = f"{experiment.experiment.name}_fold{fold}_seed{seed}_{result_fingerprint(experiment)[:8]}"
                 label = f"{experiment.experiment.name} fold {fold} seed {seed}"
                 jobs.append(Job(label, config, given, experiment.experiment.runs_dir / stem, gpus))
@@ -97,7 +102,7 @@ def numbers(text: str, what: str) -> tuple[int, ...]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
             raise UserError(f"{what} is {text}; it takes numbers such as 1-5, 1,3 or 1-3,5")
         found += range(int(first), int(last or first) + 1)
     if len(set(found)) != len(found):

@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,9 +16,10 @@ from serfit.report.answers import answers
 from serfit.report.compare import compare, console_table, write_comparison
 from serfit.report.page import write_report
 from serfit.sweep.engines import inline, on_ray
+from serfit.sweep.leash import leashed
 from serfit.sweep.leave import (
     best_experiment,
-    check_free,
+    check_leaving,
     leave_with_ensemble,
     leave_with_retrained,
     retraining,
@@ -26,7 +28,7 @@ from serfit.sweep.plan import Job, numbers, plan_jobs
 from serfit.sweep.slots import Slots, choose_slots, held
 from serfit.sweep.slurm import Options, on_slurm, slurm_options
 from serfit.sweep.view import View
-from serfit.sweep.worker import Outcome
+from serfit.sweep.worker import Outcome, ended
 
 Engine = Literal["auto", "inline", "ray", "slurm"]
 
@@ -107,6 +109,7 @@ def fill_stores(jobs: Sequence[Job], slots: Slots) -> None:
 
     Raises:
         UserError: they can't be computed, so that no run could begin either.
+        Interrupted: Ctrl-C or a signal; what is stored stays, and the same command goes on.
     """
     filled: set[Path] = set()
     for job in jobs:
@@ -120,10 +123,31 @@ def fill_stores(jobs: Sequence[Job], slots: Slots) -> None:
         filled.add(job.config)
         command = [*job.program, "cache", "fill", "--config", str(job.config), *job.overrides]
         environment = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": slots.gpus[0]} if slots.gpus else {})
-        with held(slots.gpus[:1]):
-            done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            raise UserError(done.stderr.strip().removeprefix("error: ") or f"{' '.join(command)} failed")
+        _do(command, environment, slots.gpus[:1])
+
+
+def _do(command: Sequence[str], environment: Mapping[str, str], gpus: Sequence[str]) -> None:
+    """Run a command that prepares a sweep, on GPUs held for it. Raises UserError with what it said, or Interrupted."""
+    with StopRequest() as stop, tempfile.TemporaryFile() as errors:
+
+        def stopped() -> bool:
+            return stop.received is not None
+
+        with held(gpus, stopped):
+            process = subprocess.Popen(
+                leashed(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+            code = ended(process, stopped)
+        if stopped():
+            raise Interrupted(f"stopped by {stop.received}, before the first run; repeat the same command to go on")
+        if code != 0:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip()
+            raise UserError(said.removeprefix("error: ") or f"{' '.join(command)} failed with exit code {code}")
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[Path]:
@@ -156,10 +180,9 @@ def run_cv(
         raise UserError("no configuration given; name one or more, for example configs/finetune.yaml")
     options = slurm_options(slurm)
     known = _engine(engine, gpus, address, options)
-    for folder, option in ((ensemble, "--ensemble"), (retrain, "--retrain")):
-        if folder is not None:
-            check_free(folder, option)
     jobs = plan_jobs(configs, numbers(folds, "--folds"), numbers(seeds, "--seeds"), overrides, gpus_per_run)
+    check_leaving(jobs, ensemble, retrain)
+    _make_folders(jobs)
     console = Console()
     if known == "slurm":  # its runs fill the store together: this may be a login node, where nothing should compute
         chosen = Slots(count=slots or len(jobs))
@@ -191,9 +214,22 @@ def run_cv(
         job = retraining(best)
         if not swept([job]):
             return 1
-        leave_with_retrained(job, best, retrain)
+        leave_with_retrained(job, best, retrain, among=len({one.config for one in jobs}))
         _say(console, f"written: {retrain}, trained on everything; it can't be tested any more")
     return 0
+
+
+def _make_folders(jobs: Sequence[Job]) -> None:
+    """Make the folders of the run directories. Raises UserError where one can't be written to."""
+    for folder in sorted({job.directory.parent for job in jobs}):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(
+                f"can't write to {folder}: {error.strerror or error}; choose a folder you may write to "
+                "(experiment.runs_dir)"
+            ) from error
 
 
 def _engine(engine: str, gpus: str | None, address: str | None, slurm: Options) -> Engine:

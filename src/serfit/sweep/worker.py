@@ -101,16 +101,24 @@ def attempt(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        code = _wait(process, stopped, look)
+        code = ended(process, stopped, look)
     fate = fate_of(code)
+    if fate == "died" and stopped():  # before it could listen, or after its time to save itself was over
+        fate = "interrupted"
     words = "" if fate == "finished" else last_lines(spoken)
     if fate != "died":
         spoken.unlink(missing_ok=True)
     return Outcome(job, fate, code, words)
 
 
-def _wait(process: "subprocess.Popen[bytes]", stopped: Callable[[], bool], look: Callable[[], None]) -> int:
-    """Wait for the end of a process; when asked to stop, or interrupted, let it save itself first."""
+def ended(
+    process: "subprocess.Popen[bytes]", stopped: Callable[[], bool], look: Callable[[], None] = lambda: None
+) -> int:
+    """Wait for the end of a process that leads a session; when asked to stop, or interrupted, let it save itself first.
+
+    Returns:
+        Its exit code.
+    """
     try:
         while (code := process.poll()) is None:
             if stopped():

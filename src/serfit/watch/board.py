@@ -90,13 +90,19 @@ def look(paths: Sequence[Path], reader: Reader) -> Board:
     said = []
     for label, group in groups.items():
         said += [Said(label, finding, _command(group[0], finding)) for finding in of_runs(group)]
-        said += [Said(name_of(one), finding, _command(one, finding)) for one in group for finding in diagnose(one)]
+        for one in group:
+            said += [Said(f"{label} {part_of(one)}", finding, _command(one, finding)) for finding in diagnose(one)]
     return Board(groups, said, dict(reader.troubles), len(found) - len(chosen))
 
 
 def name_of(history: History) -> str:
     """What people call a run."""
-    return f"{history.config.experiment.name} fold {history.fold} seed {history.seed}"
+    return f"{history.config.experiment.name} {part_of(history)}"
+
+
+def part_of(history: History) -> str:
+    """Which run of its experiment it is."""
+    return f"{'everything' if _untested(history) else f'fold {history.fold}'} seed {history.seed}"
 
 
 def table_of(histories: Sequence[History]) -> tuple[list[str], list[list[str]]]:
@@ -126,7 +132,7 @@ def row(history: History, headings: Sequence[str]) -> list[str]:
         "run": name_of(history),
         "state": state_words(history),
         "epoch": f"{done if now is None else now.epoch}/{epochs}",
-        "best": "" if history.best_epoch is None else str(history.best_epoch),
+        "best": "" if history.best_epoch is None or _untested(history) else str(history.best_epoch),
         "guide": standing(history) or "",
         "card": history.card or "",
     }
@@ -134,7 +140,7 @@ def row(history: History, headings: Sequence[str]) -> list[str]:
         cells["step"] = f"{now.step}/{now.steps}"
     if history.state == "running" and history.seconds_left is not None:
         cells["left"] = duration(history.seconds_left)
-    for name in history.config.data.dimensions if history.records else ():
+    for name in history.config.data.dimensions if history.records and not _untested(history) else ():
         value = history.records[-1].validation.ccc(name)
         cells[f"CCC-{letter(name)}"] = UNDEFINED if value is None else f"{round(value, 3) + 0.0:.3f}"
     if spent is not None:
@@ -169,6 +175,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def _untested(history: History) -> bool:
+    """Whether a run keeps nothing to validate on."""
+    return history.config.data.split.scheme == "everything"
+
+
 def _spent(history: History) -> EpochTime | None:
     """The freshest measurement: of the epoch in progress, else of the last one."""
     if history.progress is not None:
@@ -181,4 +192,4 @@ def _command(history: History, finding: Finding) -> str:
     if not finding.overrides:
         return ""
     config = shlex.quote(str(history.directory / runs.CONFIG))
-    return f"uv run serfit train --config {config} {' '.join(finding.overrides)}"
+    return f"uv run serfit train --config {config} {' '.join(map(shlex.quote, finding.overrides))}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from serfit.records import EpochTime
-from serfit.watch.finding import Finding
+from serfit.watch.finding import Finding, more_frozen
 from serfit.watch.history import History
 
 SLOW_EPOCH = 30 * 60.0
@@ -39,8 +39,8 @@ def slow_epoch(history: History) -> Iterator[Finding]:
         advice = "the run directory's disk is slow; put experiment.runs_dir on a local one, or save less often"
         yield Finding("slow epoch", evidence, advice, ("train.checkpoint_minutes=60",))
     elif largest == "evaluating":
-        advice = "the validation part is heard whole and takes longer than training; bf16 helps where the GPU has it"
-        yield Finding("slow epoch", evidence, advice, _faster(history))
+        advice = "the validation part is heard whole and takes longer than training; hear it faster"
+        yield Finding("slow epoch", evidence, advice, _faster_evaluation(history))
     else:
         yield _compute_bound(history, evidence)
 
@@ -68,7 +68,7 @@ def _measured(history: History) -> tuple[EpochTime | None, str]:
 
 def _data_bound(history: History, spent: EpochTime, evidence: str) -> Finding:
     """Training waits for its utterances: what the loader's threads were doing."""
-    more = f"data.loader.workers={max(4, 2 * history.config.data.loader.workers)}"
+    more = _more_threads(history)
     total = sum(seconds for _, seconds in spent.loading.values())
     if total <= 0.0:
         return Finding("slow epoch", evidence, "what the loader did wasn't recorded; try more threads", (more,))
@@ -86,8 +86,11 @@ def _data_bound(history: History, spent: EpochTime, evidence: str) -> Finding:
             if history.config.features.max_gb is not None:
                 advice = "the store is too small for the corpus, so features are thrown out and computed again"
                 return Finding("slow epoch", evidence, advice, ("features.max_gb=null",))
-            advice = "the store is cold although it was filled before; see whether it can be read (serfit cache show)"
-            return Finding("slow epoch", evidence, advice)
+            advice = (
+                "the store was filled before training and is cold all the same: it can't be read, or something empties "
+                "it; look with `serfit cache show`, or let a new one be filled"
+            )
+            return Finding("slow epoch", evidence, advice, (f"features.store={history.config.features.store}-new",))
         case "decoding":
             if history.config.features.store is None:
                 advice = "audio is decoded anew in every epoch; let it be stored, and read it with more threads"
@@ -126,7 +129,23 @@ def _faster(history: History) -> tuple[str, ...]:
         settings.append("data.loader.bucketing=true")
     if config.data.loader.crop_seconds is None and not config.model.params.freeze_speech_encoder:
         settings.append("data.loader.crop_seconds=12")
+    if not settings and (frozen := more_frozen(config)) is not None:
+        settings.append(frozen)
     return tuple(settings)
+
+
+def _faster_evaluation(history: History) -> tuple[str, ...]:
+    """The same for what is heard whole and not learnt from: what crops, buckets and gradients cost has no bearing."""
+    config, settings = history.config, [_more_threads(history)]
+    if config.train.precision == "fp32" and history.device == "cuda":
+        settings.insert(0, "train.precision=auto")
+    if config.features.store is None:
+        settings.append("features.store=cache/features")
+    return tuple(settings)
+
+
+def _more_threads(history: History) -> str:
+    return f"data.loader.workers={max(4, 2 * history.config.data.loader.workers)}"
 
 
 _WORDS = {

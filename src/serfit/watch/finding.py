@@ -85,3 +85,16 @@ def bolder(config: ExperimentConfig, factor: float = 2.0) -> str:
         return f"train.optimizer.lr={plain(optimizer.lr * factor)}"
     extreme = pretrained(config) and optimizer.encoder_lr <= LOW_ENCODER_RATE
     return f"train.optimizer.encoder_lr={plain(USUAL_ENCODER_RATE if extreme else optimizer.encoder_lr * factor)}"
+
+
+def more_frozen(config: ExperimentConfig) -> str | None:
+    """The setting that leaves the lower half of the encoder's layers as they were; None where it has no bearing."""
+    params = config.model.params
+    layers = next((count for size, count in _HALF.items() if size in params.speech_encoder), None)
+    if layers is None or params.freeze_speech_encoder or not params.freeze_cnn or params.freeze_layers >= layers:
+        return None
+    return f"model.params.freeze_layers={layers}"
+
+
+_HALF = {"large": 12, "base": 6}
+"""Half of the transformer's layers, by the size that an encoder's name tells."""

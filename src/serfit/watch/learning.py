@@ -18,6 +18,7 @@ from serfit.watch.finding import (
     Finding,
     bolder,
     gentler,
+    more_frozen,
     pretrained,
 )
 from serfit.watch.history import History
@@ -301,13 +302,12 @@ def _smaller_steps(history: History) -> tuple[str, ...]:
 
 
 def _shorter(history: History, best: int | None) -> tuple[str, ...]:
-    """Fewer epochs, where the best one is known, and more of the encoder frozen."""
+    """Fewer epochs, where the best one is known, and more of the encoder frozen, or else more dropout."""
     params = history.config.model.params
     settings = [] if best is None else [f"train.epochs={min(max(best + 2, 3), history.config.train.epochs)}"]
-    if params.freeze_speech_encoder:
+    frozen = more_frozen(history.config)
+    if frozen is not None:
+        return (*settings, frozen)
+    if params.freeze_speech_encoder or not settings:
         return (*settings, f"model.params.head_dropout={min(0.5, params.head_dropout + 0.2):g}")
-    half = {"large": 12, "base": 6}
-    layers = next((count for size, count in half.items() if size in params.speech_encoder), None)
-    if layers is not None and params.freeze_cnn and params.freeze_layers < layers:
-        settings.append(f"model.params.freeze_layers={layers}")
     return tuple(settings)

@@ -20,8 +20,9 @@ from typing import Any
 from serfit.errors import UserError
 from serfit.labels import Dimension
 from serfit.report.figures import Course, learning_curves
+from serfit.report.page import STYLE
 from serfit.report.svg import Chart, ticks
-from serfit.watch.board import Board, dimensions, look, table_of
+from serfit.watch.board import Board, dimensions, look, part_of, table_of
 from serfit.watch.history import History, Reader
 
 LOOPBACK = "127.0.0.1"
@@ -30,10 +31,11 @@ KEPT_SECONDS = 1.0
 """Answers younger than this are given again, so that many open pages read the directories no more often."""
 
 _FILES = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/watch.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/watch.css": ("page.css", "text/css; charset=utf-8"),
+    "/": (("serfit.watch/page.html",), "text/html; charset=utf-8"),
+    "/watch.js": (("serfit.watch/page.js",), "text/javascript; charset=utf-8"),
+    "/watch.css": ((f"serfit.report/{STYLE}", "serfit.watch/page.css"), "text/css; charset=utf-8"),
 }
+"""Address by address, the files that are sent one after the other, as package/name."""
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -49,6 +51,8 @@ _HEADERS = {
 def plain_board(board: Board) -> dict[str, Any]:
     """A board as plain data for the page: texts, and charts as SVG."""
     headings, rows = table_of(board.histories)
+    named = [f"{label} {part_of(one)}" for label, group in board.experiments.items() for one in group]
+    rows = [[name, *cells[1:]] for name, cells in zip(named, rows, strict=True)]  # "run" is the first column
     return {
         "at": time.strftime("%H:%M:%S"),
         "alive": board.alive,
@@ -119,7 +123,7 @@ class WatchServer(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"can't listen on {host} port {port}: {reason}; choose another --port") from error
+            raise UserError(f"can't listen on {host} port {port}: {reason}; choose another --port or --host") from error
 
     @property
     def url(self) -> str:
@@ -164,8 +168,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif address == "/board.json":
             self._answer(HTTPStatus.OK, "application/json", self.server.board())
         elif address in _FILES:
-            name, kind = _FILES[address]
-            self._answer(HTTPStatus.OK, kind, (files("serfit.watch") / name).read_bytes())
+            names, kind = _FILES[address]
+            parts = [name.split("/") for name in names]
+            self._answer(HTTPStatus.OK, kind, b"".join((files(where) / name).read_bytes() for where, name in parts))
         else:
             self._answer(HTTPStatus.NOT_FOUND, _TEXT, b"there is nothing here; the page is at /\n")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, median, stdev
 
 from serfit.config.load import flatten
-from serfit.report.experiments import IRRELEVANT
+from serfit.report.experiments import IRRELEVANT, label_of
 from serfit.watch.finding import Finding, gentler, plain
 from serfit.watch.history import History
 from serfit.watch.learning import noise
@@ -25,18 +25,18 @@ their speakers; the CCC of one has a standard error of 0.03 to 0.05."""
 
 
 def experiments(histories: Sequence[History]) -> dict[str, list[History]]:
-    """Runs by experiment, each named by its name and, where several differ in settings, a number; in order of name."""
+    """Runs by experiment, each named as in a comparison: by its name, and the settings that tell it from namesakes."""
     groups: dict[str, list[History]] = defaultdict(list)
     for history in histories:
         groups[_identity(history)].append(history)
-    names: dict[str, int] = defaultdict(int)
+    identities = {key: json.loads(key) for key in groups}
     found = {}
-    for group in sorted(groups.values(), key=lambda runs: (runs[0].config.experiment.name, runs[-1].directory.name)):
+    for key, group in groups.items():
         name = group[0].config.experiment.name
-        names[name] += 1
-        label = name if names[name] == 1 else f"{name} ({names[name]})"
+        namesakes = [one for one in identities.values() if one["experiment.name"] == name]
+        label = label_of(identities[key], namesakes)
         found[label] = sorted(group, key=lambda one: (one.fold, one.seed, one.directory.name))
-    return found
+    return dict(sorted(found.items()))
 
 
 def of_runs(histories: Sequence[History]) -> Iterator[Finding]:
@@ -52,7 +52,8 @@ def of_runs(histories: Sequence[History]) -> Iterator[Finding]:
         by_fold[fold][seed] = value
     example = next(iter(finished.values()))
     yield from seed_spread(by_fold, example, chance)
-    yield from fold_spread({fold: fmean(seeds.values()) for fold, seeds in by_fold.items()}, example, chance)
+    unused = 1 + max(one.seed for one in histories)
+    yield from fold_spread({fold: fmean(seeds.values()) for fold, seeds in by_fold.items()}, unused, chance)
 
 
 def seed_spread(by_fold: Mapping[int, Mapping[int, float]], example: History, chance: float) -> Iterator[Finding]:
@@ -68,12 +69,12 @@ def seed_spread(by_fold: Mapping[int, Mapping[int, float]], example: History, ch
         f"on fold {fold} the best validation CCC has a standard deviation of {apart[fold]:.3f} over seeds: {shown}"
     )
     warmup = min(0.5, 2 * example.config.train.schedule.warmup or 0.1)
-    overrides = (gentler(example.config), f"train.schedule.warmup={plain(warmup)}")
+    overrides = (f"data.split.fold={fold}", gentler(example.config), f"train.schedule.warmup={plain(warmup)}")
     yield Finding("seed spread", evidence, "the training is unstable; smaller steps and a longer warm-up", overrides)
 
 
-def fold_spread(means: Mapping[int, float], example: History, chance: float) -> Iterator[Finding]:
-    """One fold lies far below the others."""
+def fold_spread(means: Mapping[int, float], unused: int, chance: float) -> Iterator[Finding]:
+    """One fold lies far below the others; `unused` is a seed that no run has had."""
     if len(means) < SEEDS:
         return
     worst = min(means, key=lambda fold: means[fold])
@@ -83,8 +84,8 @@ def fold_spread(means: Mapping[int, float], example: History, chance: float) -> 
     evidence = (
         f"the best validation CCC of fold {worst} is {means[worst]:.3f}, and the median of the other folds {others:.3f}"
     )
-    advice = f"look at its curves; a run that failed by chance succeeds with another seed: --fold {worst} and"
-    yield Finding("fold spread", evidence, advice, (f"experiment.seed={example.seed + 1}",))
+    advice = "look at its curves; a run that failed by chance succeeds with another seed"
+    yield Finding("fold spread", evidence, advice, (f"data.split.fold={worst}", f"experiment.seed={unused}"))
 
 
 def _best(history: History) -> float | None:

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from serfit.watch.board import Board, look, name_of, state_words, table_of
+from serfit.watch.board import Board, look, name_of, part_of, state_words, table_of
 from serfit.watch.history import History, Reader
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -78,7 +78,7 @@ def tables(board: Board, width: int) -> list[Table | Text]:
     for label, group in board.experiments.items():
         headings, rows = table_of(group)
         for history, cells in zip(group, rows, strict=True):
-            cells[0] = f"fold {history.fold} seed {history.seed}"
+            cells[0] = part_of(history)
         headings, rows = fitting(headings, rows, width)
         table = Table(box=None, padding=(0, 2, 0, 0), title=f"\n{label}", title_justify="left", title_style="bold")
         for heading in headings:
