@@ -1,6 +1,5 @@
 """Any corpus as a CSV file: columns are chosen by name, ratings lie on a declared scale, errors name the row."""
 
-import csv
 import math
 import os
 import re
@@ -13,6 +12,7 @@ from serfit.config.schema import Table
 from serfit.corpus.utterance import Corpus, Part, Utterance
 from serfit.errors import UserError, listed, nearest
 from serfit.labels import Dimension, LabelScale
+from serfit.rows import numbered_rows
 
 UNKNOWN = frozenset({"", "unknown", "nan", "none"})
 """Spellings, in lower case, of a speaker, session or dialogue that isn't known."""
@@ -116,22 +116,10 @@ def _notes(left_out: Counter[str]) -> tuple[str, ...]:
 
 
 def _rows(path: Path, table: Table, dimensions: Sequence[Dimension]) -> Iterator[tuple[int, Cells]]:
-    """Number and cells of every row that isn't blank, numbered as a spreadsheet does: the header line is row 1."""
+    """Number and cells of every row that isn't blank."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [cell.strip() for cell in next(reader, [])]
-            _check_columns(path, header, table, dimensions)
-            for number, row in enumerate(reader, start=2):
-                cells = [cell.strip() for cell in row]
-                if not any(cells):
-                    continue
-                if len(cells) != len(header):
-                    raise UserError(
-                        f"{path} row {number} has {len(cells)} cells and the header line has {len(header)}; they must "
-                        "agree (text with a comma in it needs double quotes)"
-                    )
-                yield number, dict(zip(header, cells, strict=True))
+            yield from numbered_rows(path, file, lambda header: _check_columns(path, header, table, dimensions))
     except OSError as error:
         raise UserError(
             f"data.table.path: can't read {path}: {error.strerror}; "
@@ -141,8 +129,6 @@ def _rows(path: Path, table: Table, dimensions: Sequence[Dimension]) -> Iterator
         raise UserError(
             f"{path} isn't UTF-8 text: byte 0x{error.object[error.start]:02x} makes no sense; save the table as UTF-8"
         ) from error
-    except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} isn't valid CSV ({error}); check its double quotes") from error
 
 
 def _check_columns(path: Path, header: Sequence[str], table: Table, dimensions: Sequence[Dimension]) -> None:

@@ -1,6 +1,5 @@
 """What is to be labelled: files, folders, globs and manifests as one list, in the order they were named."""
 
-import csv
 import glob
 import math
 import os
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serfit.errors import UserError, listed
+from serfit.rows import numbered_rows
 
 SUFFIXES = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd"}
@@ -174,32 +174,22 @@ def _seconds(column: str, cell: str) -> float | None:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number and cells of every row that isn't blank; the header line is row 1."""
+    """Number and cells of every row that isn't blank."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [cell.strip() for cell in next(reader, [])]
-            if "file" not in header or len(set(header)) < len(header):
-                raise UserError(
-                    f"{path} is no manifest: its columns are {listed(header, most=20) or 'none'}; one must be file, "
-                    f"others may be {', '.join(COLUMNS[1:])}, and none may stand twice"
-                )
-            for number, row in enumerate(reader, start=2):
-                cells = [cell.strip() for cell in row]
-                if not any(cells):
-                    continue
-                if len(cells) != len(header):
-                    raise UserError(
-                        f"{path} row {number} has {len(cells)} cells and the header line has {len(header)}; they must "
-                        "agree (text with a comma in it needs double quotes)"
-                    )
-                yield number, dict(zip(header, cells, strict=True))
+            yield from numbered_rows(path, file, lambda header: _check_header(path, header))
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}; check the file and its permissions") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} isn't UTF-8 text; save the manifest as UTF-8") from error
-    except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} isn't valid CSV ({error}); check its double quotes") from error
+
+
+def _check_header(path: Path, header: Sequence[str]) -> None:
+    if "file" not in header or len(set(header)) < len(header):
+        raise UserError(
+            f"{path} is no manifest: its columns are {listed(header, most=20) or 'none'}; one must be file, "
+            f"others may be {', '.join(COLUMNS[1:])}, and none may stand twice"
+        )
 
 
 def _matched(argument: str) -> list[Path]:

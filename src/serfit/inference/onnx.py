@@ -15,19 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from serfit.audio import SAMPLE_RATE
-from serfit.batches import padded, plan_passes
+from serfit.batches import PASS_SECONDS, padded, plan_passes
 from serfit.errors import UserError
 from serfit.inference.about import About
 from serfit.inference.calibration import Choice
 from serfit.inference.graph import INPUTS, output_names
-from serfit.inference.networks import Outputs, Waveform
+from serfit.inference.networks import LARGEST_PASS, Outputs, Waveform
 
 FORMAT = 1
 METADATA = "serfit"
 """Key of a file's metadata under which it says what it is, as JSON."""
-
-PASS_SECONDS = 30.0
-"""Padded seconds of speech in one pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,8 @@ class OnnxNetwork:
         unit = np.empty((count, width), dtype=np.float64)
         embeddings = np.empty((count, self.about.embedding_width), dtype=np.float32)
         lengths = [len(waveform) for waveform in waveforms]
-        for places in plan_passes(lengths, round(PASS_SECONDS * SAMPLE_RATE), overhead=SAMPLE_RATE):
+        most = round(LARGEST_PASS["cpu"] * SAMPLE_RATE)
+        for places in plan_passes(lengths, most, overhead=PASS_SECONDS["cpu"] * SAMPLE_RATE):
             heard = [torch.from_numpy(waveforms[place]) for place in places]
             said = self.run(padded(heard).numpy(), [lengths[place] for place in places])
             unit[places], embeddings[places] = said["unit"], said["embedding"]

@@ -1,0 +1,39 @@
+"""The rows of a CSV file, numbered as a spreadsheet does: the header line is row 1."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from serfit.errors import UserError
+
+
+def numbered_rows(
+    path: Path, file: TextIO, check: Callable[[Sequence[str]], None]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number and cells, without the space around them, of every row that isn't blank.
+
+    Args:
+        path: the file's name, for messages.
+        file: the open file, read with newline="".
+        check: refuses a header line that lacks what is needed.
+
+    Raises:
+        UserError: the text isn't CSV, or a row has more or fewer cells than the header line.
+    """
+    reader = csv.reader(file, strict=True)
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        check(header)
+        for number, row in enumerate(reader, start=2):
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if len(cells) != len(header):
+                raise UserError(
+                    f"{path} row {number} has {len(cells)} cells and the header line has {len(header)}; they must "
+                    "agree (text with a comma in it needs double quotes)"
+                )
+            yield number, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} isn't valid CSV ({error}); check its double quotes") from error
