@@ -69,6 +69,9 @@ def read_tensors(
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors and the metadata of a file.
 
+    Each tensor is in memory of its own and doesn't follow what happens to the file. That also puts it where torch's
+    allocator puts tensors: on CPUs without AVX-512, products of a few rows round by the address of their operands.
+
     Args:
         path: a safetensors file.
         fits: whether shapes and metadata are what is wanted; asked before any tensor is read, so that a file that
@@ -84,7 +87,7 @@ def read_tensors(
             metadata = file.metadata() or {}
             if not fits({name: tuple(file.get_slice(name).get_shape()) for name in names}, metadata):
                 raise UserError(f"{path} holds something else than what is wanted here")
-            return {name: file.get_tensor(name) for name in names}, metadata
+            return {name: file.get_tensor(name).clone() for name in names}, metadata
     except (OSError, SafetensorError, ValueError, MemoryError, RuntimeError) as error:  # the last: torch can't map
         raise UserError(
             f"can't read {path} as safetensors ({error}); it is missing, torn or of another kind"

@@ -46,6 +46,16 @@ def test_a_folder_in_hub_layout_gives_the_same_output(
         torch.testing.assert_close(found, hf(waveforms[0][None]).last_hidden_state, rtol=1e-5, atol=1e-5)
 
 
+def test_loaded_weights_lie_in_memory_of_their_own(folder: Path) -> None:
+    encoder = load(folder)
+    expected = weights_digest(encoder)
+    file = folder / "model.safetensors"
+    with file.open("r+b") as opened:
+        opened.write(b"\0" * file.stat().st_size)
+    assert weights_digest(encoder) == expected
+    assert all(parameter.data_ptr() % 64 == 0 for parameter in encoder.parameters())
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_pytorch_files_load_in_float32_without_pickle(folder: Path, half: bool) -> None:
     expected = weights_digest(load(folder))

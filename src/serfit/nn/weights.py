@@ -203,6 +203,8 @@ def load_folder(folder: Path, name: str) -> tuple[Any, bool | None]:
     except _UNREADABLE as error:
         raise UserError(f"the weights of {name} can't be read: {_reason(error)}; fetch them again") from error
     check_complete(report["missing_keys"], [key for key, *_ in report["mismatched_keys"]], name)
+    for tensor in hf.state_dict(keep_vars=True).values():
+        tensor.data = tensor.data.clone()  # from views of the file to memory of its own: see tensors.read_tensors
     return hf, _do_normalize(folder)
 
 
