@@ -1,10 +1,13 @@
 """A desk for the examples in docstrings that use a trained model: the bundle "mine" and 4 s of sound, "speech.wav"."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+collect_ignore = [] if find_spec("triton") else ["src/serfit/nn/kernels.py"]  # comes with torch on Linux
 
 ASKS_A_MODEL = ("serfit", "serfit.inference.recogniser", "serfit.inference.windows")
 """Modules with such examples."""

@@ -205,7 +205,18 @@ def doctor() -> None:
 
     Example: serfit doctor
     """
+    import torch
+
+    from serfit.nn.dropout import trouble_with_kernels
     from serfit.runtime import machine_lines
 
     for line in machine_lines():
         print(line)
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        trouble = trouble_with_kernels(index)
+        print(
+            f"GPU {index}: dropout in one kernel"
+            if trouble is None
+            else f"warning: GPU {index} trains more slowly "
+            f"than it could, for Triton doesn't work there ({trouble}); install a C compiler, such as gcc"
+        )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -29,12 +30,23 @@ class Noise:
 
     seeds: tuple[int, ...]
     _tensors: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _limits: dict[tuple[torch.device, tuple[tuple[int, ...], ...]], Tensor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def tensor(self, device: torch.device) -> Tensor:
         """The seeds as int64 [B] on a device, sent there once for all dropout sites."""
         if device not in self._tensors:
             self._tensors[device] = torch.tensor(self.seeds, dtype=torch.int64, device=device)
         return self._tensors[device]
+
+    def limits(self, shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+        """Shapes of up to three axes, with 1 for the missing leading ones, as int32 [B, 3], sent there once."""
+        key = device, tuple(tuple(shape) for shape in shapes)
+        if key not in self._limits:
+            whole = [(1,) * (3 - len(shape)) + shape for shape in key[1]]
+            self._limits[key] = torch.tensor(whole, dtype=torch.int32, device=device)
+        return self._limits[key]
 
     def __getitem__(self, rows: slice) -> "Noise":
         """The noise of some rows of the batch, for micro-batches."""
@@ -63,14 +75,40 @@ def dropped(x: Tensor, shapes: Sequence[Sequence[int]], p: float, noise: Noise, 
     A block's mask depends on the utterance's seed, the site and the position in the block alone, so neither padding nor
     the rest of the batch has any influence. Outside its block x becomes 0. CPU and CUDA draw different masks: on the
     CPU a generator per utterance is fastest, on CUDA it would launch several kernels for each (see
-    docs/performance.md), so there one hash runs over the whole batch.
+    docs/performance.md), so there one hash runs over the whole batch, in one kernel where that is to be had.
     """
     assert len(x) == len(shapes) == len(noise.seeds), f"{len(noise.seeds)} noise seeds for {len(x)} utterances"
-    if x.device.type == "cuda":
-        masks = hashed_masks(x.shape[1:], shapes, p, noise.tensor(x.device), site)
-    else:
-        masks = _drawn_masks(x.shape, shapes, p, noise, site, x.device)
-    return x * masks * (1.0 / (1.0 - _dropped_draws(p) / _DRAWS))
+    scale = 1.0 / (1.0 - _dropped_draws(p) / _DRAWS)
+    if x.device.type != "cuda":
+        return x * _drawn_masks(x.shape, shapes, p, noise, site, x.device) * scale
+    if x.dtype != torch.float64 and trouble_with_kernels(x.device.index) is None:
+        from serfit.nn.kernels import drop
+
+        limits = noise.limits(shapes, x.device)
+        return drop(x, noise.tensor(x.device), limits, site, _dropped_draws(p) - _DRAWS // 2, scale)
+    return x * hashed_masks(x.shape[1:], shapes, p, noise.tensor(x.device), site) * scale
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@cache
+def trouble_with_kernels(gpu: int) -> str | None:
+    """Why `serfit.nn.kernels` can't be used on a GPU, or None: it is tried once against `hashed_masks`.
+
+    Triton comes with torch on Linux and needs a C compiler. Without it dropout computes the same with torch's own
+    operations, several times as slowly.
+    """
+    device = torch.device("cuda", gpu)
+    try:
+        from serfit.nn.kernels import drop
+
+        seeds, shapes = torch.tensor([5, -7], device=device), [(9, 70), (4, 70)]
+        limits = torch.tensor([(1, *shape) for shape in shapes], dtype=torch.int32, device=device)
+        with torch.cuda.device(device):
+            found = drop(torch.ones(2, 9, 70, device=device), seeds, limits, 3, 0, 2.0)
+        same = bool((found == 2.0 * hashed_masks((9, 70), shapes, 0.5, seeds, 3)).all())
+    except Exception as error:  # of Triton, of the compiler that it calls, of the driver
+        return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), 'no reason given')}"
+    return None if same else "what it drops isn't what was asked for"
 
 
 def _drawn_masks(
