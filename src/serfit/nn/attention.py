@@ -11,12 +11,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from serfit.nn.dropout import Noise, dropped
 from serfit.nn.frames import Layout
 
 _CUDA_ALIGNMENT = 16
 """Row length of an additive mask that the fused CUDA kernels read without copying it, in elements."""
+
+
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""The fused kernels that may be used on CUDA: not cuDNN's, which torch prefers on Hopper and Blackwell. It has no
+derivative by the mask, through which the position bias learns, can give NaN gradients where there is a mask
+(https://github.com/pytorch/pytorch/issues/196678), and is planned anew for every length."""
 
 
 def relative_buckets(distances: Tensor, buckets: int, farthest: int) -> Tensor:
@@ -49,7 +56,7 @@ def position_bias(attention: Any, frames: int) -> Tensor:
     step = _CUDA_ALIGNMENT if table.device.type == "cuda" else 1
     width = -(-frames // step) * step
     by_distance = F.pad(F.embedding(found, table).t(), (0, width - frames))
-    return by_distance.unfold(-1, width, 1).flip(1)
+    return by_distance.unfold(-1, width, 1).flip(1).contiguous()  # flip alone leaves the columns side by side
 
 
 def bias_gate(attention: Any, hidden: Tensor) -> Tensor:
@@ -115,7 +122,7 @@ def attend(
     # on the CPU the fused kernel has no gradient for a mask, and what replaces it is slower than the explicit softmax
     learned = mask is not None and mask.requires_grad and mask.device.type == "cpu"
     if noise is None and not learned:
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = fused_attention(query, key, value, mask)
     else:
         weights = attention_weights(query, key, mask)
         if noise is not None:
@@ -124,6 +131,14 @@ def attend(
         mixed = weights.to(value.dtype) @ value
     out: Tensor = attention.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width))
     return out
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention [B, heads, T, H / heads] by the fused kernel of the device, with a derivative by the mask."""
+    if query.device.type != "cuda":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    with sdpa_kernel(_KERNELS):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
