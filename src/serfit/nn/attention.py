@@ -16,14 +16,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from serfit.nn.dropout import Noise, dropped
 from serfit.nn.frames import Layout
 
-_CUDA_ALIGNMENT = 16
-"""Row length of an additive mask that the fused CUDA kernels read without copying it, in elements."""
-
 
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """The fused kernels that may be used on CUDA: not cuDNN's, which torch prefers on Hopper and Blackwell. It has no
 derivative by the mask, through which the position bias learns, can give NaN gradients where there is a mask
 (https://github.com/pytorch/pytorch/issues/196678), and is planned anew for every length."""
+
+
+def mask_row_step(device: torch.device) -> int:
+    """What the row length of an additive mask must be a multiple of, for the fused kernels to read it uncopied."""
+    return 16 if device.type == "cuda" else 1
+
+
+def has_mask_gradient(device: torch.device) -> bool:
+    """Whether a device's fused kernel has a derivative by the mask; the CPU's stand-in for it is slow."""
+    return device.type == "cuda"
 
 
 def relative_buckets(distances: Tensor, buckets: int, farthest: int) -> Tensor:
@@ -53,7 +60,7 @@ def position_bias(attention: Any, frames: int) -> Tensor:
     table = attention.rel_attn_embed.weight
     distances = torch.arange(1 - frames, frames, device=table.device)
     found = relative_buckets(distances, attention.num_buckets, attention.max_distance)
-    step = _CUDA_ALIGNMENT if table.device.type == "cuda" else 1
+    step = mask_row_step(table.device)
     width = -(-frames // step) * step
     by_distance = F.pad(F.embedding(found, table).t(), (0, width - frames))
     return by_distance.unfold(-1, width, 1).flip(1).contiguous()  # flip alone leaves the columns side by side
@@ -65,9 +72,9 @@ def bias_gate(attention: Any, hidden: Tensor) -> Tensor:
     Chen et al., "WavLM", IEEE JSTSP 2022, section IV-A: two sigmoids per head and query.
     """
     batch, frames, _ = hidden.shape
-    heads = hidden.view(batch, frames, attention.num_heads, -1).transpose(1, 2)
-    pair = attention.gru_rel_pos_linear(heads).view(batch, attention.num_heads, frames, 2, 4).sum(-1)
-    update, reset = torch.sigmoid(pair).chunk(2, dim=-1)
+    heads = hidden.view(batch, frames, attention.num_heads, -1)
+    pair = attention.gru_rel_pos_linear(heads).view(batch, frames, attention.num_heads, 2, 4).sum(-1)
+    update, reset = torch.sigmoid(pair.transpose(1, 2).contiguous()).chunk(2, dim=-1)
     gate: Tensor = update * (reset * attention.gru_rel_pos_const - 1.0) + 2.0
     return gate
 
@@ -119,9 +126,8 @@ def attend(
     else:
         mask = None if layout.valid is None else layout.valid[:, None, None, :]
     noise = noise if p > 0.0 else None
-    # on the CPU the fused kernel has no gradient for a mask, and what replaces it is slower than the explicit softmax
-    learned = mask is not None and mask.requires_grad and mask.device.type == "cpu"
-    if noise is None and not learned:
+    learned = mask is not None and mask.requires_grad
+    if noise is None and (not learned or has_mask_gradient(query.device)):
         mixed = fused_attention(query, key, value, mask)
     else:
         weights = attention_weights(query, key, mask)
