@@ -14,7 +14,7 @@ from serfit.executor import Executor
 from serfit.features import Features, features_of, model_of
 from serfit.files import check_room, free_bytes, gigabytes
 from serfit.material import Material
-from serfit.memory import activation_bytes, first_budget, memory_warning, state_bytes
+from serfit.memory import first_budget, memory_warning, peak_bytes
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel
 from serfit.nn.weights import freeze
@@ -125,10 +125,9 @@ def memory_table(model: EmotionModel, config: ExperimentConfig, material: Materi
 
 
 def _bytes(model: EmotionModel, config: ExperimentConfig, batch: int, seconds: float, *, half: bool) -> float:
-    cost = activation_bytes(
-        model, model.frozen_stages, seconds, half=half, checkpointing=config.train.gradient_checkpointing
-    )
-    return state_bytes(model, half=half) + batch * cost
+    checkpointing = config.train.gradient_checkpointing
+    stage = model.frozen_stages
+    return peak_bytes(model, stage, batch, seconds, half=half, checkpointing=checkpointing, gpu=True)
 
 
 def _freeze_anew(model: EmotionModel, params: ModelParams) -> None:

@@ -5,6 +5,7 @@ machine always makes the same plan (and thereby the same bytes).
 """
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,34 +29,108 @@ def state_bytes(model: EmotionModel, *, half: bool) -> int:
     Under mixed precision the trained weights' 16-bit copies come on top.
     """
     everything = sum(parameter.numel() for parameter in model.parameters())
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trained = _trained(model)
     return 4 * everything + (14 if half else 12) * trained
 
 
-def activation_bytes(model: EmotionModel, stage: int, seconds: float, *, half: bool, checkpointing: bool) -> float:
-    """About how many bytes an utterance in a batch keeps alive from the forward to the backward pass.
+def peak_bytes(
+    model: EmotionModel, stage: int, batch: int, seconds: float, *, half: bool, checkpointing: bool, gpu: bool
+) -> float:
+    """Most bytes that a training step takes at once, where the whole batch goes through the network in one pass.
 
-    Counted from what autograd saves (tests/test_memory.py measures it), with H the width and F the feed-forward width.
-    Per frame a trained layer keeps 9 H + 2 F numbers in float32, or 11 H + 2 F in 16 bits (its residual stream stays in
-    float32), 2 H bytes of dropout masks, and one row of attention weights (or of the gated bias) per head; with
-    checkpointing its input, and once the rest of a layer. Below the layers, projection and positional convolution keep
-    14 H. The CNN keeps 3.5 tensors of each of its layers' outputs; with checkpointing one, and once its first layer's.
+    Gradients come while activations go, so that the larger of the two counts, and the other doesn't.
+
+    Args:
+        model: the network; what is trainable in it is trained.
+        stage: where training starts.
+        batch: utterances in the pass.
+        seconds: length of each.
+        half: whether activations are kept in 16 bits.
+        checkpointing: whether activations are computed again in the backward pass.
+        gpu: whether it runs on a GPU, with its fused kernels.
+    """
+    trained, encoder = _trained(model), model.encoder
+    cost = activation_bytes(model, stage, seconds, half=half, checkpointing=checkpointing, gpu=gpu)
+    copies = 2 * trained if half else 0
+    if checkpointing and stage < encoder.last_stage:
+        layers = max(1, encoder.last_stage - max(stage, CNN + 1))
+        held = max(batch * cost.kept, 4 * trained * (1 - 1 / layers)) + copies / layers
+    else:
+        held = max(batch * cost.kept + copies, 4 * trained)
+    return (
+        state_bytes(model, half=False)
+        - 4 * trained
+        + held
+        + batch * cost.passing
+        + _shared_bytes(model, stage, seconds, half=half)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """What one utterance in a batch takes besides the network.
+
+    Attributes:
+        kept: bytes that stay from its forward to its backward pass.
+        passing: bytes on top while the backward pass goes through one layer.
+    """
+
+    kept: float
+    passing: float
+
+
+def activation_bytes(
+    model: EmotionModel, stage: int, seconds: float, *, half: bool, checkpointing: bool, gpu: bool
+) -> Activations:
+    """About how many bytes an utterance in a batch takes.
+
+    Counted from what autograd saves (tests/test_memory.py does, with what the kernels on a GPU save). With H the
+    width and F the feed-forward width, a trained layer keeps per frame: 8 H bytes of its residual stream in float32,
+    6 H + 2 F numbers in the precision of the pass, and one row of the gated bias per head (on CPUs of the attention
+    weights, and 2 H bytes of dropout masks; on GPUs both are computed again). Checkpointing keeps a layer's input,
+    and one layer while it is computed again. Below the layers, projection and positional convolution keep 6 H bytes
+    and 2.5 H numbers, above them pooling with deviations 12 H bytes. The CNN keeps 3.5 tensors of each of its layers'
+    outputs; with checkpointing one, and once its first layer's. A layer's backward pass holds up to 2 F + 1.5 H
+    numbers more, or two masks less what it has freed.
     """
     config: Any = model.encoder.config
     if stage > model.encoder.last_stage:
-        return 0.0
+        return Activations(0.0, 0.0)
     word = 2 if half else 4
     frames = FRAMES_PER_SECOND * seconds
-    width, inner = config.hidden_size, config.intermediate_size
-    layer = word * ((11 if half else 9) * width + 2 * inner) + 2 * width
-    layer += (3 if half else 4) * config.num_attention_heads * frames
+    width, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    row = -(-frames // 16) * 16 if gpu else frames
+    layer = 8 * width + word * (6 * width + 2 * inner)
+    layer += heads * (word * row + 20) if gpu else heads * (3 if half else 4) * row + 2 * width
     layers = max(0, model.encoder.last_stage - max(stage, CNN + 1))
-    total = frames * (4 * width * layers + layer if checkpointing and layers else layer * layers)
+    states = (stage - 1 if model.encoder.keep_all else 1) * width if stage > CNN else config.conv_dim[-1]
+    kept = 4.0 * states * frames if stage > WAVEFORM else 4.0 * 16_000 * seconds
+    kept += frames * (4 * width if checkpointing else layer) * layers
+    kept += frames * width * (12.0 if model.pooling is not None and model.pooling.deviation else 4.0)
+    passing = 0.0
+    if layers:
+        passing = frames * word * max(2 * inner + 1.5 * width, 2 * heads * row - 2 * inner - width)
+        passing += frames * layer if checkpointing else 0.0
     if stage <= CNN:
-        total += 14 * word * width * frames
+        kept += (6 + 2.5 * word) * width * frames
     if stage == WAVEFORM:
-        total += seconds * word * _cnn_entries_per_second(config, checkpointing=checkpointing)
-    return float(total)
+        kept += seconds * word * _cnn_entries_per_second(config, checkpointing=checkpointing)
+    return Activations(kept, passing)
+
+
+def _shared_bytes(model: EmotionModel, stage: int, seconds: float, *, half: bool) -> float:
+    """What a pass keeps once, whatever its batch: position bias, and the weights of the positional convolution."""
+    config: Any = model.encoder.config
+    if stage >= model.encoder.last_stage:
+        return 0.0
+    frames = FRAMES_PER_SECOND * seconds
+    bias = (6 if half else 4) * config.num_attention_heads * frames**2 if config.model_type == "wavlm" else 0.0
+    position = config.hidden_size**2 // config.num_conv_pos_embedding_groups * config.num_conv_pos_embeddings
+    return bias + (4.0 * position if stage <= CNN and not half else 0.0)
+
+
+def _trained(model: EmotionModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _cnn_entries_per_second(config: Any, *, checkpointing: bool) -> float:
@@ -89,10 +164,19 @@ def first_budget(
         return None
     seconds = train.micro_batch_seconds
     if seconds is None:
-        cost = activation_bytes(model, stage, TYPICAL_SECONDS, half=half, checkpointing=train.gradient_checkpointing)
+        cost = _pass_bytes(model, stage, TYPICAL_SECONDS, device, train, half=half)
         usable = usable_bytes(model, device, half=half)
         seconds = max(1.0, TYPICAL_SECONDS * usable / cost) if cost else None
     return None if seconds is None else round(seconds * entries_per_second)
+
+
+def _pass_bytes(
+    model: EmotionModel, stage: int, seconds: float, device: torch.device, train: Train, *, half: bool
+) -> float:
+    """What an utterance takes in a pass in all."""
+    on_gpu, checkpointing = device.type == "cuda", train.gradient_checkpointing
+    cost = activation_bytes(model, stage, seconds, half=half, checkpointing=checkpointing, gpu=on_gpu)
+    return cost.kept + cost.passing
 
 
 def memory_warning(
@@ -108,7 +192,7 @@ def memory_warning(
         train: says whether activations are recomputed.
         half: whether activations are kept in 16 bits.
     """
-    cost = activation_bytes(model, stage, longest, half=half, checkpointing=train.gradient_checkpointing)
+    cost = _pass_bytes(model, stage, longest, device, train, half=half)
     if cost <= usable_bytes(model, device, half=half):
         return None
     need = (state_bytes(model, half=half) + cost) / 1024**3

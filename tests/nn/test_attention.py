@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nn.small import FAMILIES, LAYOUTS, build_hf
-from serfit.nn.attention import attend, position_bias, relative_buckets
+from serfit.nn.attention import Gated, attend, attention_weights, position_bias, relative_buckets
 from serfit.nn.dropout import Noise
 from serfit.nn.frames import Layout
 
@@ -62,6 +62,32 @@ def test_gradients_are_those_of_transformers() -> None:
     assert "gru_rel_pos_const" in grads[0]
     for name, grad in grads[0].items():
         torch.testing.assert_close(grad, grads[1][name], rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_a_rounded_bias_has_the_derivatives_of_a_product() -> None:
+    random = torch.Generator().manual_seed(2)
+    gate = torch.randn(3, 4, 6, 1, generator=random).double().requires_grad_()
+    bias = torch.randn(4, 6, 6, generator=random).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda g, b: Gated.apply(g, b, b.detach()), (gate, bias))
+
+
+def test_the_bias_learns_in_its_own_precision_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    hf, x = build_hf("wavlm", "large"), inputs()
+    where = Layout.of(COUNTS, 23, CPU)
+    table = hf.encoder.layers[0].attention.rel_attn_embed.weight
+    monkeypatch.setattr("serfit.nn.attention.fused_attention", lambda q, k, v, mask: attention_weights(q, k, mask) @ v)
+    monkeypatch.setattr("serfit.nn.attention.has_mask_gradient", lambda device: True)
+
+    def gradient(model: Any, batch: torch.Tensor, half: bool) -> Any:
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found = ours(model, 0, batch, where)
+        (found.double() * where.valid[..., None]).square().sum().backward()  # type: ignore[index]
+        return table.grad.double()
+
+    half = gradient(hf, x, half=True)
+    exact = gradient(hf.double(), x.double(), half=False)
+    assert float((half - exact).norm() / exact.norm()) < 0.02
 
 
 def test_buckets_and_bias_are_those_of_transformers_out_to_long_distances() -> None:

@@ -16,7 +16,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from serfit.nn.dropout import Noise, dropped
 from serfit.nn.frames import Layout
 
-
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """The fused kernels that may be used on CUDA: not cuDNN's, which torch prefers on Hopper and Blackwell. It has no
 derivative by the mask, through which the position bias learns, can give NaN gradients where there is a mask
@@ -66,6 +65,12 @@ def position_bias(attention: Any, frames: int) -> Tensor:
     return by_distance.unfold(-1, width, 1).flip(1).contiguous()  # flip alone leaves the columns side by side
 
 
+def rounded_for(bias: Tensor) -> Tensor | None:
+    """The position bias in the precision that autocast is computing in, without a graph; None where it is its own."""
+    kind = bias.device.type
+    return bias.detach().to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None
+
+
 def bias_gate(attention: Any, hidden: Tensor) -> Tensor:
     """WavLM's gate [B, heads, T, 1] on the position bias, from the attention's input [B, T, H].
 
@@ -79,9 +84,38 @@ def bias_gate(attention: Any, hidden: Tensor) -> Tensor:
     return gate
 
 
-def additive_mask(gate: Tensor, bias: Tensor, layout: Layout) -> Tensor:
-    """Gated position bias [B, heads, T, T], -inf on padded keys; gate [B, heads, T, 1], position bias [heads, T, P]."""
-    mask = gate * bias
+class Gated(torch.autograd.Function):
+    """The gate [B, heads, T, 1] times a position bias [heads, T, P] that was rounded once for all layers.
+
+    Every layer keeps the same rounded bias for its backward pass, and the derivative by the bias is added up over
+    utterances and layers in the bias's own precision.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, bias: Tensor, rounded: Tensor) -> Tensor:
+        """[B, heads, T, P] in the precision of gate and rounded; bias is the one that was rounded."""
+        ctx.save_for_backward(gate, rounded)
+        ctx.precision = bias.dtype
+        return gate * rounded
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """Derivatives by gate and bias."""
+        gate, rounded = ctx.saved_tensors
+        by_bias = (slope * gate).sum(0, dtype=ctx.precision) if ctx.needs_input_grad[1] else None
+        return (slope * rounded).sum(-1, keepdim=True), by_bias, None
+
+
+def additive_mask(gate: Tensor, bias: Tensor, layout: Layout, rounded: Tensor | None = None) -> Tensor:
+    """Gated position bias [B, heads, T, T] in the gate's precision, -inf on padded keys.
+
+    Args:
+        gate: [B, heads, T, 1].
+        bias: position bias [heads, T, P].
+        layout: which frames are valid.
+        rounded: bias in the gate's precision, where another than its own.
+    """
+    mask = gate * bias if rounded is None else Gated.apply(gate, bias, rounded)
     if layout.valid is not None:
         keys = torch.zeros(layout.valid.shape, dtype=mask.dtype, device=mask.device)
         keys.masked_fill_(~layout.valid, -math.inf)
@@ -97,6 +131,7 @@ def attend(
     p: float = 0.0,
     noise: Noise | None = None,
     site: int = 0,
+    rounded: Tensor | None = None,
 ) -> Tensor:
     """Self-attention [B, T, H] -> [B, T, H] through a transformers attention module's projections.
 
@@ -110,6 +145,7 @@ def attend(
         p: dropout probability of attention weights; above 0 and with noise, the fused kernel can't be used.
         noise: dropout seeds, None for no dropout.
         site: the dropout site.
+        rounded: `rounded_for(bias)`, the same for all layers so that it is kept once; None rounds it here.
     """
     batch, frames, width = hidden.shape
     if torch.is_autocast_enabled(hidden.device.type):  # once, instead of once per projection, each kept for backward
@@ -122,7 +158,8 @@ def attend(
     query, key, value = heads(attention.q_proj), heads(attention.k_proj), heads(attention.v_proj)
     mask: Tensor | None
     if bias is not None:
-        mask = additive_mask(bias_gate(attention, hidden).to(query.dtype), bias.to(query.dtype), layout)
+        rounded = rounded_for(bias) if rounded is None else rounded
+        mask = additive_mask(bias_gate(attention, hidden).to(query.dtype), bias, layout, rounded)
     else:
         mask = None if layout.valid is None else layout.valid[:, None, None, :]
     noise = noise if p > 0.0 else None

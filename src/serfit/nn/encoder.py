@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from serfit.errors import UserError
-from serfit.nn.attention import attend, position_bias
+from serfit.nn.attention import attend, position_bias, rounded_for
 from serfit.nn.convolution import convolution
 from serfit.nn.dropout import Noise, dropout
 from serfit.nn.frames import Layout, frame_count, shortest_input
@@ -180,7 +180,7 @@ class SpeechEncoder(nn.Module):
         """
         assert start <= stop <= self.last_stage, f"can't run from stage {start} to {stop} of {self.last_stage}"
         assert time_mask is None or start < EMBEDDING <= stop, "a time mask acts between the CNN and the transformer"
-        frozen = self.frozen_stages
+        frozen, rounded = self.frozen_stages, None
         tensors, layout = states.tensors, states.layout
         for stage in range(start + 1, stop + 1):
             heard = noise if stage > frozen else None
@@ -193,7 +193,9 @@ class SpeechEncoder(nn.Module):
                 continue
             if bias is None and self.config.model_type == "wavlm":
                 bias = position_bias(self.hf.encoder.layers[0].attention, layout.frames)
-            newest = call(self._layer, stage, tensors[-1], layout, bias, heard)
+            if bias is not None and rounded is None:
+                rounded = rounded_for(bias)
+            newest = call(self._layer, stage, tensors[-1], layout, bias, rounded, heard)
             tensors = (*tensors, newest) if self.keep_all else (newest,)
         return States(tensors, layout)
 
@@ -224,12 +226,20 @@ class SpeechEncoder(nn.Module):
             hidden = encoder.layer_norm(hidden)
         return dropout(hidden, self.p, noise, _site(EMBEDDING, 0), layout.counts)
 
-    def _layer(self, stage: int, hidden: Tensor, layout: Layout, bias: Tensor | None, noise: Noise | None) -> Tensor:
+    def _layer(
+        self,
+        stage: int,
+        hidden: Tensor,
+        layout: Layout,
+        bias: Tensor | None,
+        rounded: Tensor | None,
+        noise: Noise | None,
+    ) -> Tensor:
         """One transformer layer [B, T, H] -> [B, T, H], with the final norm after the last one where there is one."""
         layer = self.hf.encoder.layers[stage - EMBEDDING - 1]
 
         def attended(x: Tensor) -> Tensor:
-            out = attend(layer.attention, x, layout, bias, self.attention_p, noise, _site(stage, 0))
+            out = attend(layer.attention, x, layout, bias, self.attention_p, noise, _site(stage, 0), rounded)
             return dropout(out, self.p, noise, _site(stage, 1), layout.counts)
 
         def fed_forward(x: Tensor) -> Tensor:
