@@ -31,6 +31,7 @@ from serfit.executor import Executor
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, Head, build_model
 from serfit.nn.weights import random_encoder
+from serfit.runtime import choose_precision
 
 BATCH = 4
 RATE = 16_000
@@ -80,11 +81,11 @@ class PlainWavLM(nn.Module):
         return self.head((hidden * valid).sum(1).float() / valid.sum(1))
 
 
-def material() -> tuple[list[Tensor], Tensor]:
-    """Waveforms and targets."""
+def material(alike: int = 4) -> tuple[list[Tensor], Tensor]:
+    """Waveforms and targets, so many of about each of four lengths."""
     random = np.random.default_rng(7)
     levels = np.quantile(iemocap_durations(), [0.125, 0.375, 0.625, 0.875])
-    seconds = np.concatenate([level * random.uniform(0.98, 1.02, 4) for level in levels])
+    seconds = np.concatenate([level * random.uniform(0.98, 1.02, alike) for level in levels])
     waveforms = [torch.from_numpy(random.standard_normal(int(s * RATE)).astype(np.float32)) for s in seconds]
     return waveforms, torch.from_numpy(random.uniform(size=(len(seconds), 2)).astype(np.float32))
 
@@ -148,7 +149,7 @@ def ours(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-5, fused=True)
     executed: Any = torch.compile(model, dynamic=True) if compiled else model
-    autocast = (lambda: torch.autocast(device.type, torch.bfloat16)) if half else nullcontext
+    autocast = choose_precision("bf16" if half else "fp32", device)[1]
     executor = Executor(executed, stage, device, autocast)
 
     def work(batches: int | None = None) -> None:

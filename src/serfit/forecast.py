@@ -2,11 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from serfit.audio import SAMPLE_RATE
 from serfit.batches import Example, plan_epoch
 from serfit.checkpoint import bytes_on_disk
 from serfit.config.schema import ExperimentConfig, ModelParams
@@ -18,20 +21,21 @@ from serfit.memory import first_budget, memory_warning, peak_bytes
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel
 from serfit.nn.weights import freeze
+from serfit.optim import build_optimizer
 from serfit.runtime import choose_device, choose_precision
 
 BATCHES = (2, 4, 8, 16)
 """Utterances in one pass for which memory is foretold."""
 
 PROBED = 2
-"""Utterances in a probed step; each of the median length, at most 5 s."""
+"""Utterances in a probed step on a CPU."""
 
 
 def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     """The table of memory, the disk needed, and the expected time of an epoch and a run, line by line.
 
-    The time is that of a probed step, scaled by padded seconds; evaluation counts a third of training. It is that of
-    one process on the present device and knows nothing of a disk that can't keep up.
+    The time is that of probed steps, scaled by updates and padded seconds; evaluation counts a third of training. It is
+    that of one process on the present device and knows nothing of a disk that can't keep up.
 
     Raises:
         UserError: the encoder can't be loaded, or a disk is clearly too small.
@@ -51,15 +55,14 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
         yield warning
     budget = first_budget(model, stage, features.entries_per_second, device, config.train, half=half)
     executor = Executor(model, stage, device, autocast, budget)
-    pace = _seconds_per_second(executor, features.entries_per_second, float(np.median(lengths)))
     plan = plan_epoch(lengths, config.optimisation_batch, seed=1, epoch=1, bucketing=config.data.loader.bucketing)
+    pace = probe(executor, config, plan, lengths)
     padded = sum(len(batch) * lengths[batch].max() for batch in plan)
-    heard = sum(material.validation.seconds)
-    epoch = pace * (padded + heard / 3.0)
-    run = config.last_epoch * epoch + pace * sum(material.test.seconds) / 3.0
+    epoch = pace.seconds(len(plan), padded) + pace.seconds(0, sum(material.validation.seconds)) / 3.0
+    run = config.last_epoch * epoch + pace.seconds(0, sum(material.test.seconds)) / 3.0
     yield (
-        f"time on {device} in {precision}, from a probe: {pace:.3g} s per second of speech, an epoch about "
-        f"{_duration(epoch)}, {config.last_epoch} epochs about {_duration(run)}; "
+        f"time on {device} in {precision}, from a probe: {pace.update:.3g} s per update and {pace.speech:.3g} s per "
+        f"second of speech, an epoch about {_duration(epoch)}, {config.last_epoch} epochs about {_duration(run)}; "
         f"{1 - lengths.sum() / padded:.1%} of it is padding"
     )
     if stage > 0:
@@ -137,26 +140,73 @@ def _freeze_anew(model: EmotionModel, params: ModelParams) -> None:
     freeze(model.encoder, params)
 
 
-def _seconds_per_second(executor: Executor, entries_per_second: float | None, median: float) -> float:
-    """Seconds of computing per second of speech in a training step, the best of two after one to warm up."""
-    length = min(max(median, 0.1), 5.0)
-    model, stage = executor.model, executor.stage
-    entries = 1 if entries_per_second is None else round(length * entries_per_second)
-    shape = _feature_shape(model, stage, entries)
-    outputs = model.head.out.out_features
-    examples = [
-        Example(str(place), torch.randn(shape), torch.full((outputs,), place / PROBED), noise_seed=place)
-        for place in range(PROBED)
-    ]
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How long training takes on a device.
+
+    Attributes:
+        update: seconds per optimiser step, however little it has to compute.
+        speech: seconds per second of padded speech that is trained on.
+    """
+
+    update: float
+    speech: float
+
+    def seconds(self, updates: int, padded: float) -> float:
+        """Time of so many updates with so many padded seconds of speech in all."""
+        return updates * self.update + padded * self.speech
+
+
+def probe(
+    executor: Executor, config: ExperimentConfig, plan: Sequence[Sequence[int]], lengths: NDArray[np.float64]
+) -> Probe:
+    """Time a few steps of training, on noise. The model in the executor is no longer good for anything else.
+
+    A CPU's time is in proportion to the speech, so that two utterances of the median length (at most 5 s) tell it. A
+    GPU takes its time for each of thousands of operations however small they are, so there whole optimisation batches
+    of two lengths are tried.
+
+    Args:
+        executor: with the model to be trained.
+        config: says batch and optimiser.
+        plan: optimisation batches of an epoch.
+        lengths: seconds of each utterance.
+    """
+    optimizer = build_optimizer(executor.model, config.train.optimizer)
+    if executor.device.type == "cpu":
+        length = min(max(float(np.median(lengths)), 0.1), 5.0)
+        speech = _fastest(executor, executor.gradients, _noise(executor, PROBED, length)) / (PROBED * length)
+        return Probe(_fastest(executor, lambda *_: optimizer.step()), speech)
+    size = config.optimisation_batch
+    longest = [float(lengths[list(batch)].max()) for batch in plan]
+    short, long = (max(float(np.quantile(longest, share)), 0.1) for share in (0.2, 0.8))
+    brief, full = (_fastest(executor, executor.gradients, _noise(executor, size, length)) for length in (short, long))
+    speech = max(0.0, full - brief) / (size * (long - short)) if long > short else full / (size * long)
+    update = max(0.0, brief - speech * size * short) + _fastest(executor, lambda *_: optimizer.step())
+    return Probe(update, speech)
+
+
+def _fastest(executor: Executor, work: Callable[..., object], examples: Sequence[Example] = ()) -> float:
+    """Seconds of the faster of two calls, after one to warm up."""
     taken = []
     for _ in range(3):
         began = time.perf_counter()
-        executor.gradients(examples, lambda predictions, targets: ccc_loss(predictions, targets)[0])
+        work(examples, lambda predictions, targets: ccc_loss(predictions, targets)[0])
         if executor.device.type == "cuda":
             torch.cuda.synchronize(executor.device)
         taken.append(time.perf_counter() - began)
-    model.zero_grad(set_to_none=True)
-    return min(taken[1:]) / (PROBED * length)
+    return min(taken[1:])
+
+
+def _noise(executor: Executor, count: int, seconds: float) -> list[Example]:
+    """Examples of about so many seconds, of noise."""
+    model, stage = executor.model, executor.stage
+    shape = _feature_shape(model, stage, model.feature_frames(round(SAMPLE_RATE * max(seconds, 0.1)), stage))
+    outputs = model.head.out.out_features
+    return [
+        Example(str(place), torch.randn(shape), torch.full((outputs,), place / count), noise_seed=place)
+        for place in range(count)
+    ]
 
 
 def _feature_shape(model: EmotionModel, stage: int, entries: int) -> tuple[int, ...]:
