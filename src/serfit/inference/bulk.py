@@ -27,8 +27,11 @@ from serfit.interrupt import StopRequest
 from serfit.lock import take
 from serfit.log import Log
 
-MODEL_FILES = ("*.safetensors", "*.onnx", "*.data", "serfit.json", "config.json", "validation.csv", "*.yaml")
-"""Files of a run or a bundle that decide what it says; calibration is fitted to the last but one."""
+MODEL_FILES = (
+    *("*.safetensors", "*.onnx", "*.data", "*.yaml", "serfit.json", "config.json"),
+    *("calibration.json", "validation.csv"),  # the second for runs that lack the first
+)
+"""Files of a run or a bundle that decide what it says."""
 
 
 @dataclass(frozen=True, slots=True)

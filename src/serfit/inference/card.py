@@ -6,13 +6,13 @@ from typing import Any
 import yaml
 
 from serfit import __version__
+from serfit.calibration.maps import Kind
 from serfit.errors import UserError
 from serfit.inference.bundle import Member
-from serfit.inference.calibration import Kind
 from serfit.inference.reached import KEY, expectation, measure_title, reached, score_table
 from serfit.inference.source import public_name, public_notes
 from serfit.labels import Dimension
-from serfit.report.answers import calibration_rows
+from serfit.report.answers import miscalibration_rows
 from serfit.report.beside import baseline_rows, rater_rows, what_stands_beside
 from serfit.report.comparison import Comparison
 from serfit.report.experiments import ExperimentResult, ranges
@@ -220,7 +220,7 @@ def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
     for table in (baseline_rows([result]), rater_rows([result])):
         if table is not None:
             blocks.append(as_markdown(Rows(table.header[1:], [row[1:] for row in table.rows])))
-    table = calibration_rows([result], {result.label: comparison.details[result.label].calibration})
+    table = miscalibration_rows([result], {result.label: comparison.details[result.label].miscalibration})
     blocks += [as_markdown(Rows(table.header[1:], [row[1:] for row in table.rows]))]
     said = [
         "Bias is the mean of prediction minus rating, slope that of the line that gives ratings from predictions, "

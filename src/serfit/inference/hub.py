@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from serfit.calibration.maps import Kind
 from serfit.errors import UserError
 from serfit.files import write_text
 from serfit.inference.bundle import Member, write_bundle
-from serfit.inference.calibration import Kind
 from serfit.inference.card import model_card, untested_card
 from serfit.inference.source import trained_on_everything
 from serfit.report.compare import chosen_directories, compare
