@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile
 from rich.console import Console
@@ -109,18 +110,19 @@ def test_lines_of_json_and_of_csv_say_the_same(folder: Path) -> None:
         assert ["" if value is None else str(value) for value in known.values()] == list(row.values())
 
 
+@pytest.mark.parametrize("form", ["npz", "parquet"])
 @pytest.mark.parametrize("cutting", [Whole(), Windows(0.3, 0.1)], ids=["whole", "windows"])
 def test_killed_at_any_byte_it_ends_in_the_same_bytes(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, cutting: Cutting
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cutting: Cutting, form: str
 ) -> None:
-    run(request(cutting), Target(Path("l.csv"), "csv", Path("e.npz")))
-    wanted = Path("l.csv").read_bytes(), Path("e.npz").read_bytes()
-    target = Target(Path("k.csv"), "csv", Path("k.npz"))
+    run(request(cutting), Target(Path("l.csv"), "csv", Path(f"e.{form}")))
+    wanted = Path("l.csv").read_bytes(), Path(f"e.{form}").read_bytes()
+    target = Target(Path("k.csv"), "csv", Path(f"k.{form}"))
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "finish", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             run(request(cutting), target)
-    lines, vectors = Path("k.csv.partial").read_bytes(), Path("k.npz.partial").read_bytes()
+    lines, vectors = Path("k.csv.partial").read_bytes(), Path(f"k.{form}.partial").read_bytes()
     random = np.random.default_rng(4)
     begun = set()
     for damage in ["none", *["lines", "bit", "vectors", "zeros"] * 6]:
@@ -135,15 +137,27 @@ def test_killed_at_any_byte_it_ends_in_the_same_bytes(
             case "zeros":
                 kept[random.integers(len(kept)) :] = bytes(len(kept[random.integers(len(kept)) :]))
         Path("k.csv.partial").write_bytes(torn)
-        Path("k.npz.partial").write_bytes(kept)
+        Path(f"k.{form}.partial").write_bytes(kept)
         said = run(request(cutting), target)
         begun.add(re.findall(r"going on: (\d+) of", said)[0] if "going on" in said else "0")
-        assert (Path("k.csv").read_bytes(), Path("k.npz").read_bytes()) == wanted, damage
-        assert sorted(path.name for path in folder.glob("k.*")) == ["k.csv", "k.csv.made.json", "k.npz"]
+        assert (Path("k.csv").read_bytes(), Path(f"k.{form}").read_bytes()) == wanted, damage
+        assert sorted(path.name for path in folder.glob("k.*")) == ["k.csv", "k.csv.made.json", f"k.{form}"]
         for path in folder.glob("k.*"):
             path.unlink()
     assert len(begun) >= 4, begun
     assert "11" in begun
+
+
+@pytest.mark.parametrize("cutting", [Whole(), Windows(0.3, 0.1)], ids=["whole", "windows"])
+def test_vectors_are_the_same_from_npz_and_parquet(folder: Path, cutting: Cutting) -> None:
+    run(request(cutting), Target(Path("l.csv"), "csv", Path("e.npz")))
+    run(request(cutting), Target(Path("k.csv"), "csv", Path("e.parquet")))
+    arrays, table = np.load("e.npz"), pyarrow.parquet.read_table("e.parquet")
+    flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, 6)
+    np.testing.assert_array_equal(flat.view(np.uint32), arrays["embeddings"].view(np.uint32))
+    assert len(table) == len(Path("l.csv").read_bytes().splitlines()) - 1
+    np.testing.assert_array_equal(table["start"].to_numpy(), arrays["start"])
+    np.testing.assert_array_equal(table["end"].to_numpy(), arrays["end"])
 
 
 def test_going_on_computes_only_what_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@
     listing       files, folders, globs and manifests as one list
     labelling     a list labelled, in batches of like length, each recording as if alone
     table         labels as CSV or JSON lines
+    vectors       pooled vectors as npz or Parquet
     ledger        what has been labelled so far, on disk
     bulk          the story of `serfit predict`
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from serfit.errors import UserError
 from serfit.files import WriteError, write_atomically, write_text
 from serfit.inference.table import Cell, Format, encoded, header, line
+from serfit.inference.vectors import Stretch, form_of, write_vectors
 
 MADE = ".made.json"
 PARTIAL = ".partial"
@@ -37,7 +38,7 @@ class Target:
     Attributes:
         table: labels as CSV or JSON lines.
         form: which of the two.
-        embeddings: pooled vectors as npz, or None.
+        embeddings: pooled vectors, in a file that says by its name how (see `serfit.inference.vectors`), or None.
     """
 
     table: Path
@@ -245,16 +246,14 @@ class Ledger:
 
     def _write_embeddings(self, file: IO[bytes]) -> None:
         assert self.target.embeddings is not None, "asked for"
-        places = [self.names.index(name) for name in ("file", "start", "end")]
-        told = [[cells[place] for place in places] for cells in self._cells()]
-        times = {
-            name: np.array([np.nan if row[column] is None else row[column] for row in told], dtype=np.float64)
-            for column, name in ((1, "start"), (2, "end"))
-        }
         path, shape = _beside(self.target.embeddings, PARTIAL), (self.rows, self.width)
         vectors = np.memmap(path, dtype="<f4", mode="r", shape=shape) if all(shape) else np.empty(shape, dtype="<f4")
-        arrays = {"embeddings": vectors, "files": np.array([str(row[0]) for row in told]), **times}
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        write_vectors(file, form_of(self.target.embeddings), self._stretches(), vectors)
+
+    def _stretches(self) -> Iterator[Stretch]:
+        for cells in self._cells():
+            named: dict[str, Any] = dict(zip(self.names, cells, strict=True))
+            yield Stretch(named["file"], named.get("id"), named["start"], named["end"])
 
     def _close(self) -> None:
         for file in (self._lines, self._vectors):
