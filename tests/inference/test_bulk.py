@@ -1,5 +1,6 @@
 """A labelling on disk: killed at any byte it ends in the same files; finished, nothing is computed again."""
 
+import contextlib
 import csv
 import io
 import json
@@ -16,10 +17,11 @@ import soundfile
 from rich.console import Console
 
 from inference.heard import Ear, listener
+from serfit import audio
 from serfit.errors import UserError
-from serfit.inference import bulk, labelling
+from serfit.inference import bulk, labelling, windows
 from serfit.inference.bulk import Request, label_to_file, label_to_lines
-from serfit.inference.labelling import Cutting, Whole, Windows
+from serfit.inference.labelling import Cutting, Voiced, Whole, Windows
 from serfit.inference.ledger import Ledger, Target
 from serfit.inference.listing import list_items
 from serfit.inference.recogniser import Recogniser
@@ -148,6 +150,75 @@ def test_killed_at_any_byte_it_ends_in_the_same_bytes(
     assert "11" in begun
 
 
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "broken at its end"])
+@pytest.mark.parametrize("cutting", [Windows(0.3, 0.1), Voiced()], ids=["windows", "voiced"])
+def test_killed_within_a_recording_it_goes_on_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cutting: Cutting, broken: bool
+) -> None:
+    """Killed after every piece in turn: the same bytes, and nothing is heard twice."""
+    monkeypatch.setattr(audio, "_BLOCK", 8_000)
+    monkeypatch.setattr(windows, "AT_ONCE", 1.0)
+    monkeypatch.setattr(labelling, "BATCH_SECONDS", 2 * labelling.LONGEST)
+    random = np.random.default_rng(3)
+    bursts = [random.uniform(-0.5, 0.5, 8_000) * loud for _ in range(7) for loud in (1.0, 1e-4)]
+    sound = np.concatenate(bursts)
+    if broken and isinstance(cutting, Windows):  # voice is looked for in all of it first, so nothing comes before that
+        sound[-100] = np.nan
+    soundfile.write("long.wav", sound, 16_000, subtype="FLOAT")
+    wanted = request(cutting, "speech/1.wav", "long.wav", "speech/2.wav")
+    ears = [listener(0.0)]
+    run(wanted, Target(Path("l.csv"), "csv", Path("e.npz")), lambda: ears[0])
+    (heard,) = (ear.asked for ear in ears[0].networks if isinstance(ear, Ear))
+    assert len(heard) > 5
+    real, target, pieces, said = labelling.label, Target(Path("k.csv"), "csv", Path("k.npz")), [0], ""
+
+    def cut(*arguments: object) -> object:
+        for piece in real(*arguments):  # type: ignore[arg-type]
+            yield piece
+            pieces[0] += 1
+            if piece.rows:
+                raise Killed
+
+    monkeypatch.setattr(bulk, "label", cut)
+    again: list[list[int]] = []
+    while not Path("k.csv").exists():
+        model = listener(0.0)
+        text = io.StringIO()
+        with contextlib.suppress(Killed):
+            label_to_file(wanted, target, lambda model=model: model, Log(Console(file=text, width=400)))  # type: ignore[misc]
+        said += text.getvalue()
+        again += [asked for ear in model.networks if isinstance(ear, Ear) for asked in ear.asked]
+        assert pieces[0] < 100
+    assert again == heard
+    assert re.search(r"going on: 1 of 3 recordings were labelled before, and the next up to [\d.]+ s", said)
+    assert Path("k.csv").read_bytes() == Path("l.csv").read_bytes()
+    assert Path("k.npz").read_bytes() == Path("e.npz").read_bytes()
+    errors = [row["error"] for row in csv.DictReader(Path("l.csv").read_text().splitlines())]
+    assert any(errors) == (broken and isinstance(cutting, Windows))
+
+
+def test_pictures_are_of_whole_recordings_after_a_kill_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "AT_ONCE", 1.0)
+    wanted = request(Windows(0.3, 0.1), "speech/1.wav", "speech/2.wav", pictures=Path("pictures"))
+    run(wanted, Target(Path("l.csv"), "csv"))
+    whole = {path.name: path.read_bytes() for path in Path("pictures").iterdir()}
+    real = labelling.label
+
+    def cut(*arguments: object) -> object:
+        for number, piece in enumerate(real(*arguments)):  # type: ignore[arg-type]
+            yield piece
+            if number == 0:
+                raise Killed
+
+    monkeypatch.setattr(bulk, "label", cut)
+    with pytest.raises(Killed):
+        run(wanted, Target(Path("k.csv"), "csv"))
+    monkeypatch.setattr(bulk, "label", real)
+    run(wanted, Target(Path("k.csv"), "csv"))
+    assert Path("k.csv").read_bytes() == Path("l.csv").read_bytes()
+    assert {path.name: path.read_bytes() for path in Path("pictures").iterdir()} == whole
+
+
 @pytest.mark.parametrize("cutting", [Whole(), Windows(0.3, 0.1)], ids=["whole", "windows"])
 def test_vectors_are_the_same_from_npz_and_parquet(folder: Path, cutting: Cutting) -> None:
     run(request(cutting), Target(Path("l.csv"), "csv", Path("e.npz")))
@@ -267,6 +338,9 @@ def test_two_at_once_dont_mix(folder: Path) -> None:
     lock = take(folder / ".l.csv.lock")
     with lock, pytest.raises(UserError, match=r"is being written by process \d+"):  # type: ignore[union-attr]
         run(request(), Target(folder / "l.csv", "csv"), never)
+    lock = take(folder / ".e.npz.lock")
+    with lock, pytest.raises(UserError, match=r"e\.npz is being written by process \d+"):  # type: ignore[union-attr]
+        run(request(), Target(folder / "l.csv", "csv", folder / "e.npz"), never)
     with pytest.raises(UserError, match="there is no folder nowhere"):
         run(request(), Target(Path("nowhere/l.csv"), "csv"), never)
 

@@ -1,6 +1,6 @@
 """What has been labelled so far, on disk, so that a killed labelling goes on where it stopped.
 
-    labels.csv.partial        one line per row and one per point up to which the list is done, each with its CRC-32
+    labels.csv.partial        one line per row and one per point from which one can go on, each with its CRC-32
     embeddings.npz.partial    the pooled vectors of these rows, float32, nothing else
     labels.csv.made.json      once finished: from what the files were made, and their digests
 
@@ -28,7 +28,7 @@ from serfit.inference.vectors import Stretch, form_of, write_vectors
 
 MADE = ".made.json"
 PARTIAL = ".partial"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,11 @@ class Ledger:
         fingerprint: of models, settings and inputs; what was made from others is begun anew.
         names: of the columns.
         width: length P of the embeddings.
+        whole: go on only between recordings, never within one.
         done: items that are wholly labelled.
-        rows: rows of these items.
+        rows: rows of these items, and of the next.
+        within: rows of the next item, which isn't wholly labelled.
+        reached: where the last row ends, in seconds.
         errors: sentences of the recordings that couldn't be used.
         anew: whether what lay there was made from others, and is gone.
     """
@@ -121,8 +124,11 @@ class Ledger:
     fingerprint: str
     names: Sequence[str]
     width: int
+    whole: bool = False
     done: int = 0
     rows: int = 0
+    within: int = 0
+    reached: float = 0.0
     errors: list[str] = field(default_factory=list)
     anew: bool = False
     _crc: int = 0
@@ -162,9 +168,9 @@ class Ledger:
                 self._vectors.write(vectors)
                 self._vectors.flush()
             self._lines.write(b"".join(_checked({"row": list(cells)}) for cells, _ in rows))
-            if done > self.done:
-                self.done = done
+            if done > self.done or (rows and not self.whole):
                 self._lines.write(_checked({"done": done, "rows": self.rows, "vectors": self._crc}))
+            self.done = done
             self._lines.flush()
         except OSError as error:
             raise self._cant_write(error) from error
@@ -197,6 +203,7 @@ class Ledger:
         assert self._lines is not None, "opened before"
         kept, first = 0, True
         errors: list[str] = []
+        cells: list[Any] = []
         rows = 0
         for record, end in _records(self._lines):
             if first:
@@ -205,9 +212,11 @@ class Ledger:
                     break
                 first, kept = False, end
             elif "row" in record:
-                rows += 1
-                errors += [str(record["row"][-1])] if record["row"][-1] else []
+                cells, rows = record["row"], rows + 1
+                errors += [str(cells[-1])] if cells[-1] else []
             elif record.get("rows") == rows and self._whole_vectors(rows, int(record["vectors"])):
+                self.within = self.within + rows - self.rows if record["done"] == self.done else 0
+                self.reached = (cells[self.names.index("end")] if cells else None) or 0.0
                 self.done, self.rows, self._crc, kept = int(record["done"]), rows, int(record["vectors"]), end
                 self.errors[:] = errors
             else:
