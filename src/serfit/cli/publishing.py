@@ -20,7 +20,7 @@ Models = Annotated[
     typer.Argument(
         metavar="RUN...",
         help="A finished run, several of them, or a folder of runs of one experiment (an ensemble, whose mean counts); "
-        "to onnx and bundle also a bundle or its name on the hub; to hub-folder the bundle of serfit cv --retrain.",
+        "or a bundle or its name on the hub; the model card of a bundle tells what is recorded in it.",
     ),
 ]
 
