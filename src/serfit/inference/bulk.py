@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,9 @@ MODEL_FILES = (
     *("calibration.json", "validation.csv"),  # the second for runs that lack the first
 )
 """Files of a run or a bundle that decide what it says."""
+
+LONGEST_STEM = 160
+"""Most bytes of a recording's name in the name of its pictures; file systems allow 255 in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +162,19 @@ def _drawn(pieces: Iterable[Piece], folder: Path, items: Sequence[Item], recogni
             rows += [] if row.values is None else [replace(row, embedding=None)]  # hours of vectors would take room
         if rows and piece.done > rows[0].item:
             place, curve = rows[0].item, _curve(rows, recogniser)
-            stem = f"{place + 1:05d}_{items[place].path.stem}"
+            stem = f"{place + 1:05d}_{_shortened(items[place].path.stem)}"
             write_text(folder / f"{stem}_time.svg", time_picture(curve, recogniser.scales))
             if both:
                 write_text(folder / f"{stem}_circumplex.svg", circumplex_picture(curve, recogniser.scales))
             rows = []
         yield piece
+
+
+def _shortened(name: str) -> str:
+    """The beginning of a name, so that with a number and an ending it still is a file's name anywhere."""
+    while len(os.fsencode(name)) > LONGEST_STEM:
+        name = name[:-1]
+    return name
 
 
 def _curve(rows: Sequence[Row], recogniser: Recogniser) -> Curve:
