@@ -1,6 +1,41 @@
 """Fixtures shared by all tests. Everything is small, random and offline; nothing touches the user's caches."""
 
+import io
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from support import small_release
+
+    return small_release(tmp_path_factory.mktemp("iemocap"))
+
+
+@pytest.fixture(scope="session")
+def trained(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that trains a tiny run with some changed settings, once per set of them."""
+    from serfit.config.schema import ExperimentConfig
+    from serfit.experiment import run_experiment
+    from serfit.log import Log
+    from support import settings
+
+    folder = tmp_path_factory.mktemp("trained")
+    made: dict[str, Path] = {}
+
+    def train(**changes: Any) -> Path:
+        key = repr(sorted(changes.items()))
+        if key not in made:
+            config = ExperimentConfig.model_validate(settings(release, folder, **changes))
+            made[key] = run_experiment(config, Log(Console(file=io.StringIO())))
+        return made[key]
+
+    return train

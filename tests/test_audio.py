@@ -15,7 +15,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serfit.audio import SAMPLE_RATE, TOLERANCE, as_waveform, audio_duration, content_digest, read_audio
+from serfit.audio import SAMPLE_RATE, TOLERANCE, as_waveform, audio_blocks, audio_duration, content_digest, read_audio
 from serfit.errors import UserError
 
 EMODB = Path(__file__).resolve().parents[2] / "shared/corpora/emodb"
@@ -390,3 +390,20 @@ def test_samples_in_memory_are_read_as_from_a_file(tmp_path: Path, dtype: str) -
 def test_arrays_that_are_no_audio_are_refused(samples: np.ndarray, rate: int, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         as_waveform(samples, rate)
+
+
+def test_many_channels_take_no_more_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serfit.audio._BLOCK", 4_096)
+    sound = np.random.default_rng(6).uniform(-0.5, 0.5, (10_000, 64))
+    soundfile.write(tmp_path / "many.wav", sound, 48_000)
+    sizes, read = [], soundfile.SoundFile.read
+
+    def recorded(self: soundfile.SoundFile, frames: int, **options: object) -> np.ndarray:
+        found: np.ndarray = read(self, frames, **options)
+        sizes.append(found.size)
+        return found
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", recorded)
+    together = np.concatenate(list(audio_blocks(tmp_path / "many.wav")))
+    assert max(sizes) == 4_096
+    np.testing.assert_allclose(together, read_audio(tmp_path / "many.wav"), atol=1e-6)

@@ -21,7 +21,15 @@ from serfit.log import Log
 from serfit.report.compare import read_run
 from support import settings, small_release
 
-RESULTS = (runs.METRICS, runs.PREDICTIONS, runs.VALIDATION, runs.SCORES, runs.BEST_RESULT, runs.BEST_WEIGHTS)
+RESULTS = (
+    runs.METRICS,
+    runs.PREDICTIONS,
+    runs.VALIDATION,
+    runs.CALIBRATION,
+    runs.SCORES,
+    runs.BEST_RESULT,
+    runs.BEST_WEIGHTS,
+)
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +225,6 @@ def test_everything_can_be_trained_on_for_some_epochs_of_a_schedule(run: Callabl
     stopped, records = ((one / runs.METRICS).read_text().splitlines() for one in (directory, whole))
     assert stopped == records[:2], "the schedule is that of all three epochs"
     assert all(json.loads(line)["validation"]["ccc_average"] is None for line in records)
-    assert not {runs.PREDICTIONS, runs.VALIDATION} & {path.name for path in directory.iterdir()}
+    assert not {runs.PREDICTIONS, runs.VALIDATION, runs.CALIBRATION} & {path.name for path in directory.iterdir()}
     assert json.loads((directory / runs.SCORES).read_text())["best_epoch"] == 2
     assert "nothing was left to test on" in (directory / runs.TRAIN_LOG).read_text()

@@ -24,7 +24,15 @@ from serfit.interrupt import Interrupted
 from serfit.ranks import ALONE, Ranks, deal
 from support import settings, small_release
 
-RESULTS = (runs.METRICS, runs.PREDICTIONS, runs.VALIDATION, runs.SCORES, runs.BEST_RESULT, runs.BEST_WEIGHTS)
+RESULTS = (
+    runs.METRICS,
+    runs.PREDICTIONS,
+    runs.VALIDATION,
+    runs.CALIBRATION,
+    runs.SCORES,
+    runs.BEST_RESULT,
+    runs.BEST_WEIGHTS,
+)
 
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 9))

@@ -35,6 +35,7 @@ RESULTS = (
     runs.METRICS,
     runs.PREDICTIONS,
     runs.VALIDATION,
+    runs.CALIBRATION,
     runs.SCORES,
     runs.BEST_RESULT,
     runs.BEST_WEIGHTS,

@@ -39,6 +39,7 @@ RESULTS = (
     runs.BEST_WEIGHTS,
     runs.BEST_VALENCE_WEIGHTS,
     runs.VALIDATION,
+    runs.CALIBRATION,
 )
 
 EVERYTHING: dict[str, Any] = {

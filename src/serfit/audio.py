@@ -33,7 +33,7 @@ CONTEXT = 0.05
 """Seconds of audio on either side of a segment that take part in resampling; longer than soxr's HQ filter."""
 
 _BLOCK = 1 << 20
-"""Frames decoded at a time, so that a header that promises terabytes doesn't allocate them."""
+"""Samples of all channels decoded at a time, so that a header that promises terabytes doesn't allocate them."""
 
 _UNKNOWN_SIZE = 0x7FFF_F000
 """Chunk sizes from here on stand for "unknown" in files written to pipes."""
@@ -283,7 +283,8 @@ def _blocks(
         if sound.seekable() and not sound.subtype.startswith("MPEG"):  # MPEG decoders depend on where they entered
             position = sound.seek(begin)
         while position < stop:
-            block = sound.read(min(_BLOCK, stop - position), dtype="float32", always_2d=True)
+            most = max(1, _BLOCK // sound.channels)
+            block = sound.read(min(most, stop - position), dtype="float32", always_2d=True)
             if len(block) == 0:
                 break
             mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64)

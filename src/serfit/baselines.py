@@ -13,9 +13,11 @@ from serfit import runs
 from serfit.acoustics import acoustic_features, feature_names
 from serfit.announce import prediction_tables
 from serfit.audio import read_audio
+from serfit.calibration.record import keep_calibrations
 from serfit.config.load import plain_config
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.baseline import by_style, scenario_baseline, within_scenario
+from serfit.corpus.load import rating_scales
 from serfit.corpus.raters import agreement
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
@@ -171,7 +173,9 @@ def _one_fold(run: Run, config: ExperimentConfig, material: Material, known: dic
     run.describe(_environment(material, penalties))
     write_text(run / runs.METRICS, "")
     scores = _scores(material, validated, tested)
-    run.finish(prediction_tables(material, validated, tested), scores, _words(config, tested.scores()))
+    run.keep(prediction_tables(material, validated, tested))
+    keep_calibrations(run, config.data.dimensions, rating_scales(config.data))
+    run.finish(scores, _words(config, tested.scores()))
     reached = ", ".join(f"{letter(name)} {_number(tested.scores().ccc(name))}" for name in config.data.dimensions)
     log.say(f"{SYSTEM}: test CCC {reached}")
     return run.directory

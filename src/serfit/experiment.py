@@ -11,9 +11,12 @@ from serfit.announce import (
     say_findings,
     warn_of_memory,
 )
+from serfit.calibration.coverage import calibration_lines
+from serfit.calibration.record import keep_calibrations
 from serfit.checkpoint import bytes_on_disk, frozen_digest, load_weights
 from serfit.chronicle import Chronicle
 from serfit.config.schema import ExperimentConfig
+from serfit.corpus.load import rating_scales
 from serfit.features import features_of, model_of
 from serfit.files import check_room
 from serfit.follow import asked_anywhere, evaluate_at_the_end, executor_of, share_state, stopping_together
@@ -100,8 +103,11 @@ def run_experiment(
         validated, tested = evaluate_at_the_end(executor, features, material, config, check)
         outcome = results(best, tested, material.split)
         words = best_result_text(config, outcome)
-        run.finish(prediction_tables(material, validated, tested), outcome.to_json(), words)
-        for line in result_lines(outcome, material.corpus.name):
+        run.keep(prediction_tables(material, validated, tested))
+        scales = rating_scales(config.data)
+        fitted = keep_calibrations(run, config.data.dimensions, scales)
+        run.finish(outcome.to_json(), words)
+        for line in (*result_lines(outcome, material.corpus.name), *calibration_lines(fitted, tested, scales)):
             log.say(line)
         log.say(f"run directory: {run.directory}")
     return run.directory

@@ -9,6 +9,7 @@
     best.safetensors, best_valence.safetensors   trained tensors at the best epochs
     predictions.csv      every test utterance, on the corpus's scale
     validation.csv       every validation utterance likewise, under the same weights: what calibration is fitted to
+    calibration.json     the maps that were fitted to it, affine and isotonic; not applied unless asked for
     scores.json          test scores and what belongs beside them
     best_result.txt      the scores as `key: value` lines
     checkpoints/         while unfinished: where to go on
@@ -49,6 +50,7 @@ BEST_WEIGHTS = "best.safetensors"
 BEST_VALENCE_WEIGHTS = "best_valence.safetensors"
 PREDICTIONS = "predictions.csv"
 VALIDATION = "validation.csv"
+CALIBRATION = "calibration.json"
 SCORES = "scores.json"
 BEST_RESULT = "best_result.txt"
 CHECKPOINTS = "checkpoints"
@@ -179,16 +181,18 @@ class Run:
         write_text(self / METRICS, "\n".join(lines) + "\n")
         write_text(self / TIMING, "".join(f"{json.dumps(taken.to_json())}\n" for taken in self.times))
 
-    def finish(self, tables: Mapping[str, str], scores: Mapping[str, Any], best_result: str) -> None:
+    def keep(self, texts: Mapping[str, str]) -> None:
+        """Write files that the results are made of, by their names; before `finish`."""
+        for name, text in texts.items():
+            write_text(self / name, text)
+
+    def finish(self, scores: Mapping[str, Any], best_result: str) -> None:
         """Write the results, remove the checkpoints, and mark the run as finished.
 
         Args:
-            tables: content of each file of predictions, by its name.
             scores: content of scores.json.
             best_result: content of best_result.txt.
         """
-        for name, text in tables.items():
-            write_text(self / name, text)
         write_json(self / SCORES, scores)
         write_text(self / BEST_RESULT, best_result)
         shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)

@@ -1,5 +1,6 @@
 """A labelling on disk: killed at any byte it ends in the same files; finished, nothing is computed again."""
 
+import contextlib
 import csv
 import io
 import json
@@ -10,15 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import soundfile
 from rich.console import Console
 
 from inference.heard import Ear, listener
+from serfit import audio
 from serfit.errors import UserError
-from serfit.inference import bulk, labelling
+from serfit.inference import bulk, labelling, windows
 from serfit.inference.bulk import Request, label_to_file, label_to_lines
-from serfit.inference.labelling import Cutting, Whole, Windows
+from serfit.inference.labelling import Cutting, Voiced, Whole, Windows
 from serfit.inference.ledger import Ledger, Target
 from serfit.inference.listing import list_items
 from serfit.inference.recogniser import Recogniser
@@ -109,18 +112,19 @@ def test_lines_of_json_and_of_csv_say_the_same(folder: Path) -> None:
         assert ["" if value is None else str(value) for value in known.values()] == list(row.values())
 
 
+@pytest.mark.parametrize("form", ["npz", "parquet"])
 @pytest.mark.parametrize("cutting", [Whole(), Windows(0.3, 0.1)], ids=["whole", "windows"])
 def test_killed_at_any_byte_it_ends_in_the_same_bytes(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, cutting: Cutting
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cutting: Cutting, form: str
 ) -> None:
-    run(request(cutting), Target(Path("l.csv"), "csv", Path("e.npz")))
-    wanted = Path("l.csv").read_bytes(), Path("e.npz").read_bytes()
-    target = Target(Path("k.csv"), "csv", Path("k.npz"))
+    run(request(cutting), Target(Path("l.csv"), "csv", Path(f"e.{form}")))
+    wanted = Path("l.csv").read_bytes(), Path(f"e.{form}").read_bytes()
+    target = Target(Path("k.csv"), "csv", Path(f"k.{form}"))
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "finish", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             run(request(cutting), target)
-    lines, vectors = Path("k.csv.partial").read_bytes(), Path("k.npz.partial").read_bytes()
+    lines, vectors = Path("k.csv.partial").read_bytes(), Path(f"k.{form}.partial").read_bytes()
     random = np.random.default_rng(4)
     begun = set()
     for damage in ["none", *["lines", "bit", "vectors", "zeros"] * 6]:
@@ -135,15 +139,96 @@ def test_killed_at_any_byte_it_ends_in_the_same_bytes(
             case "zeros":
                 kept[random.integers(len(kept)) :] = bytes(len(kept[random.integers(len(kept)) :]))
         Path("k.csv.partial").write_bytes(torn)
-        Path("k.npz.partial").write_bytes(kept)
+        Path(f"k.{form}.partial").write_bytes(kept)
         said = run(request(cutting), target)
         begun.add(re.findall(r"going on: (\d+) of", said)[0] if "going on" in said else "0")
-        assert (Path("k.csv").read_bytes(), Path("k.npz").read_bytes()) == wanted, damage
-        assert sorted(path.name for path in folder.glob("k.*")) == ["k.csv", "k.csv.made.json", "k.npz"]
+        assert (Path("k.csv").read_bytes(), Path(f"k.{form}").read_bytes()) == wanted, damage
+        assert sorted(path.name for path in folder.glob("k.*")) == ["k.csv", "k.csv.made.json", f"k.{form}"]
         for path in folder.glob("k.*"):
             path.unlink()
     assert len(begun) >= 4, begun
     assert "11" in begun
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "broken at its end"])
+@pytest.mark.parametrize("cutting", [Windows(0.3, 0.1), Voiced()], ids=["windows", "voiced"])
+def test_killed_within_a_recording_it_goes_on_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cutting: Cutting, broken: bool
+) -> None:
+    """Killed after every piece in turn: the same bytes, and nothing is heard twice."""
+    monkeypatch.setattr(audio, "_BLOCK", 8_000)
+    monkeypatch.setattr(windows, "AT_ONCE", 1.0)
+    monkeypatch.setattr(labelling, "BATCH_SECONDS", 2 * labelling.LONGEST)
+    random = np.random.default_rng(3)
+    bursts = [random.uniform(-0.5, 0.5, 8_000) * loud for _ in range(7) for loud in (1.0, 1e-4)]
+    sound = np.concatenate(bursts)
+    if broken and isinstance(cutting, Windows):  # voice is looked for in all of it first, so nothing comes before that
+        sound[-100] = np.nan
+    soundfile.write("long.wav", sound, 16_000, subtype="FLOAT")
+    wanted = request(cutting, "speech/1.wav", "long.wav", "speech/2.wav")
+    ears = [listener(0.0)]
+    run(wanted, Target(Path("l.csv"), "csv", Path("e.npz")), lambda: ears[0])
+    (heard,) = (ear.asked for ear in ears[0].networks if isinstance(ear, Ear))
+    assert len(heard) > 5
+    real, target, pieces, said = labelling.label, Target(Path("k.csv"), "csv", Path("k.npz")), [0], ""
+
+    def cut(*arguments: object) -> object:
+        for piece in real(*arguments):  # type: ignore[arg-type]
+            yield piece
+            pieces[0] += 1
+            if piece.rows:
+                raise Killed
+
+    monkeypatch.setattr(bulk, "label", cut)
+    again: list[list[int]] = []
+    while not Path("k.csv").exists():
+        model = listener(0.0)
+        text = io.StringIO()
+        with contextlib.suppress(Killed):
+            label_to_file(wanted, target, lambda model=model: model, Log(Console(file=text, width=400)))  # type: ignore[misc]
+        said += text.getvalue()
+        again += [asked for ear in model.networks if isinstance(ear, Ear) for asked in ear.asked]
+        assert pieces[0] < 100
+    assert again == heard
+    assert re.search(r"going on: 1 of 3 recordings were labelled before, and the next up to [\d.]+ s", said)
+    assert Path("k.csv").read_bytes() == Path("l.csv").read_bytes()
+    assert Path("k.npz").read_bytes() == Path("e.npz").read_bytes()
+    errors = [row["error"] for row in csv.DictReader(Path("l.csv").read_text().splitlines())]
+    assert any(errors) == (broken and isinstance(cutting, Windows))
+
+
+def test_pictures_are_of_whole_recordings_after_a_kill_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "AT_ONCE", 1.0)
+    wanted = request(Windows(0.3, 0.1), "speech/1.wav", "speech/2.wav", pictures=Path("pictures"))
+    run(wanted, Target(Path("l.csv"), "csv"))
+    whole = {path.name: path.read_bytes() for path in Path("pictures").iterdir()}
+    real = labelling.label
+
+    def cut(*arguments: object) -> object:
+        for number, piece in enumerate(real(*arguments)):  # type: ignore[arg-type]
+            yield piece
+            if number == 0:
+                raise Killed
+
+    monkeypatch.setattr(bulk, "label", cut)
+    with pytest.raises(Killed):
+        run(wanted, Target(Path("k.csv"), "csv"))
+    monkeypatch.setattr(bulk, "label", real)
+    run(wanted, Target(Path("k.csv"), "csv"))
+    assert Path("k.csv").read_bytes() == Path("l.csv").read_bytes()
+    assert {path.name: path.read_bytes() for path in Path("pictures").iterdir()} == whole
+
+
+@pytest.mark.parametrize("cutting", [Whole(), Windows(0.3, 0.1)], ids=["whole", "windows"])
+def test_vectors_are_the_same_from_npz_and_parquet(folder: Path, cutting: Cutting) -> None:
+    run(request(cutting), Target(Path("l.csv"), "csv", Path("e.npz")))
+    run(request(cutting), Target(Path("k.csv"), "csv", Path("e.parquet")))
+    arrays, table = np.load("e.npz"), pyarrow.parquet.read_table("e.parquet")
+    flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, 6)
+    np.testing.assert_array_equal(flat.view(np.uint32), arrays["embeddings"].view(np.uint32))
+    assert len(table) == len(Path("l.csv").read_bytes().splitlines()) - 1
+    np.testing.assert_array_equal(table["start"].to_numpy(), arrays["start"])
+    np.testing.assert_array_equal(table["end"].to_numpy(), arrays["end"])
 
 
 def test_going_on_computes_only_what_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +338,9 @@ def test_two_at_once_dont_mix(folder: Path) -> None:
     lock = take(folder / ".l.csv.lock")
     with lock, pytest.raises(UserError, match=r"is being written by process \d+"):  # type: ignore[union-attr]
         run(request(), Target(folder / "l.csv", "csv"), never)
+    lock = take(folder / ".e.npz.lock")
+    with lock, pytest.raises(UserError, match=r"e\.npz is being written by process \d+"):  # type: ignore[union-attr]
+        run(request(), Target(folder / "l.csv", "csv", folder / "e.npz"), never)
     with pytest.raises(UserError, match="there is no folder nowhere"):
         run(request(), Target(Path("nowhere/l.csv"), "csv"), never)
 
@@ -267,3 +355,11 @@ def test_pictures_of_every_recording(folder: Path) -> None:
     alone = request(Windows(0.3, 0.1), "speech/1.wav", pictures=Path("others"))
     run(alone, Target(Path("a.csv"), "csv"), lambda: listener(dimensions=("arousal",)))
     assert [path.name for path in Path("others").iterdir()] == ["00001_1_time.svg"]
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "é" * 120, os.fsdecode(b"\xff" * 240)], ids=["long", "wide", "no UTF-8"])
+def test_pictures_of_recordings_with_the_longest_of_names(folder: Path, name: str) -> None:
+    Path(f"speech/{name}.wav").write_bytes(Path("speech/1.wav").read_bytes())
+    run(request(Windows(0.3, 0.1), f"speech/{name}.wav", pictures=Path("pictures")), Target(Path("l.csv"), "csv"))
+    assert len(list(Path("pictures").iterdir())) == 2
+    assert all(path.name.startswith(f"00001_{name[:9]}") for path in Path("pictures").iterdir())

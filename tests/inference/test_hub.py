@@ -76,7 +76,7 @@ def test_the_numbers_of_the_card_are_those_of_the_records(card: str, runs: list[
     for name in ("valence", "arousal"):
         for summary in (result.test[name], result.baseline[name], result.rater[name]):
             assert f"{summary.mean:.4f}" in card
-        assert f"{comparison.details[result.label].calibration[name].bias:+.3f}" in card
+        assert f"{comparison.details[result.label].miscalibration[name].bias:+.3f}" in card
     for words in (
         "16 test utterances",
         "folds 1-2, seed 1",
@@ -119,14 +119,59 @@ def test_a_card_of_an_encoder_from_the_hub_names_it_and_its_licence(
 
 
 def test_what_has_no_record_gets_no_card(published: Path, trained: Callable[..., Path], tmp_path: Path) -> None:
-    members, kind = calibrated_members([published / "published" / "bundle"], None)
-    with pytest.raises(UserError, match="is no run directory, and a model card is written from the records"):
-        write_hub_folder(tmp_path / "card", [published / "published" / "bundle"], members, kind)
+    bundle = published / "published" / "bundle"
+    members, kind = calibrated_members([bundle], None)
+    for origin in (
+        {},
+        {**members[0].about.origin, "scores": {"test": {}, "best_epoch": 1}},
+        {**members[0].about.origin, "scores": {"test": {"valence": 3}}},
+        {**members[0].about.origin, "corpus": []},
+    ):
+        damaged = [replace(one, about=replace(one.about, origin=origin)) for one in members[:1]]
+        with pytest.raises(UserError, match="doesn't say how it was trained and tested"):
+            write_hub_folder(tmp_path / "card", [bundle], damaged, kind)
+    with pytest.raises(UserError, match="two of these networks are of fold 1 and seed 1"):
+        write_hub_folder(tmp_path / "card", [bundle, bundle], [*members, *members], kind)
+    other = open_members(trained(model__params__speech_encoder="random:tiny-base", data__split__fold=3))
+    with pytest.raises(UserError, match=r"differ in encoder weights, model\.params\.speech_encoder; name"):
+        write_hub_folder(tmp_path / "card", [bundle], [*members, *other], kind)
     two = [trained(), trained(model__params__speech_encoder="random:tiny-base")]
     members, kind = calibrated_members(two, None)
     with pytest.raises(UserError, match="needs finished runs of one experiment"):
         write_hub_folder(tmp_path / "card", two, members, kind)
     assert not (tmp_path / "card").exists()
+
+
+def test_the_card_of_a_bundle_tells_what_is_recorded_in_it(
+    published: Path, runs: list[Path], card: str, tmp_path: Path
+) -> None:
+    bundle = published / "published" / "bundle"
+    members, kind = calibrated_members([bundle], None)
+    write_hub_folder(tmp_path / "ema-iemocap", [bundle], members, kind)
+    text = (tmp_path / "ema-iemocap" / "README.md").read_text()
+    ours, theirs = (huggingface_hub.ModelCard(one).data.to_dict() for one in (text, card))
+    assert ours == theirs, "the hub reads the same of both"
+    (result,) = compare(runs).experiments
+    for name in ("valence", "arousal", "average"):
+        for summary in (result.test[name], result.baseline[name], result.rater[name], result.as_rater[name]):
+            assert f" {summary.mean:.4f}" in text
+    for run in result.runs:
+        assert f"| fold {run.fold}, seed 1 | {len(run.predictions.ids)} | {run.test.ccc('valence'):.4f}" in re.sub(
+            " +", " ", text
+        )
+    for words in (
+        "folds 1-2, seed 1",
+        "Not among them: folds 3-5",
+        "no intervals here",
+        "without calibration",
+        "best epoch",
+    ):
+        assert words in text, words
+    protocol = text.partition("## Data and protocol")[2]
+    assert protocol.partition("Source")[0] == card.partition("## Data and protocol")[2].partition("Source")[0]
+    assert "95 % interval" not in text
+    loaded = serfit.load(tmp_path / "ema-iemocap").estimate(WAVEFORMS)
+    np.testing.assert_array_equal(loaded.values, serfit.load(bundle).estimate(WAVEFORMS).values)
 
 
 def test_a_network_trained_on_everything_has_no_score_and_says_what_to_expect(

@@ -8,8 +8,8 @@ import soundfile
 
 from inference.heard import Ear, features, listener
 from serfit.audio import read_audio
-from serfit.inference import labelling
-from serfit.inference.labelling import Cutting, Piece, Row, Voiced, Whole, Windows, label
+from serfit.inference import labelling, windows
+from serfit.inference.labelling import Cutting, Piece, Point, Row, Voiced, Whole, Windows, label
 from serfit.inference.listing import Item
 
 CUTTINGS: list[Cutting] = [Whole(), Windows(0.5, 0.2), Voiced()]
@@ -83,18 +83,20 @@ def test_from_every_point_on_the_rows_are_the_same_again(
 ) -> None:
     monkeypatch.setattr(labelling, "POOL_ITEMS", 4)
     monkeypatch.setattr(labelling, "BATCH_SECONDS", 2.5)
+    monkeypatch.setattr(windows, "AT_ONCE", 1.5)
     pieces = list(label(listener(), recordings, cutting))
     assert [piece.done for piece in pieces] == sorted(piece.done for piece in pieces)
     assert pieces[-1].done == pieces[-1].heard == 12
-    reached = 0
+    point = Point()
     for place, piece in enumerate(pieces):
         assert piece.heard >= piece.done
-        assert all(row.item >= reached for row in piece.rows)
-        if piece.done > reached:
-            again = list(label(listener(), recordings, cutting, piece.done))
+        assert all(row.item >= point.done for row in piece.rows)
+        within = 0 if piece.done > point.done else point.rows + len(piece.rows)
+        if (piece.done, within) != (point.done, point.rows):
+            point = Point(piece.done, within, (piece.rows[-1].end if within else None) or 0.0)
+            again = list(label(listener(), recordings, cutting, point))
             assert list(map(plain, rows(again))) == list(map(plain, rows(pieces[place + 1 :])))
-            reached = piece.done
-    assert list(label(listener(), recordings, cutting, 12)) == []
+    assert list(label(listener(), recordings, cutting, Point(12))) == []
 
 
 def test_one_bad_waveform_doesnt_take_its_batch_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from report.written import SIZES, Written, part_predictions
 from serfit.counters import generator
 from serfit.metrics import ccc
 from serfit.records import Predictions
-from serfit.report.breakdown import GROUPINGS, LEAST, breakdown, calibration, duration_bin, predicted, worst
+from serfit.report.breakdown import GROUPINGS, LEAST, breakdown, duration_bin, miscalibration, predicted, worst
 from serfit.report.compare import compare
 
 Write = Callable[..., Written]
@@ -53,12 +53,12 @@ def test_durations_fall_into_bins_in_the_order_of_length(write_run: Write, tmp_p
     assert names == ["under 1 s", "1 to 2 s", "2 to 4 s", "4 to 8 s", "8 to 16 s"]
 
 
-def test_calibration_finds_shift_stretch_and_collapse(write_run: Write, tmp_path: Path) -> None:
+def test_miscalibration_finds_shift_stretch_and_collapse(write_run: Write, tmp_path: Path) -> None:
     base = part_predictions(1, 1, BOTH, 0.5, SIZES[0])
     flat = 3 + 0.01 * generator("flat").normal(size=SIZES[0])
     values = np.stack([2.0 + 0.5 * base.targets[:, 0], flat], axis=1).round(6)
     write_run(predictions=Predictions(base.ids, BOTH, base.targets, values))
-    found = calibration(predicted(compare(tmp_path / "runs").experiments[0]))
+    found = miscalibration(predicted(compare(tmp_path / "runs").experiments[0]))
     assert found["valence"].slope == pytest.approx(2.0, abs=1e-3)
     assert found["valence"].spread == pytest.approx(0.5, abs=1e-3)
     assert found["valence"].bias == pytest.approx((2.0 - 0.5 * base.targets[:, 0]).mean(), abs=1e-5)

@@ -144,7 +144,8 @@ def write_run(
         "raters_agreement": None if raters is None else raters.to_json(),
     }
     utterances = [utterance(name, fold, place, described) for place, name in enumerate(found.ids)]
-    run.finish({PREDICTIONS: predictions_csv(found, utterances)}, scores, "")
+    run.keep({PREDICTIONS: predictions_csv(found, utterances)})
+    run.finish(scores, "")
     if finished:
         os.utime(directory / FINISHED, ns=(tick * 10**9, tick * 10**9))
     else:

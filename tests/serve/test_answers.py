@@ -230,6 +230,23 @@ def test_names_that_anybody_may_have_written_are_only_shown() -> None:
         assert "CCC" not in opening(model, 1, ENGLISH, LIMITS)
 
 
+def test_a_network_trained_on_everything_says_what_to_expect() -> None:
+    model = recogniser()
+    network = model.networks[0]
+    means = {"valence": 0.4, "arousal": 0.7, "average": 0.6}
+    reached = {name: {"mean": mean, "pooled": 0.1} for name, mean in means.items()}
+    untested = {"test": {name: {"ccc": None} for name in ("valence", "arousal")}}
+    network.about = replace(network.about, origin={"scores": untested, "cross_validation": {"test_ccc": reached}})
+    for code, words in LANGUAGES.items():
+        said = words.expected.format(scores="V 0.400, A 0.700")
+        assert said in opening(model, 1, words, LIMITS), code
+        assert words.tested.partition("{")[0] not in opening(model, 1, words, LIMITS)
+    both = Recogniser((network, *recogniser().networks))
+    assert "CCC" not in opening(both, 2, ENGLISH, LIMITS), "one was tested and the other wasn't"
+    network.about = replace(network.about, origin={"cross_validation": {"test_ccc": {"valence": 3}}})
+    assert "CCC" not in opening(model, 1, ENGLISH, LIMITS)
+
+
 def test_networks_are_counted_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     model = recogniser(2)
     assert networks_in(model) == 2

@@ -13,7 +13,7 @@ from serfit.metrics import score
 from serfit.watch.diagnose import diagnose
 from serfit.watch.finding import Finding, plain
 from serfit.watch.history import History
-from serfit.watch.learning import standing
+from serfit.watch.learning import exploding, standing
 from serfit.watch.spread import of_runs
 from watch.histories import config, healthy, prefixes, recorded, rising, simulate
 
@@ -117,6 +117,19 @@ BAD: dict[str, tuple[Callable[[int], History], str, str]] = {
         "train.accumulation_steps=4",
     ),
 }
+
+
+def test_a_loss_with_a_share_of_squared_error_may_be_above_two() -> None:
+    """Outputs at one end of the scale and ratings at the other: 1 - CCC is 2 at most, the squared error 1."""
+
+    def after(loss: float, share: float) -> list[str]:
+        random, course = np.random.default_rng(1), [rising(0.1, 2.0)] * 2
+        history = simulate(random, 3, course, course, loss=lambda epoch: loss, train__loss__mse_share=share)
+        return [finding.evidence for finding in exploding(history)]
+
+    assert after(2.2, 0.5) == []
+    assert "1 - CCC + 0.5 MSE of outputs on the rating scale can't exceed 2.5" in after(3.0, 0.5)[0]
+    assert "and 1 - CCC of outputs on the rating scale can't exceed 2" in after(3.0, 0.0)[0]
 
 
 @pytest.mark.parametrize("case", BAD)

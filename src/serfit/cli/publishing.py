@@ -10,8 +10,8 @@ from serfit.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from serfit.calibration.maps import Kind
     from serfit.inference.bundle import Member
-    from serfit.inference.calibration import Kind
 
 FORMATS = ("onnx", "bundle", "hub-folder")
 
@@ -20,7 +20,7 @@ Models = Annotated[
     typer.Argument(
         metavar="RUN...",
         help="A finished run, several of them, or a folder of runs of one experiment (an ensemble, whose mean counts); "
-        "to onnx and bundle also a bundle or its name on the hub; to hub-folder the bundle of serfit cv --retrain.",
+        "or a bundle or its name on the hub; the model card of a bundle tells what is recorded in it.",
     ),
 ]
 
@@ -76,9 +76,9 @@ def calibration(
     """
     from rich.console import Console
 
+    from serfit.calibration.coverage import examine, interval_rows, score_rows, sentences, spread_rows
     from serfit.config.load import load_config
     from serfit.corpus.load import rating_scales
-    from serfit.inference.coverage import examine, interval_rows, score_rows, sentences, spread_rows
     from serfit.report.compare import chosen_directories, read_run
     from serfit.report.experiments import gather, ranges
     from serfit.runs import CONFIG
@@ -100,7 +100,7 @@ def calibration(
 
 
 def _to_onnx(models: "Sequence[str]", output: Path, calibrate: str | None, int8: bool) -> None:
-    from serfit.inference.calibration import chosen
+    from serfit.inference.calibrated import chosen
     from serfit.inference.export import check_onnx_target, onnx_paths, write_onnx
 
     check_onnx_target(output, onnx_paths(output, int8))
@@ -116,7 +116,7 @@ def _to_onnx(models: "Sequence[str]", output: Path, calibrate: str | None, int8:
 
 def _members(models: "Sequence[str]", calibrate: str | None) -> "tuple[list[Member], Kind | None]":
     """The networks named, with the calibration that is to be applied, and which one that is."""
-    from serfit.inference.calibration import KINDS
+    from serfit.calibration.maps import KINDS
     from serfit.inference.source import calibrated_members
 
     if calibrate not in (None, "none", *KINDS):

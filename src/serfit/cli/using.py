@@ -50,7 +50,8 @@ def predict(
         typer.Option("--output", "-o", help="Labels as .csv or .jsonl; default: CSV on the terminal."),
     ] = None,
     embeddings: Annotated[
-        Path | None, typer.Option("--embeddings", help="Pooled vectors as .npz, a row for each row of the labels.")
+        Path | None,
+        typer.Option("--embeddings", help="Pooled vectors as .npz or .parquet, a row for each of the labels."),
     ] = None,
     window: Annotated[
         float | None, typer.Option("--window", help="Through time: seconds of speech heard at a time, for example 3.")
@@ -186,9 +187,10 @@ def _cutting(window: float | None, hop: float | None, segments: bool, picture: P
 
 def _target(output: Path | None, embeddings: Path | None) -> "Target | None":
     from serfit.inference.ledger import Target
+    from serfit.inference.vectors import form_of
 
-    if embeddings is not None and embeddings.suffix != ".npz":
-        raise UserError(f"--embeddings is {embeddings}; its name must end in .npz, which is how vectors are written")
+    if embeddings is not None:
+        form_of(embeddings)
     if embeddings is not None and output is None:
         raise UserError("--embeddings needs the labels that its rows belong to: give --output labels.csv too")
     if output is None:

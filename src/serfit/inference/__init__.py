@@ -6,6 +6,7 @@
     networks      a network that hears waveforms: torch's
     bundle        a network on disk that needs no encoder, corpus or run beside it
     source        what a user names, opened
+    calibrated    a network through its calibration
     recogniser    one network or several (an ensemble), asked about arrays and files
     windows       emotion through time: windows that glide over recordings of any length
     pictures      a curve as SVG: over time, and as a path on the circumplex
@@ -14,6 +15,7 @@
     listing       files, folders, globs and manifests as one list
     labelling     a list labelled, in batches of like length, each recording as if alone
     table         labels as CSV or JSON lines
+    vectors       pooled vectors as npz or Parquet
     ledger        what has been labelled so far, on disk
     bulk          the story of `serfit predict`
 

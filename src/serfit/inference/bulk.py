@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from serfit.audio import audio_duration
 from serfit.claims import Holder
 from serfit.errors import UserError
 from serfit.files import write_text
-from serfit.inference.labelling import Cutting, Piece, Row, Whole, check_cutting, label
+from serfit.inference.labelling import BEGINNING, Cutting, Piece, Point, Row, Whole, check_cutting, label
 from serfit.inference.ledger import Ledger, Target, made_before, refuse_others
 from serfit.inference.listing import Item, Listing
 from serfit.inference.pictures import circumplex_picture, time_picture
@@ -27,8 +28,14 @@ from serfit.interrupt import StopRequest
 from serfit.lock import take
 from serfit.log import Log
 
-MODEL_FILES = ("*.safetensors", "*.onnx", "*.data", "serfit.json", "config.json", "validation.csv", "*.yaml")
-"""Files of a run or a bundle that decide what it says; calibration is fitted to the last but one."""
+MODEL_FILES = (
+    *("*.safetensors", "*.onnx", "*.data", "*.yaml", "serfit.json", "config.json"),
+    *("calibration.json", "validation.csv"),  # the second for runs that lack the first
+)
+"""Files of a run or a bundle that decide what it says."""
+
+LONGEST_STEM = 160
+"""Most bytes of a recording's name in the name of its pictures; file systems allow 255 in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +93,23 @@ def label_to_file(request: Request, target: Target, load: Callable[[], Recognise
     if made is not None and made.fingerprint == fingerprint:
         log.say(f"{target.table} is there already, with {made.rows} rows; nothing has changed, nothing was computed")
         return made.errors
-    with _lock(target.table):
+    with _locks(target):
         recogniser = load()
         check_cutting(recogniser, request.cutting)
         items = request.listing.items
         columns = columns_of(recogniser, items)
         width = sum(network.about.embedding_width for network in recogniser.networks)
-        with Ledger(target, fingerprint, columns.names, width) as ledger:
+        with Ledger(target, fingerprint, columns.names, width, whole=request.pictures is not None) as ledger:
             if ledger.done < len(items):
                 refuse_others(target)
             if ledger.anew:
                 log.say("an unfinished labelling lay there, by another model, setting or list; it is begun anew")
-            if ledger.done:
-                log.say(f"going on: {ledger.done} of {len(items)} recordings were labelled before")
+            if ledger.rows:
+                inside = f", and the next up to {ledger.reached:g} s" if ledger.within else ""
+                log.say(f"going on: {ledger.done} of {len(items)} recordings were labelled before{inside}")
+            begin = Point(ledger.done, ledger.within, ledger.reached)
             with StopRequest("; what was labelled is kept: repeat the command to go on") as stop:
-                for piece in _shown(_pieces(request, recogniser, ledger.done), request, ledger.done, log):
+                for piece in _shown(_pieces(request, recogniser, begin), request, begin, log):
                     rows = [(columns.cells(row, items[row.item]), row.embedding) for row in piece.rows]
                     ledger.add(rows, piece.done)
                     stop.check()
@@ -117,7 +126,7 @@ def label_to_lines(
     items = request.listing.items
     columns, errors = columns_of(recogniser, items), []
     write(header(columns.names, form))
-    for piece in _shown(_pieces(request, recogniser, 0), request, 0, log):
+    for piece in _shown(_pieces(request, recogniser, BEGINNING), request, BEGINNING, log):
         errors += [row.error for row in piece.rows if row.error]
         for row in piece.rows:
             write(line(columns.cells(row, items[row.item]), columns.names, form))
@@ -129,7 +138,7 @@ def columns_of(recogniser: Recogniser, items: Sequence[Item]) -> Columns:
     return Columns(recogniser.dimensions, any(item.id for item in items), recogniser.members > 1)
 
 
-def _pieces(request: Request, recogniser: Recogniser, begin: int) -> Iterator[Piece]:
+def _pieces(request: Request, recogniser: Recogniser, begin: Point) -> Iterator[Piece]:
     pieces = label(recogniser, request.listing.items, request.cutting, begin)
     if request.pictures is None:
         return pieces
@@ -153,12 +162,19 @@ def _drawn(pieces: Iterable[Piece], folder: Path, items: Sequence[Item], recogni
             rows += [] if row.values is None else [replace(row, embedding=None)]  # hours of vectors would take room
         if rows and piece.done > rows[0].item:
             place, curve = rows[0].item, _curve(rows, recogniser)
-            stem = f"{place + 1:05d}_{items[place].path.stem}"
+            stem = f"{place + 1:05d}_{_shortened(items[place].path.stem)}"
             write_text(folder / f"{stem}_time.svg", time_picture(curve, recogniser.scales))
             if both:
                 write_text(folder / f"{stem}_circumplex.svg", circumplex_picture(curve, recogniser.scales))
             rows = []
         yield piece
+
+
+def _shortened(name: str) -> str:
+    """The beginning of a name, so that with a number and an ending it still is a file's name anywhere."""
+    while len(os.fsencode(name)) > LONGEST_STEM:
+        name = name[:-1]
+    return name
 
 
 def _curve(rows: Sequence[Row], recogniser: Recogniser) -> Curve:
@@ -177,12 +193,13 @@ def _curve(rows: Sequence[Row], recogniser: Recogniser) -> Curve:
     )
 
 
-def _shown(pieces: Iterable[Piece], request: Request, begin: int, log: Log) -> Iterator[Piece]:
+def _shown(pieces: Iterable[Piece], request: Request, begin: Point, log: Log) -> Iterator[Piece]:
     """The pieces, with progress and speed shown: by recordings, or by seconds where each is heard in parts."""
     items = request.listing.items
     by_item = isinstance(request.cutting, Whole)
     total = len(items) if by_item else max(1, round(sum(map(_duration, items))))
-    base = 0.0 if by_item else sum(map(_duration, items[:begin]))
+    base = 0.0 if by_item else sum(map(_duration, items[: begin.done]))
+    base += begin.reached - items[begin.done].start if begin.rows else 0.0
     heard, began = 0.0, time.monotonic()
     for piece in pieces:
         heard += piece.seconds
@@ -200,16 +217,24 @@ def _duration(item: Item) -> float:
         return 0.0
 
 
-def _lock(table: Path) -> ExitStack:
-    try:
-        lock = take(table.with_name(f".{table.name}.lock"))
-    except OSError as error:
-        raise UserError(
-            f"can't write into {table.parent}: {error.strerror or error}; name a file in a folder that you may write to"
-        ) from error
-    if isinstance(lock, Holder):
-        raise UserError(f"{table} is being written by {lock}; wait for it, or name another file")
-    return lock
+@contextmanager
+def _locks(target: Target) -> Iterator[None]:
+    """Be the only process that writes the target's files. Raises UserError naming the one that does."""
+    with ExitStack() as held:
+        for path in (target.table, target.embeddings):
+            if path is None:
+                continue
+            try:
+                lock = take(path.with_name(f".{path.name}.lock"))
+            except OSError as error:
+                raise UserError(
+                    f"can't write into {path.parent}: {error.strerror or error}; name a file in a folder that you may "
+                    "write to"
+                ) from error
+            if isinstance(lock, Holder):
+                raise UserError(f"{path} is being written by {lock}; wait for it, or name another file")
+            held.enter_context(lock)
+        yield
 
 
 def _check_folder(target: Target) -> None:

@@ -45,7 +45,7 @@ class Member:
         about: what it predicts.
         params: encoder, pooling and head as configured.
         model: the network, on the CPU, in evaluation mode.
-        calibration: what was fitted to its validation part (see `serfit.inference.calibration`), or None.
+        calibration: what was fitted to its validation part (see `serfit.calibration`), or None.
     """
 
     about: About

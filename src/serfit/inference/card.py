@@ -6,17 +6,19 @@ from typing import Any
 import yaml
 
 from serfit import __version__
+from serfit.calibration.maps import Kind
 from serfit.errors import UserError
 from serfit.inference.bundle import Member
-from serfit.inference.calibration import Kind
 from serfit.inference.reached import KEY, expectation, measure_title, reached, score_table
+from serfit.inference.recorded import in_words, mean_ccc, recorded_tests, results
 from serfit.inference.source import public_name, public_notes
 from serfit.labels import Dimension
-from serfit.report.answers import calibration_rows
+from serfit.report.answers import miscalibration_rows
 from serfit.report.beside import baseline_rows, rater_rows, what_stands_beside
 from serfit.report.comparison import Comparison
 from serfit.report.experiments import ExperimentResult, ranges
 from serfit.report.markdown import Rows, as_markdown, bullets
+from serfit.report.reference import Measure
 
 LIMITS = (
     "It says how speech sounds to raters of one corpus, in one language and one setting. It doesn't know what anybody "
@@ -63,11 +65,12 @@ def model_card(comparison: Comparison, members: Sequence[Member], applied: Kind 
             "one experiment (see serfit compare)"
         )
     (result,) = comparison.experiments
+    means = {name: summary.mean for name, summary in result.test.items()}
     environment = result.runs[0].environment
     revised = bool(environment.get("encoder", {}).get("revision"))  # it came from the hub
     front = _front(result.corpus, result.dimensions, _encoder(result) if revised else None)
     return _document(
-        front | _scored(result),
+        front | _scored(result.runs[0].name, result.corpus, ranges("fold", result.folds), means),
         result.runs[0].name,
         members,
         _what(members, _encoder(result), result.corpus, _runs(result), applied),
@@ -75,6 +78,44 @@ def model_card(comparison: Comparison, members: Sequence[Member], applied: Kind 
         _results(result, comparison),
         _protocol(result, members),
         _licences(_encoder(result), result.corpus),
+    )
+
+
+def recorded_card(members: Sequence[Member], applied: Kind | None, folder: str) -> str:
+    """README.md of networks whose runs aren't at hand, from what their bundle recorded of their tests.
+
+    Args:
+        members: tested networks of one experiment.
+        applied: the calibration that the folder applies.
+        folder: its name, for the example.
+
+    Raises:
+        UserError: they aren't of one experiment, or two are of the same fold and seed.
+        AttributeError, KeyError, TypeError, ValueError: what is written there is damaged.
+    """
+    tests, about, origin = recorded_tests(members), members[0].about, members[0].about.origin
+    corpus, encoder = str(origin["corpus"]["name"]), str(origin["encoder"]["name"])
+    names: tuple[Measure, ...] = (*about.dimensions, "average")
+    means = {name: mean_ccc(tests, name) for name in names}
+    folds = ranges("fold", sorted({one.fold for one in tests}))
+    told = [f"{one.protocol}; best epoch {one.best_epoch}." for one in tests]
+    notes = sorted({note for member in members for note in public_notes(member.about.origin["corpus"])})
+    return _document(
+        _front(corpus, about.dimensions, encoder if origin["encoder"].get("revision") else None)
+        | _scored(about.name, corpus, folds, means),
+        about.name,
+        members,
+        _what(members, encoder, corpus, in_words(tests), applied),
+        folder,
+        results(tests),
+        [
+            f"Corpus: {corpus}, {sum(origin['corpus']['counts'].values()):,} utterances.",
+            *told,
+            *(f"{note}." for note in notes),
+            _told(members[0]),
+            _source(origin),
+        ],
+        _licences(encoder, corpus),
     )
 
 
@@ -152,25 +193,25 @@ def _front(corpus: str, dimensions: Sequence[Dimension], base_model: str | None)
     return front if base_model is None else {**front, "base_model": base_model}
 
 
-def _scored(result: ExperimentResult) -> dict[str, Any]:
-    """The scores as the hub reads them; empty where none is defined."""
+def _scored(experiment: str, corpus: str, folds: str, means: Mapping[Measure, float | None]) -> dict[str, Any]:
+    """The scores, means over the folds, as the hub reads them; empty where none is defined."""
     found = [
         {
             "type": "concordance_correlation_coefficient",
-            "name": f"test {measure_title(name)}, mean over {ranges('fold', result.folds)}",
-            "value": round(summary.mean, 4),
+            "name": f"test {measure_title(name)}, mean over {folds}",
+            "value": round(mean, 4),
         }
-        for name, summary in result.test.items()
-        if summary.mean is not None
+        for name, mean in means.items()
+        if mean is not None
     ]
     if not found:
         return {}
     scored = {
         "task": {"type": "audio-classification", "name": "dimensional speech emotion recognition"},
-        "dataset": {"type": result.corpus, "name": result.corpus},
+        "dataset": {"type": corpus, "name": corpus},
         "metrics": found,
     }
-    return {"model-index": [{"name": result.runs[0].name, "results": [scored]}]}
+    return {"model-index": [{"name": experiment, "results": [scored]}]}
 
 
 def _what(members: Sequence[Member], encoder: str, corpus: str, runs: str, applied: Kind | None) -> str:
@@ -220,7 +261,7 @@ def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
     for table in (baseline_rows([result]), rater_rows([result])):
         if table is not None:
             blocks.append(as_markdown(Rows(table.header[1:], [row[1:] for row in table.rows])))
-    table = calibration_rows([result], {result.label: comparison.details[result.label].calibration})
+    table = miscalibration_rows([result], {result.label: comparison.details[result.label].miscalibration})
     blocks += [as_markdown(Rows(table.header[1:], [row[1:] for row in table.rows]))]
     said = [
         "Bias is the mean of prediction minus rating, slope that of the line that gives ratings from predictions, "

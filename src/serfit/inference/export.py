@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from serfit import __version__, counters
 from serfit.audio import SAMPLE_RATE
 from serfit.batches import padded
+from serfit.calibration.maps import Calibration
 from serfit.demo.voices import draw_speaker, speak
 from serfit.errors import UserError
 from serfit.files import write_text
 from serfit.inference.about import About
 from serfit.inference.bundle import Member
-from serfit.inference.calibration import Calibrated, Calibration
+from serfit.inference.calibrated import Calibrated
 from serfit.inference.graph import INPUTS, PublishedGraph, output_names
 from serfit.inference.networks import Network, TorchNetwork, Waveform
 from serfit.inference.onnx import FORMAT, METADATA, OnnxNetwork, open_onnx

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from serfit.inference.calibration import Calibration, MonotoneMap
+from serfit.calibration.maps import Calibration, MonotoneMap
 from serfit.labels import Dimension, LabelScale
 from serfit.nn.exportable import ExportableModel
 from serfit.nn.model import EmotionModel

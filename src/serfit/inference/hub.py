@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from serfit.calibration.maps import Kind
 from serfit.errors import UserError
 from serfit.files import write_text
-from serfit.inference.bundle import Member, write_bundle
-from serfit.inference.calibration import Kind
-from serfit.inference.card import model_card, untested_card
+from serfit.inference.bundle import Member, is_bundle, write_bundle
+from serfit.inference.card import model_card, recorded_card, untested_card
 from serfit.inference.source import trained_on_everything
 from serfit.report.compare import chosen_directories, compare
 from serfit.runs import BEST_WEIGHTS
@@ -20,39 +20,39 @@ def write_hub_folder(folder: Path, sources: Sequence[Path], members: Sequence[Me
 
     Args:
         folder: must not exist, or be empty.
-        sources: run directories, or folders of them: where the members are from and what the card tells of. A network
-            trained on everything may also be from a bundle: what the card tells of is inside.
+        sources: what the members are from. Run directories, or folders of them, are what the card tells of; of
+            bundles, and of a network trained on everything, it tells what is inside.
         members: their networks, in any order.
         applied: the calibration that the members apply.
 
     Raises:
-        UserError: something named is no run, the runs aren't of one experiment, or the folder can't be written.
+        UserError: the members aren't of one experiment, don't say how they were tested, or the folder can't be written.
     """
-    if any(trained_on_everything(member.about) for member in members):
-        if len(members) > 1:
-            raise UserError(
-                f"a network trained on everything is among the {len(members)} networks, and its model card tells of it "
-                "alone; name it by itself, or leave it out"
-            )
-        try:
-            card = untested_card(members[0], folder.name)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:  # a bundle is a file of anybody's
-            raise UserError(
-                f"{sources[0]} doesn't say how it was trained ({type(error).__name__}: {error}), so there is no model "
-                "card for it; leave with it anew (serfit cv --retrain), or use --to bundle"
-            ) from error
-    else:
-        card = model_card(compare(_runs(sources)), members, applied, folder.name)
+    card = _card(folder.name, sources, members, applied)
     write_bundle(folder, members)
     write_text(folder / CARD, card)
 
 
+def _card(name: str, sources: Sequence[Path], members: Sequence[Member], applied: Kind | None) -> str:
+    untested = any(trained_on_everything(member.about) for member in members)
+    if untested and len(members) > 1:
+        raise UserError(
+            f"a network trained on everything is among the {len(members)} networks, and its model card tells of it "
+            "alone; name it by itself, or leave it out"
+        )
+    if not untested and (runs := _runs(sources)):
+        return model_card(compare(runs), members, applied, name)
+    try:
+        return untested_card(members[0], name) if untested else recorded_card(members, applied, name)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a bundle is a file of anybody's
+        raise UserError(
+            f"{sources[0]} doesn't say how it was trained and tested ({type(error).__name__}: {error}), so there is no "
+            "model card for it; export its runs, leave with it anew (serfit cv --retrain), or use --to bundle"
+        ) from error
+
+
 def _runs(sources: Sequence[Path]) -> list[Path]:
-    """The runs with a network among what was named."""
-    for source in sources:
-        if not source.is_dir() or (source / "serfit.json").is_file():
-            raise UserError(
-                f"{source} is no run directory, and a model card is written from the records of runs; name the runs "
-                "themselves, or use --to bundle"
-            )
+    """The runs with a network among what was named; none where something else is among it."""
+    if any(not source.is_dir() or is_bundle(source) for source in sources):
+        return []
     return [run for run in chosen_directories(sources) if (run / BEST_WEIGHTS).is_file()]

@@ -1,8 +1,9 @@
 """Labelling many recordings: decoded ahead, heard in batches of like length, handed over in the order of the list.
 
 `label` is a generator of pieces. A piece brings rows; between two pieces with rows the list is done up to `done`, and
-labelling it from there on gives the same rows, bit for bit on the same machine: batches never reach across that point.
-A recording that can't be used becomes a row with a sentence; nothing else is disturbed.
+the rows since then are of the next recording. Labelling from there on gives the same rows, bit for bit on the same
+machine: batches never reach across that point. A recording that can't be used becomes a row with a sentence; nothing
+else is disturbed.
 """
 
 import os
@@ -104,19 +105,37 @@ def check_cutting(recogniser: Recogniser, cutting: Cutting) -> None:
         window_samples(recogniser, cutting.window, cutting.hop)
 
 
-def label(recogniser: Recogniser, items: Sequence[Item], cutting: Cutting, begin: int = 0) -> Iterator[Piece]:
-    """Label a list, from its item `begin` on, which must be what an earlier piece called done.
+@dataclass(frozen=True, slots=True)
+class Point:
+    """How far a list is labelled: what came with all pieces up to one.
+
+    Attributes:
+        done: as that piece says.
+        rows: that item `done` has already.
+        reached: where the last of these rows ends, in seconds; counts only where there are some.
+    """
+
+    done: int = 0
+    rows: int = 0
+    reached: float = 0.0
+
+
+BEGINNING = Point()
+
+
+def label(recogniser: Recogniser, items: Sequence[Item], cutting: Cutting, begin: Point = BEGINNING) -> Iterator[Piece]:
+    """Label a list from a point on.
 
     Memory stays the same however long the list and, but for `Whole`, however long the recordings are (levels for
     finding voice take 200 bytes a second).
     """
     match cutting:
         case Whole():
-            return _utterances(recogniser, items, begin)
+            return _utterances(recogniser, items, begin.done)
         case Windows():
-            return _each(items, begin, lambda place: _windows(recogniser, place, items[place], cutting))
+            return _each(items, begin, lambda place, skip: _windows(recogniser, place, items[place], cutting, skip))
         case Voiced():
-            return _each(items, begin, lambda place: _stretches(recogniser, place, items[place]))
+            return _each(items, begin, lambda place, skip: _stretches(recogniser, place, items[place], skip))
 
 
 # ------------------------------------------------------------------------------------------------ whole recordings
@@ -223,13 +242,17 @@ def rows_of(places: Sequence[int], spans: Sequence[tuple[float, float]], estimat
 # ------------------------------------------------------------------------------------------------ parts of recordings
 
 
-def _each(items: Sequence[Item], begin: int, parts: Callable[[int], Iterator[list[Row]]]) -> Iterator[Piece]:
-    """Label recordings one after another, each in parts; what is wrong on the way ends that recording alone."""
-    for place in range(begin, len(items)):
-        reached = items[place].start
+def _each(items: Sequence[Item], begin: Point, parts: Callable[[int, int], Iterator[list[Row]]]) -> Iterator[Piece]:
+    """Label recordings one after another, each in parts; what is wrong on the way ends that recording alone.
+
+    `parts` takes an item's place, and how many of its rows to leave out.
+    """
+    for place in range(begin.done, len(items)):
+        skip = begin.rows if place == begin.done else 0
+        reached = begin.reached if skip else items[place].start
         trouble: tuple[Row, ...] = ()
         try:
-            for rows in parts(place):
+            for rows in parts(place, skip):
                 before, reached = reached, rows[-1].end or reached
                 yield Piece(tuple(rows), place, place, reached - before)
         except UserError as error:
@@ -237,14 +260,14 @@ def _each(items: Sequence[Item], begin: int, parts: Callable[[int], Iterator[lis
         yield Piece(trouble, place + 1, place + 1, 0.0)
 
 
-def _windows(recogniser: Recogniser, place: int, item: Item, cutting: Windows) -> Iterator[list[Row]]:
+def _windows(recogniser: Recogniser, place: int, item: Item, cutting: Windows, skip: int) -> Iterator[list[Row]]:
     window, hop = cutting.window, cutting.hop
-    for piece in windows(recogniser, item.path, window=window, hop=hop, start=item.start, end=item.end):
+    for piece in windows(recogniser, item.path, window=window, hop=hop, start=item.start, end=item.end, skip=skip):
         spans = list(zip(piece.starts.tolist(), piece.ends.tolist(), strict=True))
         yield rows_of([place] * len(piece), spans, piece.estimates)
 
 
-def _stretches(recogniser: Recogniser, place: int, item: Item) -> Iterator[list[Row]]:
+def _stretches(recogniser: Recogniser, place: int, item: Item, skip: int) -> Iterator[list[Row]]:
     spans = voiced(levels(audio_blocks(item.path, item.start, item.end)))
     if not spans:
         raise UserError(
@@ -252,7 +275,8 @@ def _stretches(recogniser: Recogniser, place: int, item: Item) -> Iterator[list[
             f"{SILENCE:g} dB of full scale; leave it out, or label it without --segments"
         )
     sounds = zip(spans, stretches(audio_blocks(item.path, item.start, item.end), spans), strict=True)
-    while batch := list(islice(sounds, round(BATCH_SECONDS / LONGEST))):
+    left = islice(sounds, skip, None)
+    while batch := list(islice(left, round(BATCH_SECONDS / LONGEST))):
         heard = [waveform for _, waveform in batch]
         begins = [item.start + start for (start, _), _ in batch]
         ends = [begin + len(waveform) / SAMPLE_RATE for begin, waveform in zip(begins, heard, strict=True)]

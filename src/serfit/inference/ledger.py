@@ -1,6 +1,6 @@
 """What has been labelled so far, on disk, so that a killed labelling goes on where it stopped.
 
-    labels.csv.partial        one line per row and one per point up to which the list is done, each with its CRC-32
+    labels.csv.partial        one line per row and one per point from which one can go on, each with its CRC-32
     embeddings.npz.partial    the pooled vectors of these rows, float32, nothing else
     labels.csv.made.json      once finished: from what the files were made, and their digests
 
@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from serfit.errors import UserError
 from serfit.files import WriteError, write_atomically, write_text
 from serfit.inference.table import Cell, Format, encoded, header, line
+from serfit.inference.vectors import Stretch, form_of, write_vectors
 
 MADE = ".made.json"
 PARTIAL = ".partial"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Target:
     Attributes:
         table: labels as CSV or JSON lines.
         form: which of the two.
-        embeddings: pooled vectors as npz, or None.
+        embeddings: pooled vectors, in a file that says by its name how (see `serfit.inference.vectors`), or None.
     """
 
     table: Path
@@ -110,8 +111,11 @@ class Ledger:
         fingerprint: of models, settings and inputs; what was made from others is begun anew.
         names: of the columns.
         width: length P of the embeddings.
+        whole: go on only between recordings, never within one.
         done: items that are wholly labelled.
-        rows: rows of these items.
+        rows: rows of these items, and of the next.
+        within: rows of the next item, which isn't wholly labelled.
+        reached: where the last row ends, in seconds.
         errors: sentences of the recordings that couldn't be used.
         anew: whether what lay there was made from others, and is gone.
     """
@@ -120,8 +124,11 @@ class Ledger:
     fingerprint: str
     names: Sequence[str]
     width: int
+    whole: bool = False
     done: int = 0
     rows: int = 0
+    within: int = 0
+    reached: float = 0.0
     errors: list[str] = field(default_factory=list)
     anew: bool = False
     _crc: int = 0
@@ -161,9 +168,9 @@ class Ledger:
                 self._vectors.write(vectors)
                 self._vectors.flush()
             self._lines.write(b"".join(_checked({"row": list(cells)}) for cells, _ in rows))
-            if done > self.done:
-                self.done = done
+            if done > self.done or (rows and not self.whole):
                 self._lines.write(_checked({"done": done, "rows": self.rows, "vectors": self._crc}))
+            self.done = done
             self._lines.flush()
         except OSError as error:
             raise self._cant_write(error) from error
@@ -196,6 +203,7 @@ class Ledger:
         assert self._lines is not None, "opened before"
         kept, first = 0, True
         errors: list[str] = []
+        cells: list[Any] = []
         rows = 0
         for record, end in _records(self._lines):
             if first:
@@ -204,9 +212,11 @@ class Ledger:
                     break
                 first, kept = False, end
             elif "row" in record:
-                rows += 1
-                errors += [str(record["row"][-1])] if record["row"][-1] else []
+                cells, rows = record["row"], rows + 1
+                errors += [str(cells[-1])] if cells[-1] else []
             elif record.get("rows") == rows and self._whole_vectors(rows, int(record["vectors"])):
+                self.within = self.within + rows - self.rows if record["done"] == self.done else 0
+                self.reached = (cells[self.names.index("end")] if cells else None) or 0.0
                 self.done, self.rows, self._crc, kept = int(record["done"]), rows, int(record["vectors"]), end
                 self.errors[:] = errors
             else:
@@ -245,16 +255,14 @@ class Ledger:
 
     def _write_embeddings(self, file: IO[bytes]) -> None:
         assert self.target.embeddings is not None, "asked for"
-        places = [self.names.index(name) for name in ("file", "start", "end")]
-        told = [[cells[place] for place in places] for cells in self._cells()]
-        times = {
-            name: np.array([np.nan if row[column] is None else row[column] for row in told], dtype=np.float64)
-            for column, name in ((1, "start"), (2, "end"))
-        }
         path, shape = _beside(self.target.embeddings, PARTIAL), (self.rows, self.width)
         vectors = np.memmap(path, dtype="<f4", mode="r", shape=shape) if all(shape) else np.empty(shape, dtype="<f4")
-        arrays = {"embeddings": vectors, "files": np.array([str(row[0]) for row in told]), **times}
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        write_vectors(file, form_of(self.target.embeddings), self._stretches(), vectors)
+
+    def _stretches(self) -> Iterator[Stretch]:
+        for cells in self._cells():
+            named: dict[str, Any] = dict(zip(self.names, cells, strict=True))
+            yield Stretch(named["file"], named.get("id"), named["start"], named["end"])
 
     def _close(self) -> None:
         for file in (self._lines, self._vectors):

@@ -18,7 +18,7 @@ from serfit.audio import SAMPLE_RATE
 from serfit.batches import PASS_SECONDS, padded, plan_passes
 from serfit.errors import UserError
 from serfit.inference.about import About
-from serfit.inference.calibration import Choice
+from serfit.inference.calibrated import Choice
 from serfit.inference.graph import INPUTS, output_names
 from serfit.inference.networks import LARGEST_PASS, Outputs, Waveform
 

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from serfit import __version__, runs
+from serfit.calibration.maps import Kind
+from serfit.calibration.record import calibrations_of
 from serfit.checkpoint import frozen_digest, load_weights
 from serfit.config.load import flatten, load_config
 from serfit.config.schema import ExperimentConfig
@@ -17,13 +19,12 @@ from serfit.errors import UserError, listed
 from serfit.features import model_of
 from serfit.inference.about import About
 from serfit.inference.bundle import Member, is_bundle, read_bundle
-from serfit.inference.calibration import KINDS, LEAST_UTTERANCES, Calibrated, Choice, Kind, chosen, fit, stored
+from serfit.inference.calibrated import Calibrated, Choice, chosen, stored
 from serfit.inference.networks import Network, TorchNetwork
 from serfit.inference.onnx import is_onnx, open_onnx
 from serfit.inference.recogniser import Recogniser, check_together
 from serfit.nn.model import EmotionModel
 from serfit.report.experiments import IRRELEVANT
-from serfit.report.finished import read_predictions
 from serfit.runtime import choose_device, choose_precision
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -129,7 +130,7 @@ def member_of_run(directory: Path) -> Member:
     """The network of a finished run, with the weights of its best epoch.
 
     Raises:
-        UserError: the run isn't finished, has no network, or its encoder can't be had.
+        UserError: the run isn't finished, has no network, its encoder can't be had, or its calibrations are damaged.
     """
     if not (directory / runs.FINISHED).is_file():
         raise UserError(f"{directory} isn't finished; go on with it: serfit train --resume {directory}")
@@ -143,23 +144,9 @@ def member_of_run(directory: Path) -> Member:
     model = model_of(config)
     load_weights(directory / runs.BEST_WEIGHTS, model, frozen_digest(model), epoch=int(scores.get("best_epoch", 0)))
     about = _about(directory, config, model, scores)
-    calibration = calibration_of_run(directory, about)
-    return Member(about, config.model.params, model.requires_grad_(False).eval(), calibration)
-
-
-def calibration_of_run(directory: Path, about: About) -> dict[str, Any] | None:
-    """Every kind of calibration, fitted to a run's validation part, none of them applied; None where it wrote none.
-
-    Raises:
-        UserError: validation.csv is damaged.
-    """
-    path = directory / runs.VALIDATION
-    if not path.is_file():
-        return None
-    validation, _ = read_predictions(path)
-    if validation.dimensions != about.dimensions or len(validation.ids) < LEAST_UTTERANCES:
-        return None
-    return stored([fit(kind, validation, about.scales, str(path)) for kind in KINDS], applied=None)
+    carried = calibrations_of(directory, about.dimensions, about.scales)
+    kept = stored(carried, applied=None) if carried else None
+    return Member(about, config.model.params, model.requires_grad_(False).eval(), kept)
 
 
 def runs_of_one_experiment(folder: Path) -> list[Path]:

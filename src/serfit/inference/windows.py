@@ -82,6 +82,7 @@ def windows(
     hop: float = HOP,
     start: float = 0.0,
     end: float | None = None,
+    skip: int = 0,
 ) -> Iterator[Curve]:
     """The same curve piece by piece, in constant memory where the sound is a file.
 
@@ -93,6 +94,8 @@ def windows(
         hop: seconds from the beginning of one window to that of the next.
         start: where to begin, in seconds; the times of the windows count from the beginning of the sound all the same.
         end: where to end, in seconds; None for the end.
+        skip: how many windows to leave out, from the first; after a whole number of pieces the others are the same,
+            bit for bit. The sound before is decoded all the same.
 
     Raises:
         UserError: as `curve`; damage found on the way comes after the pieces before it.
@@ -102,7 +105,7 @@ def windows(
         blocks = audio_blocks(Path(sound).expanduser(), start, end)
     else:
         blocks = iter([waveform_of(sound, rate, start, end)])
-    name, places = name_of(sound), cut(blocks, length, step)
+    name, places = name_of(sound), islice(cut(blocks, length, step), skip, None)
     while batch := list(islice(places, max(1, int(AT_ONCE * SAMPLE_RATE) // length))):
         starts = np.array([place for place, _ in batch]) / SAMPLE_RATE
         ends = np.array([place + len(waveform) for place, waveform in batch]) / SAMPLE_RATE

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from serfit.labels import Dimension, letter
-from serfit.report.breakdown import GROUPINGS, LEAST, Calibration, GroupScore
+from serfit.report.breakdown import GROUPINGS, LEAST, GroupScore, Miscalibration
 from serfit.report.evidence import LEVEL, Evidence, Pair, seed_deviation
 from serfit.report.experiments import ExperimentResult, ranges
 from serfit.report.markdown import ABSENT, UNDEFINED, Rows, as_markdown, bullets, escaped, number
@@ -103,8 +103,8 @@ def evidence_blocks(experiments: Sequence[ExperimentResult], evidence: Evidence)
     return blocks
 
 
-def calibration_rows(
-    experiments: Sequence[ExperimentResult], found: Mapping[str, Mapping[Dimension, Calibration]]
+def miscalibration_rows(
+    experiments: Sequence[ExperimentResult], found: Mapping[str, Mapping[Dimension, Miscalibration]]
 ) -> Rows:
     """Bias, slope and spread per experiment and dimension."""
     header = ["experiment", "dimension", "bias", "slope", "spread", ""]

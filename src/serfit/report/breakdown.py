@@ -1,4 +1,4 @@
-"""Where the test utterances are well predicted and where not: scores per group with counts, calibration, the worst."""
+"""Where test utterances are well predicted and where not: scores per group with counts, miscalibration, the worst."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -66,8 +66,8 @@ class GroupScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """How predictions sit on the scale, means over the seeds.
+class Miscalibration:
+    """How far predictions sit from where the ratings do on the scale, means over the seeds.
 
     Attributes:
         bias: mean of prediction minus rating.
@@ -138,7 +138,7 @@ def breakdown(data: Table) -> list[GroupScore]:
     return found
 
 
-def calibration(data: Table) -> dict[Dimension, Calibration]:
+def miscalibration(data: Table) -> dict[Dimension, Miscalibration]:
     """Bias, slope and spread per dimension, over all test utterances."""
     found = {}
     for name, targets in data.targets.items():
@@ -149,7 +149,7 @@ def calibration(data: Table) -> dict[Dimension, Calibration]:
             spreads.append(float(values.std()) / deviation if deviation > 0.0 else None)
         bias = fmean(float((values - targets).mean()) for values in data.values[name])
         spread = _mean(spreads)
-        found[name] = Calibration(bias, _mean(slopes), spread, spread is not None and spread < COLLAPSED)
+        found[name] = Miscalibration(bias, _mean(slopes), spread, spread is not None and spread < COLLAPSED)
     return found
 
 

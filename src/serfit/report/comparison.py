@@ -6,7 +6,7 @@ from pathlib import Path
 
 from serfit.errors import UserError
 from serfit.labels import Dimension
-from serfit.report.breakdown import Calibration, GroupScore, Table, breakdown, calibration, predicted
+from serfit.report.breakdown import GroupScore, Miscalibration, Table, breakdown, miscalibration, predicted
 from serfit.report.evidence import Evidence
 from serfit.report.experiments import ExperimentResult
 
@@ -18,12 +18,12 @@ class Details:
     Attributes:
         table: the predictions.
         groups: scores per speaker, session, gender, duration, emotion class and style.
-        calibration: bias, slope and spread per dimension.
+        miscalibration: bias, slope and spread per dimension.
     """
 
     table: Table
     groups: Sequence[GroupScore]
-    calibration: Mapping[Dimension, Calibration]
+    miscalibration: Mapping[Dimension, Miscalibration]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +71,4 @@ def only(comparison: Comparison, label: str) -> Comparison:
 def look_into(result: ExperimentResult) -> Details:
     """The details of an experiment."""
     table = predicted(result)
-    return Details(table, breakdown(table), calibration(table))
+    return Details(table, breakdown(table), miscalibration(table))

@@ -94,7 +94,7 @@ def _experiment_rows(result: ExperimentResult, evidence: Evidence, details: Deta
     for what, summaries in beside.items():
         for name, summary in summaries.items():
             yield {"what": what, "measure": name, "value": summary.mean, "deviation": summary.deviation}
-    for dimension, found in details.calibration.items():
+    for dimension, found in details.miscalibration.items():
         for what in ("bias", "slope", "spread"):
             yield {"what": what, "measure": dimension, "value": getattr(found, what)}
     for score in details.groups:

@@ -17,12 +17,12 @@ from serfit.report.answers import (
     HOW_SURE,
     MOST_GROUPS,
     answers,
-    calibration_rows,
     group_rows,
     heading,
     how_to_read_groups,
     interval_rows,
     interval_text,
+    miscalibration_rows,
     pair_rows,
 )
 from serfit.report.beside import NO_RATERS, baseline_rows, rater_rows, what_stands_beside
@@ -142,7 +142,7 @@ def _corpus(experiments: Sequence[ExperimentResult], comparison: Comparison, pla
         "honesty": baseline_rows(experiments),
         "raters": rater_rows(experiments),
         "no_raters": NO_RATERS,
-        "calibration": calibration_rows(drawn, {label: one.calibration for label, one in details.items()}),
+        "miscalibration": miscalibration_rows(drawn, {label: one.miscalibration for label, one in details.items()}),
         "groups": group_rows(drawn, groups),
         "intervals": interval_rows(experiments, evidence),
         "pairs": pair_rows(pairs) if pairs else None,

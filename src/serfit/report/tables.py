@@ -9,10 +9,10 @@ from rich.table import Table
 from serfit.labels import DIMENSIONS, Dimension, letter
 from serfit.report.answers import (
     HOW_SURE,
-    calibration_rows,
     evidence_blocks,
     group_rows,
     how_to_read_groups,
+    miscalibration_rows,
 )
 from serfit.report.beside import (
     NO_RATERS,
@@ -105,9 +105,9 @@ def _corpus_blocks(experiments: Sequence[ExperimentResult], corpus: str, compari
         blocks += ["### Beside the audio-free baseline", as_markdown(baseline)]
     blocks += ["### Beside the raters", NO_RATERS if raters is None else as_markdown(raters)]
     details = comparison.details
-    calibrated = {result.label: details[result.label].calibration for result in experiments}
+    miscalibrations = {result.label: details[result.label].miscalibration for result in experiments}
     groups = {result.label: details[result.label].groups for result in experiments}
-    blocks += ["### Calibration", as_markdown(calibration_rows(experiments, calibrated))]
+    blocks += ["### Calibration", as_markdown(miscalibration_rows(experiments, miscalibrations))]
     blocks += ["### Groups of test utterances", as_markdown(group_rows(experiments, groups))]
     blocks += ["### Runs", _runs_table(experiments, dimensions)]
     blocks += ["### Models", bullets(sorted({_model_words(result.label, run) for result, run in _each(experiments)}))]

@@ -22,12 +22,22 @@ from serfit.audio import SAMPLE_RATE, audio_duration, read_audio
 from serfit.errors import UserError
 from serfit.inference.networks import Waveform
 from serfit.inference.pictures import Captions, circumplex_picture, time_picture
+from serfit.inference.reached import KEY
 from serfit.inference.recogniser import Recogniser
 from serfit.inference.windows import HOP, WINDOW, Curve, joined, windows
 from serfit.labels import Dimension, LabelScale, letter
 from serfit.serve.words import LANGUAGES, Words
 
 MEGABYTE = 1_000_000
+
+Record = tuple[tuple[str, str], str]
+"""Where the origin of a network holds a CCC: keys before the name of the dimension, and the one after it."""
+
+TESTED: Record = (("scores", "test"), "ccc")
+"""Of its own test part."""
+
+EXPECTED: Record = ((KEY, "test_ccc"), "mean")
+"""Of a network trained on everything: what the cross-validation of its settings reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +185,10 @@ def opening(recogniser: Recogniser, count: int, words: Words, limits: Limits) ->
     """What stands above the recorder, as HTML: what this is, and which model of so many networks answers."""
     about = [recogniser.about.name, words.one_network if count == 1 else words.networks.format(count=count)]
     about += sorted({_scale(scale, words) for scale in recogniser.scales.values()})
-    if tested := _tested(recogniser):
+    if tested := _mean_ccc(recogniser, TESTED):
         about.append(words.tested.format(scores=tested))
+    elif expected := _mean_ccc(recogniser, EXPECTED):
+        about.append(words.expected.format(scores=expected))
     return _render(
         "opening.html.jinja",
         words=words,
@@ -263,11 +275,11 @@ def _scale(scale: LabelScale, words: Words) -> str:
     return words.scale.format(minimum=scale.minimum, maximum=scale.maximum)
 
 
-def _tested(recogniser: Recogniser) -> str:
-    """The mean test CCC of the networks per dimension, as their runs recorded them; "" where one didn't."""
+def _mean_ccc(recogniser: Recogniser, where: Record) -> str:
+    """The mean CCC of the networks per dimension, from one place of their records; "" where one of them lacks it."""
     said = []
     for name in recogniser.dimensions:
-        scores = [_recorded(network.about.origin, name) for network in recogniser.networks]
+        scores = [_recorded(network.about.origin, where, name) for network in recogniser.networks]
         known = [score for score in scores if score is not None]
         if len(known) < len(scores):
             return ""
@@ -275,10 +287,11 @@ def _tested(recogniser: Recogniser) -> str:
     return ", ".join(said)
 
 
-def _recorded(origin: Mapping[str, Any], name: Dimension) -> float | None:
-    """A test CCC from what a bundle says of its origin, which anybody may have written."""
+def _recorded(origin: Mapping[str, Any], where: Record, name: Dimension) -> float | None:
+    """A CCC from what a bundle says of its origin, which anybody may have written."""
     value: Any = origin
-    for key in ("scores", "test", name, "ccc"):
+    (first, second), last = where
+    for key in (first, second, name, last):
         value = value.get(key) if isinstance(value, Mapping) else None
     return float(value) if isinstance(value, float | int) and math.isfinite(value) else None
 

@@ -28,6 +28,7 @@ class Words:
     networks: str
     scale: str
     tested: str
+    expected: str
     speech: str
     limits: str
     privacy: str
@@ -67,6 +68,7 @@ ENGLISH = Words(
     networks="{count} networks, whose mean counts",
     scale="scale {minimum:g} to {maximum:g}",
     tested="CCC on its own test speech: {scores}",
+    expected="CCC to expect, reached in cross-validation with the same settings: {scores}",
     speech="Speech",
     limits="At most {minutes:g} min and {megabytes:g} MB: WAV, FLAC, Ogg, Opus, MP3 or AIFF.",
     privacy="Your recording goes to the machine that serves this page and nowhere else, and is deleted once heard.",
@@ -116,6 +118,7 @@ CHINESE = Words(
     networks="{count} 个网络，取其均值",
     scale="量表 {minimum:g} 至 {maximum:g}",
     tested="在其自身测试集上的 CCC：{scores}",
+    expected="预期的 CCC（相同设置的交叉验证结果）：{scores}",
     speech="语音",
     limits="最长 {minutes:g} 分钟，最大 {megabytes:g} MB；支持 WAV、FLAC、Ogg、Opus、MP3 和 AIFF。",
     privacy="录音只会传到提供本页面的机器，不会传到别处，分析完毕即删除。",
@@ -158,6 +161,7 @@ GERMAN = Words(
     networks="{count} Netze, deren Mittel zählt",
     scale="Skala {minimum:g} bis {maximum:g}",
     tested="CCC auf den eigenen Testdaten: {scores}",
+    expected="zu erwartende CCC, erreicht in der Kreuzvalidierung mit denselben Einstellungen: {scores}",
     speech="Sprache",
     limits="Höchstens {minutes:g} min und {megabytes:g} MB: WAV, FLAC, Ogg, Opus, MP3 oder AIFF.",
     privacy=(
@@ -215,6 +219,7 @@ SPANISH = Words(
     networks="{count} redes, de las que cuenta la media",
     scale="escala de {minimum:g} a {maximum:g}",
     tested="CCC en sus propios datos de prueba: {scores}",
+    expected="CCC esperable, alcanzado en validación cruzada con los mismos ajustes: {scores}",
     speech="Voz",
     limits="Como máximo {minutes:g} min y {megabytes:g} MB: WAV, FLAC, Ogg, Opus, MP3 o AIFF.",
     privacy="La grabación solo va a la máquina que sirve esta página y se borra en cuanto se ha escuchado.",

@@ -35,7 +35,8 @@ LOSS_JUMP = 0.2
 healthy run hardly ever rises from epoch to epoch."""
 
 LOSS_LIMIT = 2.0
-"""1 - CCC can't exceed 2; a mean loss above it means outputs far outside the rating scale."""
+"""1 - CCC can't exceed 2; the squared error of outputs on the rating scale, of which `train.loss.mse_share` is added,
+can't exceed 1. A mean loss above that means outputs far outside the scale."""
 
 SETTLING = 2
 """Epochs after the warm-up in which nothing is judged yet."""
@@ -101,7 +102,7 @@ def not_finite(history: History) -> Iterator[Finding]:
 
 
 def exploding(history: History) -> Iterator[Finding]:
-    """The training loss has risen far above its lowest, or beyond what 1 - CCC can be."""
+    """The training loss has risen far above its lowest, or beyond what it can be of outputs on the rating scale."""
     losses = [record.train_loss for record in history.records]
     if not losses:
         return
@@ -114,8 +115,12 @@ def exploding(history: History) -> Iterator[Finding]:
             f"{len(losses)}), with gradient norms up to {history.records[-1].gradient_norm:.2g}"
         )
         yield Finding("exploding", evidence, "clip harder and halve the rate", _smaller_steps(history))
-    elif losses[-1] > LOSS_LIMIT:
-        evidence = f"the training loss is {losses[-1]:.3g} (epoch {len(losses)}), and 1 - CCC can't exceed 2"
+    elif losses[-1] > (limit := LOSS_LIMIT + (share := history.config.train.loss.mse_share)):
+        loss = f"1 - CCC + {share:g} MSE" if share else "1 - CCC"
+        evidence = (
+            f"the training loss is {losses[-1]:.3g} (epoch {len(losses)}), and {loss} of outputs on the rating scale "
+            f"can't exceed {limit:g}"
+        )
         yield Finding("exploding", evidence, "clip harder and halve the rate", _smaller_steps(history))
 
 

@@ -1,13 +1,14 @@
-"""Calibration: a monotone map per dimension from what a network says to what raters say, fitted to its validation part.
+"""Monotone maps from predictions to ratings, and how they are fitted: a straight line, or the best step function.
 
 A map is a broken line on [0, 1]. `affine` is one straight line, least squares of rating on prediction; `isotonic` goes
-through the block means of the best monotone step function. Both are fitted to validation.csv of a run, which its
-network never trained on (it did choose the epoch), and never touch its test part. Nothing is calibrated unless asked.
+through the block means of the best monotone step function. Sums are exact before they are rounded (`math.fsum`), so
+the same numbers give the same map wherever they lie in memory.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,15 +17,9 @@ from serfit.errors import UserError
 from serfit.labels import Dimension, LabelScale
 from serfit.records import Predictions
 
-if TYPE_CHECKING:
-    from serfit.inference.about import About
-    from serfit.inference.networks import Network, Outputs, Waveform
-
 Floats = NDArray[np.float64]
 Kind = Literal["affine", "isotonic"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Choice = Kind | Literal["none"] | None
-"""What a user asks for; None takes a model as it was exported, and a run as it is."""
 
 LEAST_UTTERANCES = 2
 """Fewest validation utterances that anything is fitted to."""
@@ -102,60 +97,37 @@ class Calibration:
         return {"kind": self.kind, "utterances": self.utterances, "maps": maps}
 
     @classmethod
-    def from_json(cls, data: Any, dimensions: Sequence[Dimension], where: str) -> "Calibration":
-        """The inverse of `to_json`.
+    def from_json(cls, data: Any, dimensions: Sequence[Dimension]) -> "Calibration":
+        """The inverse of `to_json`; what that wouldn't have written is refused.
+
+        Args:
+            data: plain data from anywhere.
+            dimensions: exactly those that there must be a map of.
 
         Raises:
-            UserError: naming `where`, for what isn't a calibration of these dimensions.
+            ValueError: it isn't a calibration of these dimensions.
         """
         try:
             if data["kind"] not in KINDS:
                 raise ValueError(f"its kind is {data['kind']}")
-            read = {name: data["maps"][name] for name in dimensions}
+            lines = {name: data["maps"][name] for name in dimensions}
             maps = {
                 name: MonotoneMap(
-                    tuple(float(knot) for knot in one["knots"]),
-                    tuple(float(value) for value in one["values"]),
-                    float(one["slope"]),
+                    tuple(map(float, one["knots"])), tuple(map(float, one["values"])), float(one["slope"])
                 )
-                for name, one in read.items()
+                for name, one in lines.items()
             }
-            return cls(data["kind"], maps, int(data["utterances"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{where} holds a calibration that can't be used ({type(error).__name__}: {error}); export the run "
-                "again"
-            ) from error
+            read = cls(data["kind"], maps, int(data["utterances"]))
+            if read.to_json() != data:
+                raise ValueError(f"it has other keys or dimensions than {', '.join(dimensions)}, or text for numbers")
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+        return read
 
 
-@dataclass(frozen=True, slots=True)
-class Calibrated:
-    """A network whose values are calibrated; its pooled vectors are untouched.
-
-    Attributes:
-        network: whose values.
-        calibration: the maps.
-    """
-
-    network: "Network"
-    calibration: Calibration
-
-    @property
-    def about(self) -> "About":
-        """What the network predicts, with a word about the calibration in its origin."""
-        about = self.network.about
-        said = {"kind": self.calibration.kind, "validation_utterances": self.calibration.utterances}
-        return replace(about, origin={**about.origin, "calibration": said})
-
-    @property
-    def members(self) -> int:
-        """As the network's own."""
-        return self.network.members
-
-    def __call__(self, waveforms: "Sequence[Waveform]") -> "Outputs":
-        """See `serfit.inference.networks.Network`."""
-        outputs = self.network(waveforms)
-        return replace(outputs, unit=self.calibration(outputs.unit, self.network.about.dimensions))
+def _line(data: Any) -> MonotoneMap:
+    knots, values = (tuple(map(float, data[key])) for key in ("knots", "values"))
+    return MonotoneMap(knots, values, float(data["slope"]))
 
 
 def fit(kind: Kind, predictions: Predictions, scales: Mapping[Dimension, LabelScale], where: str) -> Calibration:
@@ -171,7 +143,7 @@ def fit(kind: Kind, predictions: Predictions, scales: Mapping[Dimension, LabelSc
         UserError: there are fewer than `LEAST_UTTERANCES`, or a number isn't finite.
     """
     count = len(predictions.ids)
-    if count < LEAST_UTTERANCES or not np.isfinite([predictions.values, predictions.targets]).all():
+    if not suffices(predictions):
         raise UserError(
             f"{where} has {count} utterances, and a calibration needs at least {LEAST_UTTERANCES} with finite numbers; "
             "use the model without --calibrate"
@@ -186,6 +158,12 @@ def fit(kind: Kind, predictions: Predictions, scales: Mapping[Dimension, LabelSc
     return Calibration(kind, maps, count)
 
 
+def suffices(predictions: Predictions) -> bool:
+    """Whether a map can be fitted to some predictions: there are `LEAST_UTTERANCES`, and all numbers are finite."""
+    finite = np.isfinite([predictions.values, predictions.targets]).all()
+    return len(predictions.ids) >= LEAST_UTTERANCES and bool(finite)
+
+
 def affine(predictions: Floats, ratings: Floats) -> MonotoneMap:
     """The straight line through [N] points that gives the rating with the least squared error and doesn't fall.
 
@@ -194,10 +172,11 @@ def affine(predictions: Floats, ratings: Floats) -> MonotoneMap:
     >>> affine(np.array([0.0, 0.5, 1.0]), np.array([0.25, 0.5, 0.75]))([0.0, 2.0]).tolist()
     [0.25, 1.25]
     """
-    x, y = predictions - predictions.mean(), ratings - ratings.mean()
-    variance = float(x @ x)
-    slope = max(float(x @ y) / variance, 0.0) if variance > 0.0 else 0.0
-    return MonotoneMap((float(predictions.mean()),), (float(ratings.mean()),), slope)
+    centre, height = (math.fsum(row) / len(row) for row in (predictions, ratings))
+    x, y = predictions - centre, ratings - height
+    variance = math.fsum(x * x)
+    slope = max(math.fsum(x * y) / variance, 0.0) if variance > 0.0 else 0.0
+    return MonotoneMap((centre,), (height,), slope)
 
 
 def isotonic(predictions: Floats, ratings: Floats) -> MonotoneMap:
@@ -215,7 +194,7 @@ def isotonic(predictions: Floats, ratings: Floats) -> MonotoneMap:
     weights: list[float] = []
     for block in pool_adjacent_violators(means, counts.astype(np.float64)):
         weight = float(counts[block].sum())
-        knot, value = (float(row[block] @ counts[block]) / weight for row in (at, means))
+        knot, value = (math.fsum(row[block] * counts[block]) / weight for row in (at, means))
         while knots and knot - knots[-1] < CLOSEST:
             before = weights.pop()
             knot = (knots.pop() * before + knot * weight) / (before + weight)
@@ -246,30 +225,3 @@ def pool_adjacent_violators(values: Floats, weights: Floats) -> list[slice]:
         blocks.append((start, weight, value))
     ends = [start for start, _, _ in blocks[1:]] + [len(values)]
     return [slice(start, end) for (start, _, _), end in zip(blocks, ends, strict=True)]
-
-
-def stored(fitted: Sequence[Calibration], applied: Kind | None) -> dict[str, Any]:
-    """What a bundle keeps of a member's calibrations: all that were fitted, and which one counts unless asked."""
-    return {"applied": applied, **{one.kind: one.to_json() for one in fitted}}
-
-
-def chosen(
-    kept: Mapping[str, Any] | None, choice: Choice, dimensions: Sequence[Dimension], where: str
-) -> Calibration | None:
-    """The calibration to use of those that a member keeps; None for none.
-
-    Raises:
-        UserError: one is asked for that isn't there, or what is there can't be used.
-    """
-    wanted = (kept or {}).get("applied") if choice is None else choice
-    if wanted is None or wanted == "none":
-        return None
-    if wanted not in KINDS:
-        raise UserError(f"there is no calibration called {wanted}; choose {', '.join(KINDS)} or none")
-    if not kept or wanted not in kept:
-        raise UserError(
-            f"{where} has no {wanted} calibration: its run wrote no predictions of the validation part "
-            "(validation.csv; one trained on everything has none); train it again with this serfit, or leave "
-            "--calibrate out"
-        )
-    return Calibration.from_json(kept[wanted], dimensions, where)

@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from serfit.calibration.maps import KINDS, LEAST_UTTERANCES, Calibration, Kind
+from serfit.calibration.record import calibrations_of
 from serfit.errors import UserError
-from serfit.inference.calibration import KINDS, Calibration, fit
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
 from serfit.metrics import DimensionScores, rating_slope, score_dimension
 from serfit.records import Predictions
@@ -32,7 +33,8 @@ Part = Literal["validation", "test"]
 Map = Literal["none", "affine", "isotonic"]
 
 HOW_TO_READ = (
-    "maps are fitted to the validation part of each run and never see its test part; test is where they count",
+    "maps were fitted to the validation part of each run when it finished, and never saw its test part; test is where "
+    "they count",
     "bias: mean of prediction minus rating; slope: of the line that gives ratings from predictions, 1 is calibrated",
     f"half-width: {LEVEL:.0%} of the validation errors are smaller; inside: share of test ratings that near",
     "a map with least squared error draws predictions towards the mean rating: RMSE falls, and CCC, which wants the "
@@ -127,18 +129,17 @@ class Parts:
 
 
 def examine(runs: Sequence[FinishedRun], scales: Mapping[Dimension, LabelScale]) -> Findings:
-    """Fit every map to every run of an experiment, and see what it does.
+    """Apply the maps that every run of an experiment carries, and see what they do.
 
     Raises:
-        UserError: a run wrote no predictions of its validation part, or they can't be used.
+        UserError: a run wrote no predictions of its validation part, or they or its maps can't be used.
     """
     plain = [Parts(_validation(run), run.predictions) for run in runs]
     under: dict[Map, list[Parts]] = {"none": plain}
-    flat: set[Dimension] = set()
+    carried = [_carried(run, scales) for run in runs]
+    flat = {name for maps in carried for one in maps.values() for name, line in one.maps.items() if line.is_constant}
     for kind in KINDS:
-        fitted = [fit(kind, one.validation, scales, str(run.directory)) for run, one in zip(runs, plain, strict=True)]
-        flat |= {name for one in fitted for name, line in one.maps.items() if line.is_constant}
-        under[kind] = [_applied(one, parts, scales) for one, parts in zip(fitted, plain, strict=True)]
+        under[kind] = [_applied(maps[kind], parts, scales) for maps, parts in zip(carried, plain, strict=True)]
     dimensions = runs[0].dimensions
     return Findings(
         folds=len({run.fold for run in runs}),
@@ -157,6 +158,30 @@ def examine(runs: Sequence[FinishedRun], scales: Mapping[Dimension, LabelScale])
         ),
         flat=tuple(name for name in DIMENSIONS if name in flat),
     )
+
+
+def calibration_lines(
+    fitted: Sequence[Calibration], tested: Predictions, scales: Mapping[Dimension, LabelScale]
+) -> list[str]:
+    """What a run says at its end of the calibrations it carries: what each makes of its test part, a line each.
+
+    Args:
+        fitted: those that were fitted to its validation part.
+        tested: its predictions of the test part, on the corpus's scale; without any there is nothing to say.
+        scales: the corpus's.
+    """
+    if not tested.ids:
+        return []
+    before, lines = tested.scores().dimensions, []
+    for one in fitted:
+        after = one.of(tested, scales).scores().dimensions
+        told = (
+            f"{name} CCC {number(before[name].ccc)} to {number(after[name].ccc)}, bias "
+            f"{number(before[name].bias, '+.3f')} to {number(after[name].bias, '+.3f')}"
+            for name in tested.dimensions
+        )
+        lines.append(f"{one.kind} calibration ({one.utterances:,} validation utterances; off): {'; '.join(told)}")
+    return lines
 
 
 def score_rows(findings: Findings) -> Rows:
@@ -244,6 +269,16 @@ def _validation(run: FinishedRun) -> Predictions:
     if found.dimensions != run.dimensions:
         raise UserError(f"{path} is about {', '.join(found.dimensions)}, not {', '.join(run.dimensions)}; move it away")
     return found
+
+
+def _carried(run: FinishedRun, scales: Mapping[Dimension, LabelScale]) -> dict[Kind, Calibration]:
+    found = calibrations_of(run.directory, run.dimensions, scales)
+    if not found:
+        raise UserError(
+            f"{run.directory / VALIDATION} is too little for a calibration, which needs at least {LEAST_UTTERANCES} "
+            "utterances with finite numbers; name other runs, or train with a larger validation part"
+        )
+    return {one.kind: one for one in found}
 
 
 def _applied(calibration: Calibration, parts: Parts, scales: Mapping[Dimension, LabelScale]) -> Parts:
