@@ -345,13 +345,13 @@ def _texts(place: Place, tally: Tally) -> None:
     }
     for name, text in tags.items():
         yaml.write_text(text)
-        began = time.monotonic()
+        began = time.process_time()  # of this process: others may keep the machine busy
         try:
             load_config(yaml)
             refused = False
         except UserError:
             refused = True
-        took = time.monotonic() - began
+        took = time.process_time() - began
         tally.case(name, refused and not (folder / "canary").exists() and took < 5, f"{refused}, {took:.1f} s")
     (folder / "t.csv").write_text("path,v\n../../../etc/passwd,1\n")
     table = {"path": "t.csv", "valence": "v"}
