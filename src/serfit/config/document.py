@@ -185,8 +185,8 @@ def fill_in(text: str, environment: Mapping[str, str]) -> str:
     """Replace `${NAME}` and `${NAME:-default}`; a variable that is empty counts as not set, as in the shell.
 
     Raises:
-        ValueError: for a variable that isn't set and has no default, a malformed `${`, or `$NAME`, which would stand for
-            itself and make a folder of that name; a sentence without subject.
+        ValueError: for a variable that isn't set and has no default, a malformed `${`, or `$NAME`, which would
+            stand for itself and make a folder of that name; a sentence without subject.
 
     >>> fill_in("${ROOT:-data}/x costs $$5", {})
     'data/x costs $5'
@@ -197,7 +197,9 @@ def fill_in(text: str, environment: Mapping[str, str]) -> str:
             return "$"
         name, default = match["name"], match["default"]
         if match["bare"]:
-            raise ValueError(f'is "{text}"; write ${{{match["bare"]}}}, or $${match["bare"]} for the characters themselves')
+            raise ValueError(
+                f'is "{text}"; write ${{{match["bare"]}}}, or $${match["bare"]} for the characters themselves'
+            )
         if name is None:
             raise ValueError(f'is "{text}"; write ${{NAME}}, ${{NAME:-default}}, or $${{ for the characters themselves')
         if environment.get(name):
