@@ -1,5 +1,6 @@
 """The command line: what it says, how it exits, what it leaves behind."""
 
+import os
 import re
 import subprocess
 import sys
@@ -104,6 +105,11 @@ BAD = {
         ["--config", "{config}", "data.loader.batch_size=1", "train.accumulation_steps=1"],
         "one utterance has no CCC",
     ),
+    "a folder of runs to resume": (["--resume", "{tmp}"], "is not a run directory: it has no config.json"),
+    "a file in the place of runs": (
+        ["--config", "{config}", "experiment.runs_dir={config}"],
+        "can't create the run directory.*choose a folder you may write to",
+    ),
     "resume nothing": (["--resume", "{tmp}/nowhere"], "nowhere"),
     "resume with settings": (["--resume", "{tmp}", "train.epochs=3"], "goes on with a run exactly as it was begun"),
 }
@@ -121,6 +127,23 @@ def test_bad_input_gets_a_sentence_exit_code_2_and_no_directory(
     assert "Traceback" not in said
     assert re.search(message, said), said
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_check_refuses_folders_that_cannot_be_written(
+    release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_file(tmp_path / "tiny.yaml", release, tmp_path)
+    assert exit_code("check", "--config", config, f"experiment.runs_dir={config}/runs") == 2
+    assert f"{config} is a file; name a folder" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    assert exit_code("check", "--config", config, f"features.store={tmp_path}/a/b") == 2
+    assert f"experiment.runs_dir is {tmp_path}/runs, but {tmp_path} can't be written to" in capsys.readouterr().err
+
+
+def test_python_without_docstrings_is_refused_in_a_sentence() -> None:
+    call = [sys.executable, "-OO", "-c", "from serfit.cli import main; main(['--version'])"]
+    ended = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.startswith("error: PYTHONOPTIMIZE=2")) == (2, True)
 
 
 def test_broken_audio_is_named_before_anything_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

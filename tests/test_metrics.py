@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serfit.metrics import Scores, better, ccc, pearson, score, score_dimension
+from serfit.metrics import Scores, better, ccc, pearson, rating_slope, score, score_dimension
 
 numbers = st.floats(-100, 100).map(lambda value: round(value, 3))
 pairs = st.lists(st.tuples(numbers, numbers), min_size=2, max_size=40)
@@ -51,6 +51,7 @@ def test_ccc_by_its_definition() -> None:
     [
         ([], [], None),
         ([3, 3], [3, 3], None),
+        ([2.7] * 7, [2.7] * 7, None),
         ([3, 3], [4, 4], 0.0),
         ([1, 2, 3], [2, 2, 2], 0.0),
         ([1, 2, 3], [1, 2, math.nan], None),
@@ -84,3 +85,11 @@ def test_errors_bias_and_spread() -> None:
     assert scored.rmse == pytest.approx(math.sqrt(5 / 3))
     assert scored.spread == pytest.approx(np.std([2, 2, 5]) / np.std([1, 2, 3]))
     assert score_dimension([2.0, 2.0], [1.0, 3.0]).spread is None
+
+
+def test_equal_numbers_have_no_spread_though_their_mean_is_rounded() -> None:
+    equal, other = [2.7] * 7, [1.0, 2.0, 3.0, 4.0, 5.0, 1.0, 2.0]
+    assert np.mean(equal) != 2.7
+    assert (pearson(equal, other), pearson(other, equal), rating_slope(other, equal)) == (None, None, None)
+    assert score_dimension(equal, other).spread is None
+    assert (ccc(other, equal), score_dimension(other, equal).spread) == (0.0, 0.0)

@@ -20,7 +20,7 @@ from serfit.errors import UserError
 from serfit.experiment import run_experiment
 from serfit.log import Log
 from serfit.material import prepare
-from serfit.preflight import check_content, check_durations, check_polarity
+from serfit.preflight import check_content, check_durations, check_known, check_polarity
 from support import settings, small_release
 
 Configure = Callable[..., ExperimentConfig]
@@ -38,6 +38,17 @@ def configure(release: Path, tmp_path: Path) -> Configure:
 
 def wavs(release: Path) -> list[Path]:
     return sorted(release.rglob("*.wav"))
+
+
+def test_groups_of_which_nothing_is_known_are_told(configure: Configure) -> None:
+    known = prepare(configure()).train.utterances
+    unknown = [replace(utterance, speaker=None) for utterance in known]
+    speakers = configure(data__split={"scheme": "grouped_kfold", "group": "speaker"}).data.split
+    assert check_known(known, speakers) == []
+    assert check_known([*unknown, known[0]], speakers) == []
+    (told,) = check_known(unknown, speakers)
+    assert told.startswith("warning: no utterance has a known speaker, so data.split.group=speaker keeps nothing")
+    assert check_known(unknown, configure(data__split={"scheme": "leave_one_session_out"}).data.split) == []
 
 
 def test_unusable_audio_is_left_out_with_a_count_in_the_record(release: Path, configure: Configure) -> None:

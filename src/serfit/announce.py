@@ -1,6 +1,7 @@
 """What an experiment says and writes down about itself."""
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -150,4 +151,4 @@ def prediction_tables(material: Material, validated: Predictions, tested: Predic
 
 def resuming(run: Run) -> str:
     """What to say after a stop."""
-    return f", everything is saved; go on with: uv run serfit train --resume {run.directory}"
+    return f", everything is saved; go on with: uv run serfit train --resume {shlex.quote(str(run.directory))}"

@@ -126,7 +126,8 @@ def _failed(path: Path, size: int | None, error: OSError) -> str:
         free = ""
     return (
         f"can't write {path}{bytes_of}: {error.strerror or error}{free}; what stood there before is untouched; make "
-        "room, or see to the permissions of that folder, and start again"
+        "room, or see to the permissions of that folder, and give the command again (a run that has begun goes on with "
+        "--resume)"
     )
 
 

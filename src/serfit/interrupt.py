@@ -6,7 +6,10 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+"""SIGHUP comes when the terminal is closed, or the connection to it is lost."""
 
 _PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
@@ -21,6 +24,8 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
 class StopRequest:
     """While entered, the first stop signal only sets a flag; a second SIGINT (Ctrl-C) interrupts at once.
 
+    SIGHUP stays ignored where it is: `nohup` asked for that.
+
     Attributes:
         received: name of the signal that asked for a stop, or None.
         advice: how to go on, for the message.
@@ -33,6 +38,8 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         for number in SIGNALS:
+            if number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -1,6 +1,7 @@
 """What people see while it runs: lines on the terminal and in train.log, and a progress bar on a terminal."""
 
 import time
+from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 class Log:
     """Says each line on the terminal and, once attached, into a file with the time before it.
 
-    Lines said before `attach` are kept and written to the file then.
+    Lines said before `attach` are kept and written to the file then. A terminal that is gone, or a pipe that nobody
+    reads any more, is no reason to stop: the file goes on alone.
     """
 
     QUIET_SECONDS = 30.0
@@ -28,7 +30,7 @@ class Log:
 
     def say(self, line: str) -> None:
         """One line (or several) for the terminal and the file."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._show(lambda: self._console.print(line, markup=False, highlight=False, soft_wrap=True))
         self.record(line)
 
     def record(self, line: str) -> None:
@@ -52,7 +54,8 @@ class Log:
         except OSError as error:
             if not self._failed:
                 self._failed = True
-                self._console.print(f"warning: can't write {self._file.name}: {error.strerror or error}", markup=False)
+                told = f"warning: can't write {self._file.name}: {error.strerror or error}"
+                self._show(lambda: self._console.print(told, markup=False))
             return
         rest = text[written:]
         self._waiting[:] = [rest.decode(errors="replace")] if rest else []
@@ -62,7 +65,7 @@ class Log:
         """Show that `done` of `total` is done: a bar on a terminal, and a plain line every 30 seconds elsewhere."""
         terminal = self._console.is_terminal
         if terminal:
-            self._move_bar(what, done, total, text)
+            self._show(lambda: self._move_bar(what, done, total, text))
         if time.monotonic() - self._last_plain >= self.QUIET_SECONDS:
             self._last_plain = time.monotonic()
             line = f"{what}: {done}/{total} {text}".rstrip()
@@ -70,6 +73,12 @@ class Log:
                 self.record(line)
             else:
                 self.say(line)
+
+    def _show(self, shown: Callable[[], object]) -> None:
+        try:
+            shown()
+        except (OSError, SystemExit):  # the latter is rich's answer to a broken pipe
+            self._console.quiet = True
 
     def _move_bar(self, what: str, done: int, total: int, text: str) -> None:
         if self._progress is None:
@@ -90,7 +99,7 @@ class Log:
     def settle(self) -> None:
         """Take the progress bar away."""
         if self._progress is not None:
-            self._progress.stop()
+            self._show(self._progress.stop)
             self._progress = None
         self._last_plain = time.monotonic()
 

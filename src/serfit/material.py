@@ -12,6 +12,7 @@ from serfit.preflight import (
     Measured,
     check_content,
     check_durations,
+    check_known,
     check_polarity,
     measure_audio,
     refuse_unusable,
@@ -83,7 +84,12 @@ def prepare(config: ExperimentConfig, *, decode: bool = False) -> Material:
         corpus, split = _without(corpus, config, measured)
     check_varying(split, config.data.dimensions)
     kept = [*split.train, *split.validation, *split.test]
-    warnings = [*check_content(split), *check_polarity(kept), *check_durations(kept, measured.seconds)]
+    warnings = [
+        *check_known(kept, config.data.split),
+        *check_content(split),
+        *check_polarity(kept),
+        *check_durations(kept, measured.seconds),
+    ]
     corpus = replace(corpus, notes=(*corpus.notes, *warnings))
 
     def part(utterances: tuple[Utterance, ...]) -> Part:

@@ -34,7 +34,7 @@ def ccc(targets: ArrayLike, values: ArrayLike) -> float | None:
     assert x.shape == y.shape, f"ccc takes two sequences of one length, not {x.shape} and {y.shape}"
     if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    dx, dy = x - x.mean(), y - y.mean()
+    dx, dy = _deviations(x), _deviations(y)
     denominator = (dx @ dx + dy @ dy) / x.size + (x.mean() - y.mean()) ** 2
     if denominator == 0.0:
         return None
@@ -47,7 +47,7 @@ def pearson(targets: ArrayLike, values: ArrayLike) -> float | None:
     y = np.asarray(values, dtype=np.float64)
     if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    dx, dy = x - x.mean(), y - y.mean()
+    dx, dy = _deviations(x), _deviations(y)
     denominator = float(np.sqrt((dx @ dx) * (dy @ dy)))
     return float(dx @ dy) / denominator if denominator > 0.0 else None
 
@@ -61,9 +61,9 @@ def rating_slope(targets: ArrayLike, values: ArrayLike) -> float | None:
     y = np.asarray(targets, dtype=np.float64)
     if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    dx = x - x.mean()
+    dx = _deviations(x)
     variance = float(dx @ dx)
-    return float(dx @ (y - y.mean())) / variance if variance > 0.0 else None
+    return float(dx @ _deviations(y)) / variance if variance > 0.0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +128,14 @@ def score_dimension(targets: ArrayLike, values: ArrayLike) -> DimensionScores:
     if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         return DimensionScores(None, None, None, None, None, None, int(x.size))
     error = y - x
+    deviation = float(np.sqrt((_deviations(x) ** 2).mean()))
     return DimensionScores(
         ccc=ccc(x, y),
         pearson=pearson(x, y),
         rmse=float(np.sqrt((error**2).mean())),
         mae=float(np.abs(error).mean()),
         bias=float(error.mean()),
-        spread=float(y.std() / x.std()) if x.std() > 0.0 else None,
+        spread=float(np.sqrt((_deviations(y) ** 2).mean())) / deviation if deviation > 0.0 else None,
         count=int(x.size),
     )
 
@@ -145,6 +146,11 @@ def score(targets: ArrayLike, values: ArrayLike, dimensions: Sequence[Dimension]
     y = np.asarray(values, dtype=np.float64)
     assert x.shape == y.shape == (len(x), len(dimensions)), f"{x.shape} and {y.shape} for {len(dimensions)} dimensions"
     return Scores({name: score_dimension(x[:, column], y[:, column]) for column, name in enumerate(dimensions)})
+
+
+def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values [N] minus their mean; exactly 0 where all are equal, though the mean of equal numbers may be rounded."""
+    return np.zeros_like(values) if (values == values[0]).all() else values - values.mean()
 
 
 def better(candidate: float | None, best: float | None) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import numpy as np
 
 from serfit.audio import SAMPLE_RATE, audio_duration, read_audio
 from serfit.config.schema import ExperimentConfig
+from serfit.config.schema import Split as SplitSettings
 from serfit.corpus.folds import Split
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, listed
@@ -51,6 +53,19 @@ class Measured:
 
     seconds: Mapping[str, float]
     complaints: Mapping[str, str]
+
+
+def check_folders(config: ExperimentConfig) -> None:
+    """Raise a UserError where run directories or features couldn't be written: a file or no permission in the way."""
+    for key, folder in (("experiment.runs_dir", config.experiment.runs_dir), ("features.store", config.features.store)):
+        if folder is None:
+            continue
+        whole = folder.absolute()
+        near = next(path for path in (whole, *whole.parents) if path.exists())
+        if not near.is_dir():
+            raise UserError(f"{key} is {folder}, but {near} is a file; name a folder")
+        if not os.access(near, os.W_OK | os.X_OK):
+            raise UserError(f"{key} is {folder}, but {near} can't be written to; name a folder you may write to")
 
 
 def measure_audio(utterances: Sequence[Utterance], *, decode: bool = False) -> Measured:
@@ -142,6 +157,17 @@ def check_polarity(utterances: Sequence[Utterance]) -> list[str]:
         if difference < 0.0:
             warnings.append(f"warning: {said}; is that what these ratings mean?")
     return warnings
+
+
+def check_known(utterances: Sequence[Utterance], split: SplitSettings) -> list[str]:
+    """A warning where nobody knows who belongs together, so that grouped folds are made of single utterances."""
+    if split.scheme != "grouped_kfold" or any(getattr(spoken, split.group) is not None for spoken in utterances):
+        return []
+    return [
+        f"warning: no utterance has a known {split.group}, so data.split.group={split.group} keeps nothing together, "
+        f"and the same {split.group} may be trained and tested on, which flatters the test; name the column in "
+        f"data.table.{split.group}, or choose another data.split.group"
+    ]
 
 
 def check_durations(utterances: Iterable[Utterance], seconds: Mapping[str, float]) -> list[str]:

@@ -103,9 +103,11 @@ class Run:
         try:
             wanted.parent.mkdir(parents=True, exist_ok=True)
             made = _exclusive(wanted, numbered=directory is None)
-        except FileExistsError as error:
-            raise UserError(f"the run directory {wanted} exists; name another, or go on in it with --resume") from error
         except (OSError, ValueError) as error:
+            if isinstance(error, FileExistsError) and wanted.parent.is_dir():
+                raise UserError(
+                    f"the run directory {wanted} exists; name another, or go on in it with --resume"
+                ) from error
             raise UserError(
                 f"can't create the run directory {wanted}: {getattr(error, 'strerror', None) or error}; choose a "
                 "folder you may write to (experiment.runs_dir)"

@@ -139,7 +139,7 @@ def test_aliases_are_read_where_they_stand():
         ("/r/${A}/${B:-y}", {"A": "x"}, "/r/x/y"),
         ("${A:-y}", {"A": ""}, "y"),
         ("${A:-}", {}, ""),
-        ("$$ $${A} $A $", {"A": "x"}, "$ ${A} $A $"),
+        ("$$ $${A} $$A $1 $", {"A": "x"}, "$ ${A} $A $1 $"),
         ("${A}", {"A": "${B}"}, "${B}"),
     ],
 )
@@ -157,6 +157,7 @@ def test_doubled_dollars_protect_any_text(text):
     [
         ("${A}", "a needs the environment variable A, which isn't set; export A=..., or write ${A:-default}"),
         ("${A", 'a is "${A"; write ${NAME}, ${NAME:-default}, or $${ for the characters themselves'),
+        ("$A/x", 'a is "$A/x"; write ${A}, or $$A for the characters themselves'),
         ("${1A}", 'a is "${1A}"; write ${NAME}, ${NAME:-default}, or $${ for the characters themselves'),
     ],
 )

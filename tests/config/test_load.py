@@ -37,6 +37,13 @@ def test_a_section_whose_keys_are_commented_out_stands_for_its_defaults(load):
     assert load(SMALL + "train:\n  # epochs: 3\n  optimizer:\n    # lr: 1\nmodel:\n") == load(SMALL)
 
 
+def test_the_home_folder_is_written_out_in_every_path(load, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = load(SMALL, "data.root=~/corpus", "experiment.runs_dir=~/runs", "features.store=~/store")
+    paths = (config.data.root, config.experiment.runs_dir, config.features.store)
+    assert paths == (Path("/home/somebody/corpus"), Path("/home/somebody/runs"), Path("/home/somebody/store"))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
 def test_byte_order_marks_and_windows_lines_are_no_matter(load, tmp_path, encoding):
     load(SMALL)

@@ -145,6 +145,16 @@ def test_all_mistakes_are_told_together_in_reading_order(told):
         ("train.epochs=twenty", 'train.epochs is "twenty"; it must be a whole number of 1 or more'),
         ("train.optimizer={lr: 1, encoder_lr: -1}", "train.optimizer.encoder_lr is -1; it must be a number above 0"),
         ("train={epochz: 1}", "unknown key train.epochz; did you mean train.epochs?"),
+        ('experiment.runs_dir=""', 'experiment.runs_dir is ""; it must be a path'),
+        ("features.store=None", 'features.store is "None"; it must be a path, or null; for none at all write null'),
+        (
+            "features.store=~nobody-of-this-name/x",
+            "features.store is ~nobody-of-this-name/x, and that home folder isn't known; write the whole path",
+        ),
+        (
+            "experiment.runs_dir=$HOME/runs",
+            'experiment.runs_dir is "$HOME/runs"; write ${HOME}, or $$HOME for the characters themselves',
+        ),
         (
             "data.root=${NO}",
             "data.root needs the environment variable NO, which isn't set; export NO=..., or write ${NO:-default}",

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serfit.corpus.iemocap import OFFICIAL_COUNTS, _official_dialogues, find_release, read_iemocap
+from serfit.corpus.iemocap import find_release, read_iemocap
+from serfit.corpus.release import OFFICIAL_COUNTS, official_dialogues
 from serfit.corpus.utterance import Utterance
 from serfit.demo.release import ReleaseUtterance, write_release
 from serfit.errors import UserError
@@ -203,12 +204,36 @@ def test_ratings_off_the_scale_are_kept_and_counted(tmp_path: Path) -> None:
     ) in corpus.notes
 
 
+def test_ratings_far_off_the_scale_are_no_ratings(tmp_path: Path) -> None:
+    write(tmp_path, spoken("Ses01F_impro01_F000"), spoken("Ses01F_impro01_F001", 5.0, v=55.0))
+    with pytest.raises(UserError, match=r"1 ratings lie far off the scale of 1 to 5: Ses01F_impro01_F001 valence 55;"):
+        read_iemocap(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "told"),
+    [
+        (
+            "1245",
+            [
+                "warning: without Ses03, folds that leave a session out aren't numbered like the sessions: "
+                "fold 3 tests on Ses04, fold 4 tests on Ses05"
+            ],
+        ),
+        ("1234", []),
+    ],
+)
+def test_folds_that_a_missing_session_renumbers_are_told(tmp_path: Path, sessions: str, told: list[str]) -> None:
+    write(tmp_path, *(spoken(f"Ses0{session}F_impro01_F000") for session in sessions))
+    assert [note for note in read_iemocap(tmp_path).notes if note.startswith("warning")] == told
+
+
 @pytest.fixture(scope="module")
 def full_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """10,039 utterances in the 151 dialogues of the release."""
     root = tmp_path_factory.mktemp("full")
     for session, count in OFFICIAL_COUNTS.items():
-        dialogues = sorted(name for name in _official_dialogues() if name.startswith(session))
+        dialogues = sorted(name for name in official_dialogues() if name.startswith(session))
         places = [(dialogues[number % len(dialogues)], number // len(dialogues)) for number in range(count)]
         write(root, *(spoken(f"{dialogue}_{'FM'[turn % 2]}{turn:03}", turn) for dialogue, turn in places))
     return root
@@ -229,7 +254,7 @@ def test_the_full_release_gives_no_note_and_is_read_in_seconds(full_release: Pat
 
 
 def test_the_official_dialogues_are_the_known_number_per_session() -> None:
-    counts = Counter(name[:5] for name in _official_dialogues())
+    counts = Counter(name[:5] for name in official_dialogues())
     assert counts == {"Ses01": 28, "Ses02": 30, "Ses03": 32, "Ses04": 30, "Ses05": 31}
 
 

@@ -225,6 +225,15 @@ def test_what_cannot_be_written_to_is_a_sentence_before_anything_runs(
         assert key in error
 
 
+def test_a_fold_too_many_is_told_before_the_others_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_file(tmp_path / "c.yaml", small_release(tmp_path / "r"), tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["cv", str(config), "--folds", "1-6"])
+    assert caught.value.code == 2
+    assert "fold is 6; it must be 1 to 5" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_killed_while_the_store_is_filled_nothing_goes_on(tmp_path: Path) -> None:
     code = (
         "import os, sys\nfrom serfit.sweep.run import _do\n"

@@ -7,6 +7,7 @@ Nothing heavy is imported before a verb runs.
 import io
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -48,10 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that can't show a sign gets "?", and no traceback
     try:
+        if sys.flags.optimize > 1:
+            raise UserError("PYTHONOPTIMIZE=2 (python -OO) removes texts that transformers needs; unset it")
         app(args=None if arguments is None else list(arguments), prog_name="serfit")
     except (UserError, NumericalError, Interrupted) as error:
         kind = "stopped" if isinstance(error, Interrupted) else "error"
-        print(f"{kind}: {error}", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone
+            print(f"{kind}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)

@@ -39,8 +39,9 @@ def experiment(
                 "--resume goes on with a run exactly as it was begun; "
                 "leave out --config, --run-dir, --fold, --seed and key=value settings"
             )
-        from serfit.runs import CONFIG
+        from serfit.runs import CONFIG, check_unfinished
 
+        check_unfinished(resume)
         return load_config(resume / CONFIG)
     if config is None and overrides and "=" not in overrides[0]:
         config, overrides = Path(overrides[0]), overrides[1:]

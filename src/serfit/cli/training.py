@@ -146,8 +146,9 @@ def check(
     chosen = experiment(config, overrides or [], None, None)
     from serfit.forecast import forecast
     from serfit.material import prepare
-    from serfit.preflight import advice
+    from serfit.preflight import advice, check_folders
 
+    check_folders(chosen)
     material = prepare(chosen, decode=not headers_only)
     for line in (material.split.protocol, *material.corpus.notes, *advice(chosen)):
         print(line)

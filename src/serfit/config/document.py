@@ -185,7 +185,8 @@ def fill_in(text: str, environment: Mapping[str, str]) -> str:
     """Replace `${NAME}` and `${NAME:-default}`; a variable that is empty counts as not set, as in the shell.
 
     Raises:
-        ValueError: for a variable that isn't set and has no default, or a malformed `${`; a sentence without subject.
+        ValueError: for a variable that isn't set and has no default, a malformed `${`, or `$NAME`, which would
+            stand for itself and make a folder of that name; a sentence without subject.
 
     >>> fill_in("${ROOT:-data}/x costs $$5", {})
     'data/x costs $5'
@@ -195,6 +196,10 @@ def fill_in(text: str, environment: Mapping[str, str]) -> str:
         if match["dollar"]:
             return "$"
         name, default = match["name"], match["default"]
+        if match["bare"]:
+            raise ValueError(
+                f'is "{text}"; write ${{{match["bare"]}}}, or $${match["bare"]} for the characters themselves'
+            )
         if name is None:
             raise ValueError(f'is "{text}"; write ${{NAME}}, ${{NAME:-default}}, or $${{ for the characters themselves')
         if environment.get(name):
@@ -206,7 +211,10 @@ def fill_in(text: str, environment: Mapping[str, str]) -> str:
             )
         return default
 
-    form = r"(?P<dollar>\$\$)|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?"
+    form = (
+        r"(?P<dollar>\$\$)|\$(?P<bare>[A-Za-z_][A-Za-z0-9_]*)|"
+        r"\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?"
+    )
     return re.sub(form, value, text)
 
 

@@ -56,7 +56,7 @@ def load_config(
     for rank, override in enumerate(overrides, start=1):
         _apply(document, override, rank, keys, environment)
     _complete_sections(document.data, keys)
-    complaints = [*document.complaints, *_number_traps(document, keys)]
+    complaints = [*document.complaints, *_number_traps(document, keys), *_settle_paths(document, keys)]
     try:
         config = ExperimentConfig.model_validate(document.data)
     except ValidationError as error:
@@ -194,6 +194,26 @@ def _number_traps(document: Document, keys: Mapping[Address, Key]) -> Iterator[C
         if any(isinstance(part, bool) or not _finite(part) for part in flat):
             finite = " and finite" if not any(isinstance(part, bool) for part in flat) else ""
             yield Complaint(document.place(address), address, _wrong_value(key, value) + finite)
+
+
+def _settle_paths(document: Document, keys: Mapping[Address, Key]) -> Iterator[Complaint]:
+    """Write out the home folder (~) in paths, and complain of what no shell would take for a path either."""
+    for address, key in keys.items():
+        value = _value(document.data, address)
+        if not key.holds(Path) or not isinstance(value, str):
+            continue
+        if not value.strip() or (key.nullable and value.lower() == "none"):
+            spelt = "; for none at all write null" if key.nullable else ""
+            yield Complaint(document.place(address), address, f"{_wrong_value(key, value)}{spelt}")
+            continue
+        try:
+            expanded = str(Path(value).expanduser()) if value.startswith("~") else value
+        except RuntimeError:
+            text = f"{dotted(address)} is {value}, and that home folder isn't known; write the whole path"
+            yield Complaint(document.place(address), address, text)
+            continue
+        holder = _value(document.data, address[:-1])
+        holder[address[-1]] = expanded
 
 
 def _finite(value: Any) -> bool:

@@ -21,10 +21,11 @@ and all errors of a file are told together.
   `data.dimensions='[valence, arousal, dominance]'`, `train.early_stopping=null`. The value is YAML, a later override
   wins, a mapping given to a section changes only the keys it names.
 - **Environment.** `${NAME}` in text stands for an environment variable and `${NAME:-default}` for one that may be unset
-  or empty; `$$` is a dollar.
+  or empty; `$$` is a dollar. `$NAME` without braces is an error.
 - **Words and numbers.** `1e-4` is a number. `yes`, `no`, `on` and `off` are words, which keys that take true or false
   understand as well. Text that looks like a number, `true`, `false` or `null` needs quotes.
-- **Paths** are relative to the folder in which the command runs, unless the table says otherwise.
+- **Paths** are relative to the folder in which the command runs, unless the table says otherwise; `~` is your home
+  folder.
 """
 
 

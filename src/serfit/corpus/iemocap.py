@@ -7,21 +7,15 @@ sentences/wav; no audio is opened.
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 
+from serfit.corpus.release import SCALE, count_notes, gap_notes, scale_notes
 from serfit.corpus.utterance import Corpus, Style, Utterance
 from serfit.errors import UserError, listed
-from serfit.labels import DIMENSIONS, Dimension, LabelScale
-
-SCALE = LabelScale(1.0, 5.0)
-"""Raters used five-point scales for valence, activation (our arousal) and dominance."""
-
-OFFICIAL_COUNTS = {"Ses01": 1819, "Ses02": 1811, "Ses03": 2136, "Ses04": 2103, "Ses05": 2170}
-"""Rated utterances of the full release per session, 10,039 in all."""
+from serfit.labels import DIMENSIONS, Dimension
 
 EXPECTED = (
     "it must be the folder of the IEMOCAP release that holds Session1 to Session5; "
@@ -76,7 +70,12 @@ def read_iemocap(root: Path) -> Corpus:
         for _, dialogue in dialogues
         for turn, label in enumerate(dialogue)
     )
-    notes = (*_count_notes(utterances), *_scale_notes(utterances), *_unlabelled_notes(labels, wavs))
+    notes = (
+        *count_notes(utterances),
+        *gap_notes(utterances),
+        *scale_notes(utterances),
+        *_unlabelled_notes(labels, wavs),
+    )
     return Corpus("iemocap", utterances, dict.fromkeys(DIMENSIONS, SCALE), notes)
 
 
@@ -268,69 +267,6 @@ def _read_transcripts(session: Path) -> dict[str, str]:
         return {}
     matches = (_TRANSCRIPT.fullmatch(line) for path in _texts(folder) for line in _lines(path))
     return {match[1]: match[2].strip() for match in matches if match}
-
-
-def _official_dialogues() -> frozenset[str]:
-    """The 151 dialogues of the full release.
-
-    Each session has seven scripted and eight improvised dialogues per motion-captured speaker, but session 1 has no
-    impro08, and three dialogues were recorded in two pieces.
-    """
-    scripts = ["script01_1", "script01_2", "script01_3", "script02_1", "script02_2", "script03_1", "script03_2"]
-    regular = {
-        f"{session}{letter}_{name}"
-        for session in OFFICIAL_COUNTS
-        for letter in "FM"
-        for name in [*scripts, *(f"impro0{number}" for number in range(1, 9))]
-    }
-    pieces = {f"Ses03M_impro{number}{piece}" for number in ("05", "08") for piece in "ab"} | {"Ses05M_script01_1b"}
-    absent = {"Ses01F_impro08", "Ses01M_impro08", "Ses03M_impro05", "Ses03M_impro08"}
-    return frozenset(regular - absent | pieces)
-
-
-def _count_notes(utterances: Sequence[Utterance]) -> list[str]:
-    """What differs from the full release, if anything."""
-    counts = Counter(utterance.session for utterance in utterances)
-    dialogues = {utterance.dialogue or "" for utterance in utterances}
-    official = _official_dialogues()
-    if dict(counts) == OFFICIAL_COUNTS and dialogues == official:
-        return []
-    sessions = [*OFFICIAL_COUNTS, *sorted(str(name) for name in counts if name not in OFFICIAL_COUNTS)]
-    differing = [
-        f"{name} {counts[name]} of {OFFICIAL_COUNTS.get(name, 0)}"
-        for name in sessions
-        if counts[name] != OFFICIAL_COUNTS.get(name, 0)
-    ]
-    parts = [
-        f"not the full IEMOCAP release: {len(utterances)} utterances in {len(dialogues)} dialogues instead of "
-        f"{sum(OFFICIAL_COUNTS.values())} in {len(official)}",
-        ", ".join(differing),
-        _named("without", official - dialogues),
-        _named("with the unknown", dialogues - official),
-    ]
-    return ["; ".join(part for part in parts if part)]
-
-
-def _named(what: str, names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return f"{what} {listed(ordered)}" if ordered else ""
-
-
-def _scale_notes(utterances: Sequence[Utterance]) -> list[str]:
-    """How many ratings lie off the scale; they are kept."""
-    off = Counter(
-        (DIMENSIONS.index(name), rating)
-        for utterance in utterances
-        for name, rating in utterance.ratings.items()
-        if not SCALE.contains(rating)
-    )
-    if not off:
-        return []
-    which = ", ".join(f"{DIMENSIONS[place]} {rating:g} x {count}" for (place, rating), count in sorted(off.items()))
-    return [
-        f"{off.total()} ratings lie off the scale of {SCALE.minimum:g} to {SCALE.maximum:g} and are kept as they are: "
-        f"{which}"
-    ]
 
 
 def _unlabelled_notes(labels: Sequence[_Label], wavs: Mapping[Path, frozenset[str]]) -> list[str]:

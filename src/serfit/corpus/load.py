@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from serfit.config.schema import Data
-from serfit.corpus.iemocap import SCALE, read_iemocap
+from serfit.corpus.iemocap import read_iemocap
+from serfit.corpus.release import SCALE
 from serfit.corpus.table import read_table
 from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError, listed

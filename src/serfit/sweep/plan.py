@@ -8,6 +8,9 @@ from typing import Literal
 
 from serfit import runs
 from serfit.config.load import load_config, result_fingerprint
+from serfit.corpus.folds import make_split
+from serfit.corpus.load import load_corpus
+from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError
 
 State = Literal["new", "unfinished", "finished"]
@@ -88,6 +91,20 @@ def plan_jobs(
             )
         seen[job.directory] = job
     return tuple(jobs)
+
+
+def check_folds(jobs: Sequence[Job]) -> None:
+    """Raise a UserError where the corpus doesn't have a fold of which the run is still to be made.
+
+    The corpora are read for that, not their audio: otherwise a fold too many is found after all the others have run.
+    """
+    corpora: dict[Path, Corpus] = {}
+    for job in jobs:
+        if job.state != "finished":
+            data = load_config(job.config, job.overrides).data
+            if job.config not in corpora:
+                corpora[job.config] = load_corpus(data)
+            make_split(corpora[job.config], data.split)
 
 
 def numbers(text: str, what: str) -> tuple[int, ...]:

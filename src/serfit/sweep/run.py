@@ -24,7 +24,7 @@ from serfit.sweep.leave import (
     leave_with_retrained,
     retraining,
 )
-from serfit.sweep.plan import Job, numbers, plan_jobs
+from serfit.sweep.plan import Job, check_folds, numbers, plan_jobs
 from serfit.sweep.slots import Slots, choose_slots, held
 from serfit.sweep.slurm import Options, on_slurm, slurm_options
 from serfit.sweep.view import View
@@ -182,6 +182,7 @@ def run_cv(
     known = _engine(engine, gpus, address, options)
     jobs = plan_jobs(configs, numbers(folds, "--folds"), numbers(seeds, "--seeds"), overrides, gpus_per_run)
     check_leaving(jobs, ensemble, retrain)
+    check_folds(jobs)
     _make_folders(jobs)
     console = Console()
     if known == "slurm":  # its runs fill the store together: this may be a login node, where nothing should compute

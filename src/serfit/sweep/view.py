@@ -14,7 +14,7 @@ from serfit.sweep.plan import Job
 from serfit.sweep.worker import Fate, Outcome
 from serfit.watch.board import FIRST, table_of
 from serfit.watch.history import History, Reader
-from serfit.watch.terminal import fitting
+from serfit.watch.terminal import CAPTION, fitting
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class View:
             cells = [""] * len(headings) if history is None else next(told)
             rows.append([job.name, self._state(job, cells[FIRST.index("state")]), *cells[2:]])
         headings, rows = fitting(headings, rows, self.console.width - 3 * len(headings))
-        table = Table()
+        table = Table(caption=CAPTION, caption_justify="left")
         for heading in headings:
             table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
         for row in rows:

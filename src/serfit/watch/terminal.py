@@ -21,6 +21,9 @@ _PLAIN_WIDTH = 160
 _DISPENSABLE = ("memory", "GPU", "card", "best", "waiting", "guide", "utt/s", "left", "step")
 """Columns that are left out of narrow terminals, the first first."""
 
+CAPTION = "CCC-V, CCC-A, CCC-D: of the validation part after the latest epoch; best: the epoch with the best mean"
+"""What stands below the tables; a test score they are not."""
+
 _STYLES = {"running": "green", "died": "red", "stopped": "yellow", "finished": "dim"}
 
 
@@ -86,7 +89,7 @@ def tables(board: Board, width: int) -> list[Table | Text]:
         for history, cells in zip(group, rows, strict=True):
             table.add_row(*map(Text, cells), style=_STYLES[history.state])
         made.append(table)
-    return made or [Text("no runs there yet")]
+    return [*made, Text(CAPTION, style="dim")] if made else [Text("no runs there yet")]
 
 
 def fitting(headings: list[str], rows: list[list[str]], width: int) -> tuple[list[str], list[list[str]]]:
