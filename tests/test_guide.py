@@ -90,6 +90,7 @@ def test_links_and_verbs_in_the_readmes_exist(readme: str) -> None:
 
 
 @needs_uv
+@pytest.mark.timeout(900)  # a dozen commands, each of which starts anew, on a machine that may be busy
 def test_the_readme_from_check_to_comparison(checkout: Path) -> None:
     """Every block, in the README's order; each sees what the ones before it left behind."""
     looked = shell(checkout, block("serfit check"))

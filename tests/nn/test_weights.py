@@ -46,6 +46,14 @@ def test_a_folder_in_hub_layout_gives_the_same_output(
         torch.testing.assert_close(found, hf(waveforms[0][None]).last_hidden_state, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["wavlm-large", "./no/such wavlm", "/data/wavlm", "a/b/c", "../wavlm"])
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no folder /.*wavlm|there is no folder /.*a/b/c") as caught:
+        load(name)
+    assert f"speech_encoder is {name}, but" in str(caught.value)
+    assert "hf download" not in str(caught.value)
+
+
 def test_loaded_weights_lie_in_memory_of_their_own(folder: Path) -> None:
     encoder = load(folder)
     expected = weights_digest(encoder)
@@ -141,8 +149,8 @@ def test_a_broken_folder_gives_one_sentence(folder: Path, change: Any, message: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nobody/no-such-encoder", "./no/such folder", "wavlm-larg"])
-def test_weights_that_cannot_be_had(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "nobody/no-such-encoder"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"can't be had .*hf download .* --local-dir DIR.*HF_ENDPOINT") as caught:
         load(name, encoder_revision="abc")

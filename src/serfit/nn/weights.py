@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,10 @@ def seeded(*parts: int | str) -> Iterator[None]:
         yield
 
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Owner and name; encoders without an owner are none that serfit reads."""
+
+
 def _load(name: str, revision: str | None, seed: int) -> tuple[Any, bool | None, str | None]:
     """A transformers model, its do_normalize where stated, and its commit where known."""
     with seeded("encoder", seed), _quiet_transformers():
@@ -123,6 +128,11 @@ def _load(name: str, revision: str | None, seed: int) -> tuple[Any, bool | None,
             return (*load_folder(path, name), None)
         if path.suffix == ".pt":
             return (*load_microsoft(path), None)
+        if not _HUB_ID.fullmatch(name):
+            raise UserError(
+                f"model.params.speech_encoder is {name}, but there is no folder {path.absolute()}; name a folder in "
+                "hub layout, or a hub id such as microsoft/wavlm-large"
+            )
         folder, commit = _download(name, revision)
         return (*load_folder(folder, name), commit)
 
