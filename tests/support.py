@@ -6,8 +6,20 @@ from typing import Any
 import numpy as np
 import yaml
 
-from serfit import counters
+from serfit import counters, runs
 from serfit.demo.release import ReleaseUtterance, write_release
+
+RESULTS = (
+    runs.METRICS,
+    runs.PREDICTIONS,
+    runs.VALIDATION,
+    runs.CALIBRATION,
+    runs.SCORES,
+    runs.BEST_RESULT,
+    runs.BEST_WEIGHTS,
+    runs.BEST_VALENCE_WEIGHTS,
+)
+"""Files of a run that are the same bytes for the same seed, however the run got there."""
 
 
 def tone(arousal: float, valence: float, seconds: float, random: np.random.Generator) -> np.ndarray:

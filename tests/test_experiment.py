@@ -19,17 +19,7 @@ from serfit.experiment import run_experiment
 from serfit.interrupt import Interrupted
 from serfit.log import Log
 from serfit.report.compare import read_run
-from support import settings, small_release
-
-RESULTS = (
-    runs.METRICS,
-    runs.PREDICTIONS,
-    runs.VALIDATION,
-    runs.CALIBRATION,
-    runs.SCORES,
-    runs.BEST_RESULT,
-    runs.BEST_WEIGHTS,
-)
+from support import RESULTS, settings, small_release
 
 
 @pytest.fixture(scope="module")

@@ -22,17 +22,7 @@ from serfit.errors import UserError
 from serfit.follow import company, parsed_gpus
 from serfit.interrupt import Interrupted
 from serfit.ranks import ALONE, Ranks, deal
-from support import settings, small_release
-
-RESULTS = (
-    runs.METRICS,
-    runs.PREDICTIONS,
-    runs.VALIDATION,
-    runs.CALIBRATION,
-    runs.SCORES,
-    runs.BEST_RESULT,
-    runs.BEST_WEIGHTS,
-)
+from support import RESULTS, settings, small_release
 
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 9))

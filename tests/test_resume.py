@@ -29,18 +29,7 @@ from serfit.metrics import DimensionScores, Scores
 from serfit.records import EpochRecord
 from serfit.runs import locked
 from serfit.store import FeatureStore
-from support import config_file, settings, small_release
-
-RESULTS = (
-    runs.METRICS,
-    runs.PREDICTIONS,
-    runs.VALIDATION,
-    runs.CALIBRATION,
-    runs.SCORES,
-    runs.BEST_RESULT,
-    runs.BEST_WEIGHTS,
-    runs.BEST_VALENCE_WEIGHTS,
-)
+from support import RESULTS, config_file, settings, small_release
 
 
 @pytest.fixture(scope="module")
