@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from serfit.config.schema import Train
-from serfit.nn.encoder import CNN, WAVEFORM
+from serfit.nn.encoder import CNN, EMBEDDING, WAVEFORM
 from serfit.nn.model import EmotionModel
 
 TYPICAL_SECONDS = 15.0
@@ -49,11 +49,10 @@ def peak_bytes(
         checkpointing: whether activations are computed again in the backward pass.
         gpu: whether it runs on a GPU, with its fused kernels.
     """
-    trained, encoder = _trained(model), model.encoder
+    trained, layers = _trained(model), _trained_layers(model, stage)
     cost = activation_bytes(model, stage, seconds, half=half, checkpointing=checkpointing, gpu=gpu)
     copies = 2 * trained if half else 0
-    if checkpointing and stage < encoder.last_stage:
-        layers = max(1, encoder.last_stage - max(stage, CNN + 1))
+    if checkpointing and layers:
         held = max(batch * cost.kept, 4 * trained * (1 - 1 / layers)) + copies / layers
     else:
         held = max(batch * cost.kept + copies, 4 * trained)
@@ -102,7 +101,7 @@ def activation_bytes(
     row = -(-frames // 16) * 16 if gpu else frames
     layer = 8 * width + word * (6 * width + 2 * inner)
     layer += heads * (word * row + 20) if gpu else heads * (3 if half else 4) * row + 2 * width
-    layers = max(0, model.encoder.last_stage - max(stage, CNN + 1))
+    layers = _trained_layers(model, stage)
     states = (stage - 1 if model.encoder.keep_all else 1) * width if stage > CNN else config.conv_dim[-1]
     kept = 4.0 * states * frames if stage > WAVEFORM else 4.0 * 16_000 * seconds
     kept += frames * (4 * width if checkpointing else layer) * layers
@@ -127,6 +126,11 @@ def _shared_bytes(model: EmotionModel, stage: int, seconds: float, *, half: bool
     bias = (6 if half else 4) * config.num_attention_heads * frames**2 if config.model_type == "wavlm" else 0.0
     position = config.hidden_size**2 // config.num_conv_pos_embedding_groups * config.num_conv_pos_embeddings
     return bias + (4.0 * position if stage <= CNN and not half else 0.0)
+
+
+def _trained_layers(model: EmotionModel, stage: int) -> int:
+    """Transformer layers above a stage."""
+    return max(0, model.encoder.last_stage - max(stage, EMBEDDING))
 
 
 def _trained(model: EmotionModel) -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nn.small import FAMILIES, LAYOUTS, build_hf
-from serfit.nn.attention import Gated, attend, attention_weights, position_bias, relative_buckets
+from serfit.nn.attention import Gated, PositionBias, attend, attention_weights, position_bias, relative_buckets
 from serfit.nn.dropout import Noise
 from serfit.nn.frames import Layout
 
@@ -19,7 +19,7 @@ def inputs() -> torch.Tensor:
 def ours(hf: Any, layer: int, x: torch.Tensor, layout: Layout, p: float = 0.0, noise: Noise | None = None) -> Any:
     attention = hf.encoder.layers[layer].attention
     wavlm = hf.config.model_type == "wavlm"
-    bias = position_bias(hf.encoder.layers[0].attention, x.shape[1]) if wavlm else None
+    bias = PositionBias.of(position_bias(hf.encoder.layers[0].attention, x.shape[1])) if wavlm else None
     return attend(attention, x, layout, bias, p, noise, site=4)
 
 

@@ -110,13 +110,7 @@ class Calibration:
         try:
             if data["kind"] not in KINDS:
                 raise ValueError(f"its kind is {data['kind']}")
-            lines = {name: data["maps"][name] for name in dimensions}
-            maps = {
-                name: MonotoneMap(
-                    tuple(map(float, one["knots"])), tuple(map(float, one["values"])), float(one["slope"])
-                )
-                for name, one in lines.items()
-            }
+            maps = {name: _line(data["maps"][name]) for name in dimensions}
             read = cls(data["kind"], maps, int(data["utterances"]))
             if read.to_json() != data:
                 raise ValueError(f"it has other keys or dimensions than {', '.join(dimensions)}, or text for numbers")

@@ -6,6 +6,7 @@ enters the fused kernel as an additive mask.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -65,10 +66,24 @@ def position_bias(attention: Any, frames: int) -> Tensor:
     return by_distance.unfold(-1, width, 1).flip(1).contiguous()  # flip alone leaves the columns side by side
 
 
-def rounded_for(bias: Tensor) -> Tensor | None:
-    """The position bias in the precision that autocast is computing in, without a graph; None where it is its own."""
-    kind = bias.device.type
-    return bias.detach().to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None
+@dataclass(frozen=True, slots=True)
+class PositionBias:
+    """The position bias as all layers of a pass use it.
+
+    Attributes:
+        exact: [heads, T, P], see `position_bias`.
+        rounded: the same in the precision that autocast computes in, without a graph; None where that is its own.
+    """
+
+    exact: Tensor
+    rounded: Tensor | None
+
+    @classmethod
+    def of(cls, exact: Tensor) -> "PositionBias":
+        """The bias, rounded once for the autocast context that it is made in."""
+        kind = exact.device.type
+        half = torch.is_autocast_enabled(kind)
+        return cls(exact, exact.detach().to(torch.get_autocast_dtype(kind)) if half else None)
 
 
 def bias_gate(attention: Any, hidden: Tensor) -> Tensor:
@@ -106,20 +121,13 @@ class Gated(torch.autograd.Function):
         return (slope * rounded).sum(-1, keepdim=True), by_bias, None
 
 
-def additive_mask(gate: Tensor, bias: Tensor, layout: Layout, rounded: Tensor | None = None) -> Tensor:
-    """Gated position bias [B, heads, T, T] in the gate's precision, -inf on padded keys.
-
-    Args:
-        gate: [B, heads, T, 1].
-        bias: position bias [heads, T, P].
-        layout: which frames are valid.
-        rounded: bias in the gate's precision, where another than its own.
-    """
-    mask = gate * bias if rounded is None else Gated.apply(gate, bias, rounded)
+def additive_mask(gate: Tensor, bias: PositionBias, layout: Layout) -> Tensor:
+    """Gated position bias [B, heads, T, T] in the gate's precision, -inf on padded keys; gate [B, heads, T, 1]."""
+    mask = gate * bias.exact if bias.rounded is None else Gated.apply(gate, bias.exact, bias.rounded)
     if layout.valid is not None:
         keys = torch.zeros(layout.valid.shape, dtype=mask.dtype, device=mask.device)
         keys.masked_fill_(~layout.valid, -math.inf)
-        mask.add_(F.pad(keys, (0, bias.shape[-1] - layout.frames))[:, None, None, :])
+        mask.add_(F.pad(keys, (0, mask.shape[-1] - layout.frames))[:, None, None, :])
     return mask[..., : layout.frames]
 
 
@@ -127,11 +135,10 @@ def attend(
     attention: Any,
     hidden: Tensor,
     layout: Layout,
-    bias: Tensor | None = None,
+    bias: PositionBias | None = None,
     p: float = 0.0,
     noise: Noise | None = None,
     site: int = 0,
-    rounded: Tensor | None = None,
 ) -> Tensor:
     """Self-attention [B, T, H] -> [B, T, H] through a transformers attention module's projections.
 
@@ -141,11 +148,10 @@ def attend(
         attention: WavLM's, HuBERT's or wav2vec2's attention module.
         hidden: [B, T, H].
         layout: which frames are valid.
-        bias: `position_bias` [heads, T, P] for WavLM, which gates it; None for plain attention.
+        bias: for WavLM, which gates it; None for plain attention.
         p: dropout probability of attention weights; above 0 and with noise, the fused kernel can't be used.
         noise: dropout seeds, None for no dropout.
         site: the dropout site.
-        rounded: `rounded_for(bias)`, the same for all layers so that it is kept once; None rounds it here.
     """
     batch, frames, width = hidden.shape
     if torch.is_autocast_enabled(hidden.device.type):  # once, instead of once per projection, each kept for backward
@@ -158,8 +164,7 @@ def attend(
     query, key, value = heads(attention.q_proj), heads(attention.k_proj), heads(attention.v_proj)
     mask: Tensor | None
     if bias is not None:
-        rounded = rounded_for(bias) if rounded is None else rounded
-        mask = additive_mask(bias_gate(attention, hidden).to(query.dtype), bias, layout, rounded)
+        mask = additive_mask(bias_gate(attention, hidden).to(query.dtype), bias, layout)
     else:
         mask = None if layout.valid is None else layout.valid[:, None, None, :]
     noise = noise if p > 0.0 else None

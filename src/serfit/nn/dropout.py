@@ -58,6 +58,11 @@ def _dropped_draws(p: float) -> int:
     return min(round(p * _DRAWS), _DRAWS - 1)
 
 
+def _least_kept(p: float) -> int:
+    """The smallest draw, of -32768 to 32767, that keeps an entry."""
+    return _dropped_draws(p) - _DRAWS // 2
+
+
 def keep_mask(shape: Sequence[int], p: float, generator: torch.Generator) -> Tensor:
     """Bool tensor of a shape, false with probability `_dropped_draws(p)` / 65536.
 
@@ -66,7 +71,7 @@ def keep_mask(shape: Sequence[int], p: float, generator: torch.Generator) -> Ten
     count = math.prod(shape)
     words = torch.empty(-(-count // 4), dtype=torch.int64, device=generator.device)
     draws = words.random_(-(2**63), None, generator=generator).view(torch.int16)
-    return draws[:count].view(tuple(shape)) >= _dropped_draws(p) - _DRAWS // 2
+    return draws[:count].view(tuple(shape)) >= _least_kept(p)
 
 
 def dropped(x: Tensor, shapes: Sequence[Sequence[int]], p: float, noise: Noise, site: int) -> Tensor:
@@ -85,7 +90,7 @@ def dropped(x: Tensor, shapes: Sequence[Sequence[int]], p: float, noise: Noise, 
         from serfit.nn.kernels import drop
 
         limits = noise.limits(shapes, x.device)
-        return drop(x, noise.tensor(x.device), limits, site, _dropped_draws(p) - _DRAWS // 2, scale)
+        return drop(x, noise.tensor(x.device), limits, site, _least_kept(p), scale)
     return x * hashed_masks(x.shape[1:], shapes, p, noise.tensor(x.device), site) * scale
 
 
@@ -101,10 +106,10 @@ def trouble_with_kernels(gpu: int) -> str | None:
     try:
         from serfit.nn.kernels import drop
 
-        seeds, shapes = torch.tensor([5, -7], device=device), [(9, 70), (4, 70)]
-        limits = torch.tensor([(1, *shape) for shape in shapes], dtype=torch.int32, device=device)
+        noise, shapes = Noise((5, -7)), [(9, 70), (4, 70)]
+        seeds, limits = noise.tensor(device), noise.limits(shapes, device)
         with torch.cuda.device(device):
-            found = drop(torch.ones(2, 9, 70, device=device), seeds, limits, 3, 0, 2.0)
+            found = drop(torch.ones(2, 9, 70, device=device), seeds, limits, 3, _least_kept(0.5), 2.0)
         same = bool((found == 2.0 * hashed_masks((9, 70), shapes, 0.5, seeds, 3)).all())
     except Exception as error:  # of Triton, of the compiler that it calls, of the driver
         return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), 'no reason given')}"
@@ -142,7 +147,7 @@ def hashed_masks(own: Sequence[int], shapes: Sequence[Sequence[int]], p: float, 
         counter = counter + rows.view(-1, *([1] * axis))
     state = _mixed(_mixed(seeds) ^ (site + 1)).view(-1, *([1] * rank))
     words = _mixed(state + counter * _GOLDEN)
-    kept = words.view(torch.int16)[..., : own[-1]] >= _dropped_draws(p) - _DRAWS // 2
+    kept = words.view(torch.int16)[..., : own[-1]] >= _least_kept(p)
     for axis in range(rank):
         sizes = [shape[axis] for shape in shapes]
         if min(sizes) < own[axis]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from serfit.errors import UserError
-from serfit.nn.attention import attend, position_bias, rounded_for
+from serfit.nn.attention import PositionBias, attend, position_bias
 from serfit.nn.convolution import convolution
 from serfit.nn.dropout import Noise, dropout
 from serfit.nn.frames import Layout, frame_count, shortest_input
@@ -180,7 +180,8 @@ class SpeechEncoder(nn.Module):
         """
         assert start <= stop <= self.last_stage, f"can't run from stage {start} to {stop} of {self.last_stage}"
         assert time_mask is None or start < EMBEDDING <= stop, "a time mask acts between the CNN and the transformer"
-        frozen, rounded = self.frozen_stages, None
+        frozen = self.frozen_stages
+        held = None if bias is None else PositionBias.of(bias)
         tensors, layout = states.tensors, states.layout
         for stage in range(start + 1, stop + 1):
             heard = noise if stage > frozen else None
@@ -191,11 +192,9 @@ class SpeechEncoder(nn.Module):
             if stage == EMBEDDING:
                 tensors = (self._embed(tensors[0], layout, heard, time_mask),)
                 continue
-            if bias is None and self.config.model_type == "wavlm":
-                bias = position_bias(self.hf.encoder.layers[0].attention, layout.frames)
-            if bias is not None and rounded is None:
-                rounded = rounded_for(bias)
-            newest = call(self._layer, stage, tensors[-1], layout, bias, rounded, heard)
+            if held is None and self.config.model_type == "wavlm":
+                held = PositionBias.of(position_bias(self.hf.encoder.layers[0].attention, layout.frames))
+            newest = call(self._layer, stage, tensors[-1], layout, held, heard)
             tensors = (*tensors, newest) if self.keep_all else (newest,)
         return States(tensors, layout)
 
@@ -227,19 +226,13 @@ class SpeechEncoder(nn.Module):
         return dropout(hidden, self.p, noise, _site(EMBEDDING, 0), layout.counts)
 
     def _layer(
-        self,
-        stage: int,
-        hidden: Tensor,
-        layout: Layout,
-        bias: Tensor | None,
-        rounded: Tensor | None,
-        noise: Noise | None,
+        self, stage: int, hidden: Tensor, layout: Layout, bias: PositionBias | None, noise: Noise | None
     ) -> Tensor:
         """One transformer layer [B, T, H] -> [B, T, H], with the final norm after the last one where there is one."""
         layer = self.hf.encoder.layers[stage - EMBEDDING - 1]
 
         def attended(x: Tensor) -> Tensor:
-            out = attend(layer.attention, x, layout, bias, self.attention_p, noise, _site(stage, 0), rounded)
+            out = attend(layer.attention, x, layout, bias, self.attention_p, noise, _site(stage, 0))
             return dropout(out, self.p, noise, _site(stage, 1), layout.counts)
 
         def fed_forward(x: Tensor) -> Tensor:

@@ -26,6 +26,9 @@ MODEL_TYPES = ("wavlm", "hubert", "wav2vec2")
 _HARMLESS = ("masked_spec_embed",)
 """Weights that a checkpoint may lack: only SpecAugment reads them."""
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Owner and name; encoders without an owner are none that serfit reads."""
+
 _UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, pickle.UnpicklingError)
 """What readers of configurations and weights raise when a file isn't what it should be."""
 
@@ -112,10 +115,6 @@ def seeded(*parts: int | str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(address(*parts))
         yield
-
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Owner and name; encoders without an owner are none that serfit reads."""
 
 
 def _load(name: str, revision: str | None, seed: int) -> tuple[Any, bool | None, str | None]:
