@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from serfit.errors import UserError
 from serfit.nn.attention import PositionBias, attend, position_bias
-from serfit.nn.convolution import convolution
+from serfit.nn.convolution import convolution, grouped_convolution
 from serfit.nn.dropout import Noise, dropout
 from serfit.nn.frames import Layout, frame_count, shortest_input
 
@@ -220,7 +220,7 @@ class SpeechEncoder(nn.Module):
             hidden = torch.where(time_mask[..., None], self._mask_embedding().to(hidden.dtype), hidden)
         if layout.valid is not None:
             hidden = hidden.masked_fill(~layout.valid[..., None], 0.0)
-        hidden = hidden + encoder.pos_conv_embed(hidden)
+        hidden = hidden + grouped_convolution(encoder.pos_conv_embed, hidden)
         if not self.config.do_stable_layer_norm:
             hidden = encoder.layer_norm(hidden)
         return dropout(hidden, self.p, noise, _site(EMBEDDING, 0), layout.counts)
