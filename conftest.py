@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 
-collect_ignore = [] if find_spec("triton") else ["src/serfit/nn/kernels.py"]  # comes with torch on Linux
+NEEDED = {
+    "triton": ["nn/kernels.py"],  # comes with torch on Linux
+    "starlette": ["serve/guard.py"],
+    "gradio": ["serve/page.py", "serve/server.py"],
+}
+"""Modules that can't be imported, and so not be looked through for examples, without a package."""
+
+collect_ignore = [f"src/serfit/{path}" for package in NEEDED if not find_spec(package) for path in NEEDED[package]]
 
 ASKS_A_MODEL = ("serfit", "serfit.inference.recogniser", "serfit.inference.windows")
 """Modules with such examples."""

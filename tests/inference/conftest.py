@@ -16,6 +16,9 @@ def published(trained: TrainedRun, release: Path, tmp_path_factory: pytest.TempP
     The two runs there are of tiny encoders.
     """
     from documented import execute
+    from extras import need
+
+    need("onnx")
 
     folder = tmp_path_factory.mktemp("published")
     (folder / "runs").mkdir()

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet
 import pytest
 import soundfile
 from rich.console import Console
 
+from extras import need
 from inference.heard import Ear, listener
 from serfit import audio
 from serfit.errors import UserError
@@ -112,7 +112,7 @@ def test_lines_of_json_and_of_csv_say_the_same(folder: Path) -> None:
         assert ["" if value is None else str(value) for value in known.values()] == list(row.values())
 
 
-@pytest.mark.parametrize("form", ["npz", "parquet"])
+@pytest.mark.parametrize("form", ["npz", pytest.param("parquet", marks=pytest.mark.extra("parquet"))])
 @pytest.mark.parametrize("cutting", [Whole(), Windows(0.3, 0.1)], ids=["whole", "windows"])
 def test_killed_at_any_byte_it_ends_in_the_same_bytes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, cutting: Cutting, form: str
@@ -221,9 +221,10 @@ def test_pictures_are_of_whole_recordings_after_a_kill_too(folder: Path, monkeyp
 
 @pytest.mark.parametrize("cutting", [Whole(), Windows(0.3, 0.1)], ids=["whole", "windows"])
 def test_vectors_are_the_same_from_npz_and_parquet(folder: Path, cutting: Cutting) -> None:
+    parquet = need("parquet", "pyarrow.parquet")
     run(request(cutting), Target(Path("l.csv"), "csv", Path("e.npz")))
     run(request(cutting), Target(Path("k.csv"), "csv", Path("e.parquet")))
-    arrays, table = np.load("e.npz"), pyarrow.parquet.read_table("e.parquet")
+    arrays, table = np.load("e.npz"), parquet.read_table("e.parquet")
     flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, 6)
     np.testing.assert_array_equal(flat.view(np.uint32), arrays["embeddings"].view(np.uint32))
     assert len(table) == len(Path("l.csv").read_bytes().splitlines()) - 1

@@ -43,6 +43,7 @@ def executed(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(caught.value.code or 0)
 
 
+@pytest.mark.extra("parquet")
 def test_the_page(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     commands = 0
     for language, block in re.findall(r"^```(\w+)\n(.*?)^```", PAGE, flags=re.M | re.S):

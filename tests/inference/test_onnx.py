@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import serfit
+from extras import need
 from serfit.cli import main
 from serfit.errors import UserError
 from serfit.inference import export
@@ -19,7 +20,7 @@ from serfit.inference.export import write_onnx
 from serfit.inference.onnx import METADATA
 from serfit.inference.source import calibrated_members, open_members
 
-onnx = pytest.importorskip("onnx")
+onnx = need("onnx", "onnx")
 
 WAVEFORMS = [
     np.random.default_rng(size).standard_normal(size).astype(np.float32) * level + level

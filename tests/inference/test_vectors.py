@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 
+from extras import need
 from serfit.errors import UserError
 from serfit.inference import vectors
 from serfit.inference.vectors import Stretch, form_of, write_vectors
@@ -38,15 +37,16 @@ def written(form: str, stretches: list[Stretch], found: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("group_bytes", [1, 3 * 4 * WIDTH, 2**24])
 def test_a_parquet_table_holds_what_the_npz_does(monkeypatch: pytest.MonkeyPatch, group_bytes: int) -> None:
+    pyarrow, parquet = need("parquet", "pyarrow"), need("parquet", "pyarrow.parquet")
     monkeypatch.setattr(vectors, "GROUP_BYTES", group_bytes)
     found = some_vectors(len(STRETCHES))
     arrays = np.load(io.BytesIO(written("npz", STRETCHES, found)))
     data = written("parquet", STRETCHES, found)
     assert data == written("parquet", STRETCHES, found), "the same bytes"
-    table = pyarrow.parquet.read_table(io.BytesIO(data))
+    table = parquet.read_table(io.BytesIO(data))
     assert table.column_names == ["file", "start", "end", "embedding"]
     assert table.schema.field("embedding").type == pyarrow.list_(pyarrow.float32(), WIDTH)
-    assert pyarrow.parquet.ParquetFile(io.BytesIO(data)).num_row_groups == {1: 22, 60: 8, 2**24: 1}[group_bytes]
+    assert parquet.ParquetFile(io.BytesIO(data)).num_row_groups == {1: 22, 60: 8, 2**24: 1}[group_bytes]
     flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, WIDTH)
     np.testing.assert_array_equal(flat.view(np.uint32), arrays["embeddings"].view(np.uint32))
     np.testing.assert_array_equal(arrays["embeddings"].view(np.uint32), found.view(np.uint32))
@@ -58,15 +58,21 @@ def test_a_parquet_table_holds_what_the_npz_does(monkeypatch: pytest.MonkeyPatch
     assert names[1] == "\\udcfc.wav"
 
 
+@pytest.mark.extra("parquet")
+def test_a_table_for_pandas_is_named_so() -> None:
+    assert form_of(Path("c.parquet")) == "parquet"
+
+
 def test_ids_of_a_manifest_are_a_column() -> None:
+    parquet = need("parquet", "pyarrow.parquet")
     told = [Stretch("a.wav", "one", 0.0, 1.0), Stretch("a.wav", "", 1.0, 2.0)]
-    table = pyarrow.parquet.read_table(io.BytesIO(written("parquet", told, some_vectors(2))))
+    table = parquet.read_table(io.BytesIO(written("parquet", told, some_vectors(2))))
     assert table.column_names == ["file", "id", "start", "end", "embedding"]
     assert table["id"].to_pylist() == ["one", ""]
 
 
 def test_the_name_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [form_of(Path(name)) for name in ("a.npz", "b.NPZ", "c.parquet")] == ["npz", "npz", "parquet"]
+    assert [form_of(Path(name)) for name in ("a.npz", "b.NPZ")] == ["npz", "npz"]
     with pytest.raises(UserError, match=r"--embeddings is a\.csv; its name must end in \.npz or \.parquet"):
         form_of(Path("a.csv"))
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)

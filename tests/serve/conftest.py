@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from extras import need
 from serfit.serve.answers import Limits
 from serve.stand_in import recogniser
 
@@ -30,7 +31,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    pytest.importorskip("gradio", reason="the extra serve isn't installed")
+    need("serve")
     from serfit.serve.server import application, listening, server_of, upload_folder
 
     around = tmp_path_factory.mktemp("around")

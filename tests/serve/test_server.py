@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from serfit.serve.guard import FORGOTTEN
+from extras import need
 from serfit.serve.words import LANGUAGES
 from serve.asking import answer, ask, upload, wav
 from serve.conftest import LIMITS, Served
 
-httpx = pytest.importorskip("httpx", reason="the extra serve isn't installed")
+httpx = need("serve", "httpx")
+FORGOTTEN = need("serve", "serfit.serve.guard").FORGOTTEN
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from extras import need
 from serfit.cli import main
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
@@ -22,8 +23,7 @@ from serfit.nn.model import build_model
 from serfit.serve.words import CHINESE
 from serve.asking import answer, upload, wav
 
-pytest.importorskip("gradio", reason="the extra serve isn't installed")
-httpx = pytest.importorskip("httpx")
+httpx = need("serve", "httpx")
 server = importlib.import_module("serfit.serve.server")
 
 

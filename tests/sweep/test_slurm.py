@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ STAND_INS = Path(__file__).parents[2] / "benchmarks" / "engines"
 FAKE = (sys.executable, str(STAND_INS / "fake_serfit.py"))
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 
-needs_submitit = pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed (--extra slurm)")
+needs_submitit = pytest.mark.extra("slurm")
 
 
 def never() -> bool:

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +142,7 @@ def test_a_killed_driver_leaves_no_run_behind(world: Path) -> None:
     )
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (uv sync --extra ray)")
+@pytest.mark.extra("ray")
 def test_ray_keeps_to_its_slots_and_survives_deaths(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "1.0")
     for number in range(2):
@@ -190,7 +189,7 @@ def test_folds_of_a_run_on_everything_are_refused(tmp_path: Path) -> None:
         plan_jobs([config], folds=(1,), seeds=(1,))
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
+@pytest.mark.extra("ray")
 def test_a_worker_of_a_cluster_runs_where_the_launch_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.get_gpu_ids", list)
     monkeypatch.chdir(world.parent)
