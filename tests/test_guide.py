@@ -3,6 +3,7 @@
 A stand-in for `uv` puts the tiny settings behind the commands that load an encoder, so that they stay as they are.
 """
 
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from support import small_release
 
 REPOSITORY = Path(__file__).parents[1]
 READMES = ("README.md", "README.zh-CN.md")
-TINY = "model.params.speech_encoder=random:tiny train.epochs=1 features.store=null"
+TINY = "model.params.speech_encoder=random:tiny train.epochs=1 features.store=wavlm_cache"
 UV = shutil.which("uv")
 
 SHIM = f"""#!/usr/bin/env bash
@@ -73,6 +74,12 @@ def finished(checkout: Path) -> list[str]:
     return sorted(path.parent.name for path in (checkout / "runs").glob("*/FINISHED"))
 
 
+def command(checkout: Path, run: str) -> list[str]:
+    """The command that made a run, as the run recorded it."""
+    recorded: list[str] = json.loads((checkout / "runs" / run / "environment.json").read_text())["command"]
+    return recorded
+
+
 def test_both_readmes_give_the_same_commands() -> None:
     assert blocks("README.md") == blocks("README.zh-CN.md")
 
@@ -127,10 +134,13 @@ def test_the_readme_from_check_to_comparison(checkout: Path) -> None:
     in_turn = set(finished(checkout)) - before
     assert sorted(re.findall(r"fold(\d)", " ".join(in_turn))) == ["1", "2", "3", "4", "5"]
 
+    assert in_turn == {name for name in in_turn if "configs/finetune_full.yaml" in command(checkout, name)}
+
     at_once = shell(checkout, block("for FOLD", "CUDA_VISIBLE_DEVICES"))
     assert at_once.returncode == 0, at_once.stderr
     in_parallel = set(finished(checkout)) - before - in_turn
     assert sorted(re.findall(r"fold(\d)", " ".join(in_parallel))) == ["1", "2", "3", "4", "5"]
+    assert in_parallel == {name for name in in_parallel if "configs/finetune_full.yaml" in command(checkout, name)}
 
     watched = shell(checkout, block("LATEST_RUN").replace("tail -f", "tail"))
     assert "run directory: runs/ema_iemocap_finetune_" in watched.stdout
@@ -138,6 +148,9 @@ def test_the_readme_from_check_to_comparison(checkout: Path) -> None:
     seen = shell(checkout, block("serfit watch"))
     assert seen.returncode == 0, seen.stderr
     assert "ema_iemocap_finetune" in seen.stdout
+
+    stored = shell(checkout, block("ls -lh").replace("/tmp/wavlm_cache", "wavlm_cache"))
+    assert int(stored.stdout) > 1, "nothing where the recipes keep their store"
 
     planned = shell(checkout, block("serfit cv").replace("serfit cv", "serfit cv --help"))
     assert planned.returncode == 0, planned.stderr

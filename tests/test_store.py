@@ -172,3 +172,28 @@ def test_old_leftovers_are_swept_and_fresh_ones_spared(store: FeatureStore) -> N
         os.utime(store.folder / "ab" / name, (1.0, 1.0))
     store.describe({})
     assert sorted(path.name for path in (store.folder / "ab").iterdir()) == [".new.x.1-a.tmp.tmp", ".newab1.claim.tmp"]
+
+
+def test_a_store_is_the_users_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "shared" / "store"
+    FeatureStore(folder / "prefix", torch.float32).describe({})
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["folder", "link"])
+def test_a_store_of_another_user_is_refused_and_left_alone(
+    tmp_path: Path, link: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In /tmp anybody may be there first, and would choose what a model is trained on."""
+    folder = tmp_path / "store"
+    FeatureStore(folder / "prefix", torch.float32).describe({})
+    if link:
+        (tmp_path / "link").symlink_to(folder)
+        folder = tmp_path / "link"
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    with pytest.raises(UserError, match=rf"store {folder} belongs to another user \(uid {owner}\).*features.store="):
+        FeatureStore(folder / "other", torch.float32).describe({})
+    with pytest.raises(UserError, match="belongs to another user"):
+        clear_store(folder)
+    assert [path.name for path in folder.iterdir()] == ["prefix"]

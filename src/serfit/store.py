@@ -61,10 +61,14 @@ class FeatureStore:
         """Create the folder, say, for `serfit cache`, what its entries are, and sweep what killed processes left.
 
         Raises:
-            UserError: the folder can't be created.
+            UserError: the folder can't be created, or the store belongs to another user.
         """
+        store = self.folder.parent
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            store.parent.mkdir(parents=True, exist_ok=True)
+            store.mkdir(mode=0o700, exist_ok=True)
+            check_owner(store)
+            self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"can't create the store {self.folder}: {error.strerror or error}; choose a folder you may write to "
@@ -249,6 +253,24 @@ class StoreContent:
     used: float = 0.0
 
 
+def check_owner(store: Path) -> None:
+    """Refuse a store that another user owns: whoever made it, in /tmp for instance, chooses what is read from it.
+
+    A link counts as its owner's as well as what it points to.
+
+    Raises:
+        UserError: naming the owner's number and what to do.
+    """
+    if not hasattr(os, "getuid"):
+        return
+    for owner in (store.lstat().st_uid, store.stat().st_uid):
+        if owner != os.getuid():
+            raise UserError(
+                f"the store {store} belongs to another user (uid {owner}), who could change what a model is trained "
+                "on; name a folder of your own with features.store=FOLDER, or let its owner hand it over (chown)"
+            )
+
+
 def store_contents(store: Path) -> list[StoreContent]:
     """Everything in a store, by folder name; empty where there is no store yet."""
     contents = []
@@ -267,8 +289,14 @@ def store_contents(store: Path) -> list[StoreContent]:
 
 
 def clear_store(store: Path) -> int:
-    """Remove all features from a store (nothing else in that folder); returns the bytes freed."""
+    """Remove all features from a store (nothing else in that folder); returns the bytes freed.
+
+    Raises:
+        UserError: the store belongs to another user.
+    """
     contents = store_contents(store)
+    if contents:
+        check_owner(store)
     for content in contents:
         shutil.rmtree(content.folder)
     return sum(content.size for content in contents)

@@ -93,6 +93,12 @@ def test_the_frozen_files_differ_from_the_unfrozen_in_the_freezing():
     }
 
 
+@pytest.mark.parametrize("name", ["finetune", "baseline", "recommended"])
+def test_the_recipes_share_one_store_where_the_guide_looks_for_it(name):
+    """`ls -lh /tmp/wavlm_cache/ | wc -l` counts what is stored."""
+    assert load_config(CONFIGS / f"{name}.yaml", environment={}).features.store == Path("/tmp/wavlm_cache")
+
+
 def test_recommended_is_the_recipe_of_the_facts():
     config = load_config(CONFIGS / "recommended.yaml", environment={})
     assert config.optimisation_batch == 32

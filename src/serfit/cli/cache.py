@@ -32,7 +32,7 @@ def show(store: Store = Path("cache/features")) -> None:
             f"{gigabytes(content.size)} in {about.get('dtype')}{used}"
         )
     total = sum(content.size for content in contents)
-    holds = f"{gigabytes(total)} in all" if contents else "no features"
+    holds = f"{gigabytes(total)} in all" if contents else "no features (--store names another folder)"
     print(f"{store} holds {holds}; {gigabytes(free_bytes(store))} are free there")
 
 
