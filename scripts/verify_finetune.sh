@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune on fold 1 and hold the result against the frozen reference.
+# Fine-tune on fold 1 and hold the result against the published result.
 #
 #   bash scripts/verify_finetune.sh                          IEMOCAP at $IEMOCAP_ROOT or data/IEMOCAP_full_release
 #   bash scripts/verify_finetune.sh data.root=/data/IEMOCAP  any setting of configs/finetune.yaml can follow

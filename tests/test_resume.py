@@ -5,7 +5,6 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from safetensors.torch import load_file
 
 from serfit import checkpoint, resume, runs
 from serfit import chronicle as story
-from serfit.announce import collapse_lines
 from serfit.cli import main
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import NumericalError, UserError
@@ -25,8 +23,6 @@ from serfit.experiment import run_experiment
 from serfit.files import WriteError
 from serfit.interrupt import Interrupted
 from serfit.log import Log
-from serfit.metrics import DimensionScores, Scores
-from serfit.records import EpochRecord
 from serfit.runs import locked
 from serfit.store import FeatureStore
 from support import RESULTS, config_file, settings, small_release
@@ -336,27 +332,6 @@ def test_a_checkpoint_that_reads_back_otherwise_is_an_error_and_the_old_ones_sta
     found = checkpoint.latest_checkpoint(tmp_path)
     assert found is not None
     assert found[1] == {"step": 1}
-
-
-def test_collapsed_outputs_are_told_per_dimension(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Executor, "predict", lambda self, examples: torch.full((len(examples), 2), 0.5))
-    directory = run(train__epochs=1)
-    log = (directory / runs.TRAIN_LOG).read_text()
-    record = EpochRecord.from_json(json.loads((directory / runs.METRICS).read_text()))
-    for name, scores in record.validation.dimensions.items():
-        assert scores.spread is not None
-        told = f"warning: the predictions of {name} have collapsed: after epoch 1" in log
-        assert told
-    assert "they spread over 0.0 % of what the labels do" in log
-
-
-def test_predictions_that_vary_are_not_called_collapsed() -> None:
-    scores = DimensionScores(ccc=0.5, pearson=0.5, rmse=1.0, mae=1.0, bias=0.0, spread=0.11, count=9)
-    record = EpochRecord(1, 1, 0.5, Scores({}), Scores({"valence": scores}), {}, 1.0, 0, True, True)
-    assert list(collapse_lines(record)) == []
-    record = replace(record, validation=Scores({"valence": replace(scores, spread=0.09), "arousal": scores}))
-    (line,) = collapse_lines(record)
-    assert "the predictions of valence have collapsed: after epoch 1 they spread over 9.0 %" in line
 
 
 def test_an_undefined_ccc_is_never_best(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,7 +214,7 @@ def variants(size: str, device: torch.device, data: Any) -> dict[str, tuple[Call
     plain = partial(hugging_face, size, device, data=data)
     mine = partial(ours, device=device, plan=bucketed, data=data)
     rows: dict[str, Any] = {
-        "guide's loop: one utterance after another, fp32": (
+        "plain loop: one utterance after another, fp32": (
             partial(plain, shuffled, single=True),
             (each, False, whole),
         ),

@@ -4,27 +4,28 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 
 import torch
 
 from serfit.config.schema import ExperimentConfig
+from serfit.errors import NumericalError
 from serfit.features import Features
 from serfit.files import WriteError
 from serfit.labels import letter
 from serfit.log import Log
 from serfit.material import Material
 from serfit.memory import memory_warning
-from serfit.metrics import COLLAPSED
 from serfit.nn.model import EmotionModel
-from serfit.records import EpochRecord, Predictions, StepRecord
+from serfit.records import Predictions, StepRecord
 from serfit.report.plots import plot_curves
 from serfit.report.reference import Reference
 from serfit.resume import check_unchanged
 from serfit.runs import PREDICTIONS, VALIDATION, Run, predictions_csv
 from serfit.runtime import choose_precision, environment
 from serfit.watch.diagnose import diagnose
-from serfit.watch.history import Reader
+from serfit.watch.history import Reader, Stopped
 
 
 def introduce(
@@ -125,22 +126,23 @@ def draw(run: Run, reference: Reference | None, log: Log) -> None:
         log.say(f"warning: the curves weren't drawn: {error}")
 
 
-def collapse_lines(record: EpochRecord) -> Iterator[str]:
-    """A warning for each dimension whose predictions hardly vary."""
-    for name, scores in record.validation.dimensions.items():
-        if scores.spread is not None and scores.spread < COLLAPSED:
-            yield (
-                f"warning: the predictions of {name} have collapsed: after epoch {record.epoch} they spread over "
-                f"{100 * scores.spread:.1f} % of what the labels do (standard deviations over the validation part); "
-                "if that stays, lower train.optimizer.encoder_lr or raise train.optimizer.lr"
-            )
-
-
 def say_findings(run: Run, log: Log) -> None:
     """What the records of a run say about it, a line each; nothing about a healthy one."""
     for history in Reader().read([run.directory]):
         for finding in diagnose(history):
             log.say(str(finding))
+
+
+@contextmanager
+def with_remedy(run: Run) -> Iterator[None]:
+    """Add to a number that isn't finite what the diagnosis advises."""
+    try:
+        yield
+    except NumericalError as error:
+        stopped = Stopped(type(error).__name__, str(error))
+        findings = [diagnose(replace(one, stopped=stopped)) for one in Reader().read([run.directory])]
+        advised = [f". To try: {found.advice} ({' '.join(found.overrides)})" for (found, *_) in filter(None, findings)]
+        raise NumericalError(f"{error}{''.join(advised)}") from error
 
 
 def prediction_tables(material: Material, validated: Predictions, tested: Predictions) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from serfit.announce import collapse_lines, draw, show_step
+from serfit.announce import draw, show_step
 from serfit.config.schema import ExperimentConfig
 from serfit.log import Log
 from serfit.pace import Pace
@@ -50,8 +50,6 @@ class Chronicle:
         self.run.add(record, self.pace.epoch_done(record.epoch))
         self.log.settle()
         self.log.say(epoch_line(record, self.config.last_epoch, self.run.times[-1].seconds))
-        for line in collapse_lines(record):
-            self.log.say(line)
         if time.monotonic() - self._drawn > SECONDS_BETWEEN_PICTURES:
             self.draw()
 

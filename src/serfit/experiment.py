@@ -10,6 +10,7 @@ from serfit.announce import (
     resuming,
     say_findings,
     warn_of_memory,
+    with_remedy,
 )
 from serfit.calibration.coverage import calibration_lines
 from serfit.calibration.record import keep_calibrations
@@ -34,6 +35,7 @@ from serfit.resume import restore, saving_on_the_way_out
 from serfit.runs import opened_run
 from serfit.runtime import choose_device, choose_precision
 from serfit.trainer import TrainingState, fit
+from serfit.watch.diagnose import doubts
 
 
 def run_experiment(
@@ -66,8 +68,8 @@ def run_experiment(
     material = prepare(config)
     device, device_line = choose_device(gpu)
     precision, _ = choose_precision(config.train.precision, device)
-    with opened_run(config, log, directory, resume) as run, StopRequest(resuming(run)) as stop:
-        for line in (device_line, material.split.protocol, *material.corpus.notes, *advice(config)):
+    with opened_run(config, log, directory, resume) as run, StopRequest(resuming(run)) as stop, with_remedy(run):
+        for line in (device_line, material.split.protocol, *material.corpus.notes, *advice(config), *doubts(config)):
             log.say(line)
         model = model_of(config).to(device)
         features = features_of(config, model)

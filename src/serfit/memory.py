@@ -200,10 +200,12 @@ def memory_warning(
     if cost <= usable_bytes(model, device, half=half):
         return None
     need = (state_bytes(model, half=half) + cost) / 1024**3
+    remedies = [] if train.gradient_checkpointing else ["train.gradient_checkpointing=true"]
+    remedies += ["data.loader.crop_seconds=12"] if longest > 12.0 else []
+    remedies.append("a larger model.params.freeze_layers")
     return (
         f"warning: about {need:.1f} GiB are needed for the longest utterance ({longest:.1f} s), and {device} has "
-        f"{total_memory(device) / 1024**3:.1f} GiB; if memory runs out, set train.gradient_checkpointing=true or "
-        "data.loader.crop_seconds=12, or freeze more (model.params.freeze_layers)"
+        f"{total_memory(device) / 1024**3:.1f} GiB; if memory runs out, try {' or '.join(remedies)}"
     )
 
 

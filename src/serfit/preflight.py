@@ -184,12 +184,6 @@ def check_durations(utterances: Iterable[Utterance], seconds: Mapping[str, float
 
 def advice(config: ExperimentConfig) -> Iterable[str]:
     """Warnings about settings that are allowed but seldom meant."""
-    optimizer = config.train.optimizer
-    if not config.model.params.freeze_speech_encoder and optimizer.encoder_lr > optimizer.lr:
-        yield (
-            f"warning: train.optimizer.encoder_lr={optimizer.encoder_lr:g} is above lr={optimizer.lr:g}; a pretrained "
-            "encoder usually wants a tenth of the head's rate, and a rate made for heads can destroy it"
-        )
     unseen = [name for name, weight in config.train.loss.weights.items() if weight == 0.0]
     if unseen:
         yield f"warning: train.loss.weights leaves out {listed(unseen)}; its predictions won't mean anything"

@@ -306,8 +306,7 @@ def check_gradients(model: EmotionModel) -> None:
         raise NumericalError(f"{len(dead)} trainable tensors got no gradient in the first step: {listed(dead)}")
     if broken:
         raise NumericalError(
-            f"the gradients of {len(broken)} tensors aren't finite in the first step: {listed(broken)}; "
-            "check the audio and try train.precision=fp32"
+            f"the gradients of {len(broken)} tensors aren't finite in the first step: {listed(broken)}"
         )
 
 
@@ -328,6 +327,5 @@ def _not_finite(
     return (
         f"epoch {state.epoch}, step {state.so_far.steps + 1}: loss {loss:.4g}, gradient norm {norm:.4g}; this step was "
         f"not taken and the weights are as before it. Learning rates: {rate_words}. "
-        f"Utterances: {', '.join(example.id for example in examples)}. "
-        "Try train.grad_clip=0.3 with train.optimizer.encoder_lr halved, or train.precision=fp32"
+        f"Utterances: {', '.join(example.id for example in examples)}"
     )

@@ -76,7 +76,7 @@ def test_the_reference_is_shown_for_full_iemocap_only(write_run: Write, tmp_path
     assert reference[2:5] == ["0.5896", "0.6867", "0.6381"]
     write_run("small")
     text = to_markdown(compare(tmp_path / "runs"))
-    assert "No difference to the reference for small: the frozen reference was measured on 10,039 utterances" in text
+    assert "No difference to the reference for small: the published result was measured on 10,039 utterances" in text
 
 
 def test_other_corpora_have_no_reference_row(write_run: Write, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_everything_that_was_asked_for_is_there(runs: Path, tmp_path: Path) -> N
     text = page(runs, tmp_path / "a.html")
     for wanted in (
         "good_one against other on iemocap",
-        "frozen reference 0.5896",
+        "published result 0.5896",
         "expected in epochs 1 to 5: 0.45 to 0.55",
         "fold 3, seed 2",
         "prediction = rating",
@@ -94,7 +94,7 @@ def test_the_expected_band_belongs_to_whole_iemocap_alone(write_run: Write, tmp_
     write_run("small", 1)
     text = page(tmp_path / "runs", tmp_path / "a.html")
     assert "expected in epochs" not in text
-    assert "frozen reference 0." not in text
+    assert "published result 0." not in text
     assert "<h2>mine</h2>" in text
 
 

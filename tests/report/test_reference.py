@@ -11,27 +11,23 @@ def test_the_reference_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("valence", "reached", "advice"),
+    ("valence", "reached"),
     [
-        (0.62, "reached", "epochs: 20/epochs: 50"),
-        (0.6199, "not reached, 0.0001 short", "train.epochs=50"),
-        (0.5896, "not reached, 0.0304 short", "train.epochs=50"),
-        (0.5895, "not reached, 0.0305 short", "train.optimizer.encoder_lr=0.000005 train.grad_clip=0.3"),
-        (-0.1, "not reached, 0.7200 short", "train.optimizer.encoder_lr=0.000005 train.grad_clip=0.3"),
+        (0.62, "reached"),
+        (0.6199, "not reached, 0.0001 short"),
+        (0.5896, "not reached, 0.0304 short"),
+        (-0.1, "not reached, 0.7200 short"),
     ],
 )
-def test_each_case_has_its_goal_line_and_next_step(valence: float, reached: str, advice: str) -> None:
+def test_each_case_has_its_goal_line(valence: float, reached: str) -> None:
     text = verdict(scores_of(valence=valence, arousal=0.7))
     goal = next(line for line in text.splitlines() if line.startswith("goal"))
     assert goal.endswith(f": {reached}")
-    assert advice in text
-    others = {"epochs: 20/epochs: 50", "train.epochs=50", "train.grad_clip=0.3"} - {advice, advice.split()[-1]}
-    assert not any(other in text for other in others)
 
 
 def test_differences_are_shown_per_dimension_and_for_the_average() -> None:
     lines = verdict(scores_of(valence=0.6396, arousal=0.6768)).splitlines()
-    assert [line.split() for line in lines[1:4]] == [
+    assert [line.split() for line in lines[4:7]] == [
         ["CCC-V", "0.6396", "0.5896", "+0.0500"],
         ["CCC-A", "0.6768", "0.6867", "-0.0099"],
         ["CCC-Avg", "0.6582", "0.6381", "+0.0201"],
@@ -41,16 +37,16 @@ def test_differences_are_shown_per_dimension_and_for_the_average() -> None:
 def test_an_undefined_score_is_never_a_success() -> None:
     text = verdict(scores_of(valence=None, arousal=0.9))
     assert "not reached, CCC-V is n/a" in text
-    assert "nothing to compare" in text
     assert text.count("n/a") == 5  # V and its difference, the average and its difference, the goal line
 
 
 def test_other_corpora_get_no_verdict_and_much_smaller_ones_a_warning() -> None:
     good = scores_of(valence=0.9, arousal=0.9)
-    assert verdict(good, corpus="ravdess") == "no verdict: the frozen reference was measured on iemocap, not on ravdess"
+    assert verdict(good, corpus="ravdess") == "no verdict: the published result was measured on iemocap, not on ravdess"
     small = verdict(good, utterances=400)
-    assert "caution: the frozen reference was measured on 10,039 utterances, not on 400" in small
-    assert "caution: the frozen reference was measured on" not in verdict(good, utterances=10_039)
+    assert small.startswith("not comparable: the published result was measured on 10,039 utterances, not on 400")
+    assert "goal" not in small
+    assert verdict(good, utterances=10_039).startswith("caution: one fold's CCC is uncertain")
     assert obstacle(FROZEN, "iemocap", 10_000) is None
     assert obstacle(FROZEN, "iemocap", None) is None
     assert obstacle(FROZEN, "iemocap", 9_900) is not None

@@ -21,7 +21,7 @@ Course = Callable[[int], float]
 
 
 def config(**changes: Any) -> ExperimentConfig:
-    """The guide's recipe; changes by dotted key with __ for a dot."""
+    """The recipe of configs/finetune.yaml; changes by dotted key with __ for a dot."""
     plain: dict[str, Any] = {"experiment": {"name": "simulated"}, "data": {"root": "somewhere"}}
     for key, value in changes.items():
         *sections, name = key.split("__")

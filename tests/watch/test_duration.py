@@ -56,8 +56,20 @@ CASES = {
         ["put features.store on a local disk", "data.loader.workers=16"],
     ),
     "computing": (
-        run(epoch(), train__precision="fp32", train__gradient_checkpointing=True),
+        run(
+            epoch(gpu_memory=2 << 30, gpu_memory_total=24 << 30),
+            train__precision="fp32",
+            train__gradient_checkpointing=True,
+        ),
         ["computing 89 %", "train.precision=auto train.gradient_checkpointing=false data.loader.crop_seconds=12"],
+    ),
+    "computing, in little memory": (
+        run(epoch(gpu_memory=12 << 30, gpu_memory_total=24 << 30), train__gradient_checkpointing=True),
+        ["compute less per utterance: data.loader.crop_seconds=12"],
+    ),
+    "no GPU, all frozen": (
+        run(epoch(), device="cpu", model__params={"freeze_speech_encoder": True}),
+        ["by the CPU; use a GPU"],
     ),
     "no GPU": (run(epoch(), device="cpu"), ["by the CPU; use a GPU"]),
     "writing": (run(epoch(computing=600.0, writing=2600.0)), ["disk is slow", "train.checkpoint_minutes=60"]),

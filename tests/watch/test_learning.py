@@ -167,7 +167,7 @@ def test_every_advised_setting_is_one_that_the_configuration_takes(tmp_path: Pat
     assert checked >= len(RUINED) + len(BAD)
 
 
-def test_the_guides_band() -> None:
+def test_the_expected_range() -> None:
     def run(value: float, epochs: int, **changes: bool) -> History:
         steady = [rising(value, 0.1)] * 2
         return simulate(drawn(1), epochs, steady, steady, wander=0.0, spread=lambda epoch: 1.0, **changes)  # type: ignore[arg-type]

@@ -69,12 +69,20 @@ def report(
 
 
 def verdict(run: Annotated[Path, typer.Argument(help="A finished run directory.")]) -> None:
-    """Hold a finished IEMOCAP run against the frozen reference and say what to do next.
+    """Compare a finished IEMOCAP run with a published result.
+
+    Also says what to do next.
 
     Example: serfit verdict runs/ema_iemocap_finetune_fold1_seed1_20260101-120000
     """
     from serfit.report.compare import read_run
+    from serfit.report.reference import FROZEN
     from serfit.report.reference import verdict as say
+    from serfit.watch.diagnose import next_step
+    from serfit.watch.history import Reader
 
     finished = read_run(run)
     print(say(finished.test, corpus=finished.corpus, utterances=finished.utterances))
+    if finished.corpus == FROZEN.corpus:
+        for history in Reader().read([run]):
+            print(next_step(history, finished.test.ccc("valence")))

@@ -147,10 +147,11 @@ def check(
     from serfit.forecast import forecast
     from serfit.material import prepare
     from serfit.preflight import advice, check_folders
+    from serfit.watch.diagnose import doubts
 
     check_folders(chosen)
     material = prepare(chosen, decode=not headers_only)
-    for line in (material.split.protocol, *material.corpus.notes, *advice(chosen)):
+    for line in (material.split.protocol, *material.corpus.notes, *advice(chosen), *doubts(chosen)):
         print(line)
     for name in ("train", "validation", "test"):
         part = getattr(material, name)

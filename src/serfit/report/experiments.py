@@ -55,7 +55,7 @@ class ExperimentResult:
         as_rater: CCC of the system on the same targets; empty likewise.
         pooled: CCC over the predictions of all folds together, mean over the seeds that have all folds; None where
             folds are missing, overlap, or don't cover the corpus.
-        difference: mean test CCC minus the frozen reference's, None where undefined; empty where the reference was
+        difference: mean test CCC minus that of the published result, None where undefined; empty where that was
             measured on something else.
     """
 

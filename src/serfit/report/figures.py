@@ -18,7 +18,8 @@ from serfit.report.reference import FROZEN, Measure, measure, obstacle
 from serfit.report.svg import Chart, ticks
 
 EXPECTED = (((1, 5), (0.45, 0.55)), ((6, 10), (0.55, 0.60)), ((11, 20), (0.60, 0.65)))
-"""CCC of valence on IEMOCAP's validation part that the guide expects, by epochs from and to."""
+"""Range of the best validation CCC of valence expected on IEMOCAP, by epochs from and to: what was planned for the
+recipe of configs/finetune.yaml, not measured; docs/watching.md says so."""
 
 CELLS = 36
 """Cells along either side of a density."""
@@ -41,7 +42,7 @@ def forest(experiments: Sequence[ExperimentResult], evidence: Evidence, name: Me
     chart.y_axis(marks=range(len(rows)), names=labels)
     if name in FROZEN.ccc and any(result.difference for result in rows):
         known = FROZEN.average if name == "average" else FROZEN.ccc[name]
-        chart.line([(known, -0.6), (known, len(rows) - 0.4)], "reference", f"frozen reference {known:.4f}")
+        chart.line([(known, -0.6), (known, len(rows) - 0.4)], "reference", f"published result {known:.4f}")
     for row, (result, one) in enumerate(zip(rows, values, strict=True)):
         kind = _CLASSES[name]
         if one.interval is not None:
@@ -92,7 +93,7 @@ class Course:
         seed: of everything random.
         records: the epochs.
         best_epoch: the one with the best mean validation CCC; None where there is none yet.
-        comparable: whether the guide's expectation and the frozen reference say something about it.
+        comparable: whether the expected range and the published result say something about it.
     """
 
     fold: int
@@ -140,7 +141,7 @@ def learning_curves(label: str, courses: Sequence[Course], name: Dimension, *, t
                 chart.area([(x, least) for x in span], [(x, most) for x in span], "band", tip)
     if comparable and name in FROZEN.ccc:
         known = FROZEN.ccc[name]
-        chart.line([(0.5, known), (last + 0.5, known)], "reference", f"frozen reference {known:.4f}")
+        chart.line([(0.5, known), (last + 0.5, known)], "reference", f"published result {known:.4f}")
     kind = _CLASSES[name]
     for run, line in zip(runs, lines, strict=True):
         points = list(zip((record.epoch for record in run.records), line, strict=True))

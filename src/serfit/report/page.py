@@ -175,7 +175,7 @@ def _scores(experiments: Sequence[ExperimentResult], evidence: Evidence, measure
     if any(one.difference for one in experiments):
         known = [FROZEN.average if name == "average" else FROZEN.ccc.get(name) for name in measures]
         cells = [text for value in known for text in (ABSENT if value is None else f"{value:.4f}", "")]
-        rows.append([f"frozen reference: {FROZEN.system}", FROZEN.protocol, *cells])
+        rows.append([f"published result: {FROZEN.system}", FROZEN.protocol, *cells])
     return Rows(header, rows, left=2)
 
 

@@ -163,7 +163,7 @@ def _reference_lines(axes: "Axes", reference: Reference, predicted: Sequence[Dim
     if set(predicted) == set(reference.ccc):
         lines.append(("average", reference.average))
     for name, value in lines:
-        label = f"frozen reference,\n{name} {value:.4f}"
+        label = f"published result,\n{name} {value:.4f}"
         axes.axhline(value, color=_COLOURS[name], linestyle="--", linewidth=1.0, alpha=0.8, zorder=1, label=label)
 
 

@@ -1,4 +1,4 @@
-"""The published result that a run is held against, and what to do next in each case."""
+"""The published result that a run is compared with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ FROZEN = Reference(
     ccc={"valence": 0.5896, "arousal": 0.6867},
     average=0.6381,
 )
-"""What fine-tuning has to beat: the result with a frozen encoder."""
+"""What fine-tuning has to beat: another project's result with a frozen encoder."""
 
 GOAL = 0.62
 """CCC of valence hoped for from unfreezing the encoder; the expected range ends at `GOAL_END`."""
@@ -55,24 +55,6 @@ GOAL_END = 0.68
 
 TOLERANCE = 0.01
 """Largest relative difference in corpus size at which a run may still be held against a reference."""
-
-_REACHED = """next: run the whole experiment, all five folds with 50 epochs:
-  cp configs/finetune.yaml configs/finetune_full.yaml
-  sed -i 's/epochs: 20/epochs: 50/' configs/finetune_full.yaml
-  for k in 1 2 3 4 5; do uv run python src/train.py --config configs/finetune_full.yaml --fold $k; done"""
-
-_BETWEEN = """next: valence is on the way; train longer, or take the recommended recipe:
-  uv run python src/train.py --config configs/finetune.yaml --fold 1 train.epochs=50
-  uv run python src/train.py --config configs/recommended.yaml --fold 1"""
-
-_BELOW = """next: fine-tuning should not lose to the frozen encoder; look at loss.png and ccc.png in the run directory,
-then treat the encoder more gently, or take the recommended recipe:
-  uv run python src/train.py --config configs/finetune.yaml --fold 1 \\
-    train.optimizer.encoder_lr=0.000005 train.grad_clip=0.3
-  uv run python src/train.py --config configs/recommended.yaml --fold 1"""
-
-_UNDEFINED = """next: without a CCC of valence there is nothing to compare; see whether the run predicts valence at all
-(data.dimensions), and look into metrics.jsonl and predictions.csv for numbers that are not finite"""
 
 
 def obstacle(reference: Reference, corpus: str, utterances: int | None) -> str | None:
@@ -84,9 +66,9 @@ def obstacle(reference: Reference, corpus: str, utterances: int | None) -> str |
         utterances: number of its utterances in all parts together; None where unknown.
     """
     if corpus != reference.corpus:
-        return f"the frozen reference was measured on {reference.corpus}, not on {corpus}"
+        return f"the published result was measured on {reference.corpus}, not on {corpus}"
     if utterances is not None and abs(utterances - reference.utterances) > TOLERANCE * reference.utterances:
-        return f"the frozen reference was measured on {reference.utterances:,} utterances, not on {utterances:,}"
+        return f"the published result was measured on {reference.utterances:,} utterances, not on {utterances:,}"
     return None
 
 
@@ -109,37 +91,29 @@ def difference(reference: Reference, ccc: Mapping[Dimension, float | None]) -> d
 
 
 def verdict(scores: Scores, *, corpus: str = FROZEN.corpus, utterances: int | None = None) -> str:
-    """Hold the test scores of one IEMOCAP run against the frozen reference: differences, goal, next step.
+    """Compare the test scores of one IEMOCAP run with the published result.
+
+    What to do next is said by `serfit.watch.diagnose.next_step`.
 
     Args:
         scores: test scores of one run.
         corpus: name of the run's corpus; on another corpus there is nothing to compare, and the text says so.
-        utterances: number of utterances of the corpus, if known; for a much smaller one the text warns.
+        utterances: number of utterances of the corpus, if known; on a much smaller one there is no goal.
 
     Returns:
         Several lines of text without a final line end.
     """
     reason = obstacle(FROZEN, corpus, utterances)
-    if reason is not None and corpus != FROZEN.corpus:
+    if reason is None:
+        return "\n".join([_CAUTION, "", _table(scores), "", _goal_line(scores.ccc("valence"))])
+    if corpus != FROZEN.corpus:
         return f"no verdict: {reason}"
-    valence = scores.ccc("valence")
-    lines = [_table(scores), "", _goal_line(valence), _CAUTION]
-    if reason is not None:
-        lines.append(f"caution: {reason}; the difference means nothing before the whole corpus is used")
-    match valence:
-        case None:
-            lines.append(_UNDEFINED)
-        case value if value >= GOAL:
-            lines.append(_REACHED)
-        case value if value >= FROZEN.ccc["valence"]:
-            lines.append(_BETWEEN)
-        case _:
-            lines.append(_BELOW)
-    return "\n".join(lines)
+    return f"not comparable: {reason}; the difference means nothing before the whole corpus is used\n\n{_table(scores)}"
 
 
 _CAUTION = (
-    "caution: the reference is the mean over five folds, and the CCC of one fold alone is uncertain by 0.03 to 0.05"
+    "caution: one fold's CCC is uncertain by 0.03 to 0.05; the published result is another project's mean of five "
+    "folds,\n         measured with other code (frozen WavLM-Large + eGeMAPS + speaker)"
 )
 
 
@@ -147,9 +121,9 @@ def _table(scores: Scores) -> str:
     differences = difference(FROZEN, {name: scores.ccc(name) for name in scores.dimensions})
     rows = [(f"CCC-{letter(name)}", scores.ccc(name), FROZEN.ccc[name], differences[name]) for name in FROZEN.ccc]
     rows.append(("CCC-Avg", scores.average, FROZEN.average, differences["average"]))
-    lines = [f"{'':8}{'this run':>10}{'frozen reference':>18}{'difference':>12}"]
+    lines = [f"{'':8}{'this run':>10}{'published':>11}{'difference':>12}"]
     for name, value, other, change in rows:
-        lines.append(f"{name:8}{_number(value, '.4f'):>10}{other:>18.4f}{_number(change, '+.4f'):>12}")
+        lines.append(f"{name:8}{_number(value, '.4f'):>10}{other:>11.4f}{_number(change, '+.4f'):>12}")
     return "\n".join(lines)
 
 

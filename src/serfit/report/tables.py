@@ -40,7 +40,7 @@ HOW_TO_READ = (
 )
 
 _REFERENCE_WORDS = (
-    "The frozen reference is a mean over five folds, measured by others with their own code; a difference to it from "
+    "The published result is a mean over five folds, measured by others with their own code; a difference to it from "
     "fewer folds is an indication, not a result."
 )
 
@@ -85,7 +85,12 @@ def console_table(comparison: Comparison) -> Table:
         table.add_row(*row, _epochs_cell(result))
     if compared:
         numbers = [_reference_cell(name) for name in _measures(dimensions)]
-        row = ["\n".join(["frozen reference", *([FROZEN.corpus] if several else []), "5 folds"]), *numbers, "", ""]
+        row = [
+            "\n".join(["published result", *([FROZEN.corpus] if several else []), "5 folds"]),
+            *numbers,
+            "",
+            "",
+        ]
         table.add_row(*row, style="dim")
     captions = [f"{PARTIAL} over part of the folds"] if any(result.missing for result in experiments) else []
     captions += [f"warning: {line}" for line in comparison.warnings]
@@ -139,7 +144,7 @@ def _main_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
     letters = _letters(dimensions)
     winners = {name: best(experiments, name) for name in measures}
     header = ["experiment", "runs", *_ccc_headings(dimensions)]
-    header += [f"to frozen reference {letters}"] if compared else []
+    header += [f"to published result {letters}"] if compared else []
     header += [f"pooled {letters}", "best epoch"]
     rows = []
     for result in experiments:

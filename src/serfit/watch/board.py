@@ -1,15 +1,13 @@
 """Everything that the terminal and the page show of some runs at one moment, in words."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serfit import runs
 from serfit.labels import Dimension, letter
 from serfit.records import EpochTime
-from serfit.watch.diagnose import diagnose
-from serfit.watch.finding import Finding
+from serfit.watch.diagnose import command, diagnose
+from serfit.watch.finding import Finding, one_voice
 from serfit.watch.history import History, Reader, run_directories
 from serfit.watch.learning import standing
 from serfit.watch.spread import experiments, of_runs
@@ -89,9 +87,10 @@ def look(paths: Sequence[Path], reader: Reader) -> Board:
     groups = experiments(chosen)
     said = []
     for label, group in groups.items():
-        said += [Said(label, finding, _command(group[0], finding)) for finding in of_runs(group)]
-        for one in group:
-            said += [Said(f"{label} {part_of(one)}", finding, _command(one, finding)) for finding in diagnose(one)]
+        of_each = [(one, finding) for one in group for finding in diagnose(one)]
+        of_all = [one for one in of_runs(group) if all(one.agrees(finding) for _, finding in of_each)]
+        said += [Said(label, finding, command(group[0], finding)) for finding in one_voice(of_all, group[0].config)]
+        said += [Said(f"{label} {part_of(one)}", finding, command(one, finding)) for one, finding in of_each]
     return Board(groups, said, dict(reader.troubles), len(found) - len(chosen))
 
 
@@ -116,7 +115,7 @@ def table_of(histories: Sequence[History]) -> tuple[list[str], list[list[str]]]:
 def columns(histories: Sequence[History]) -> list[str]:
     """All headings there may be for these runs."""
     named = [f"CCC-{letter(name)}" for name in dimensions(histories)]
-    return [*FIRST, "step", "left", *named, "guide", "best", "utt/s", "waiting", "card", "GPU", "memory"]
+    return [*FIRST, "step", "left", *named, "expected", "best", "utt/s", "waiting", "card", "GPU", "memory"]
 
 
 def dimensions(histories: Sequence[History]) -> list[Dimension]:
@@ -133,7 +132,7 @@ def row(history: History, headings: Sequence[str]) -> list[str]:
         "state": state_words(history),
         "epoch": f"{done if now is None else now.epoch}/{epochs}",
         "best": "" if history.best_epoch is None or _untested(history) else str(history.best_epoch),
-        "guide": standing(history) or "",
+        "expected": standing(history) or "",
         "card": history.card or "",
     }
     if now is not None:
@@ -185,11 +184,3 @@ def _spent(history: History) -> EpochTime | None:
     if history.progress is not None:
         return history.progress.so_far
     return history.times[-1] if history.times else None
-
-
-def _command(history: History, finding: Finding) -> str:
-    """The command that repeats a run with the settings that a finding advises."""
-    if not finding.overrides:
-        return ""
-    config = shlex.quote(str(history.directory / runs.CONFIG))
-    return f"uv run serfit train --config {config} {' '.join(map(shlex.quote, finding.overrides))}"

@@ -7,10 +7,14 @@ from serfit.watch.finding import Finding, more_frozen
 from serfit.watch.history import History
 
 SLOW_EPOCH = 30 * 60.0
-"""Seconds from which the guide calls an epoch slow."""
+"""Seconds from which an epoch counts as slow."""
 
 BOUND = 0.4
 """Share of an epoch spent waiting for data (or writing, or evaluating) from which that is what to attend to."""
+
+ROOMY = 0.25
+"""Share of the GPU's memory below which activations may be kept instead of recomputed: that takes up to four times as
+much."""
 
 ENOUGH = 120.0
 """Seconds of the first epoch after which its pace is projected."""
@@ -88,7 +92,7 @@ def _data_bound(history: History, spent: EpochTime, evidence: str) -> Finding:
                 return Finding("slow epoch", evidence, advice, ("features.max_gb=null",))
             advice = (
                 "the store was filled before training and is cold all the same: it can't be read, or something empties "
-                "it; look with `serfit cache show`, or let a new one be filled"
+                "it; look with `serfit cache show --store FOLDER`, or let a new one be filled"
             )
             return Finding("slow epoch", evidence, advice, (f"features.store={history.config.features.store}-new",))
         case "decoding":
@@ -109,6 +113,8 @@ def _data_bound(history: History, spent: EpochTime, evidence: str) -> Finding:
 
 def _compute_bound(history: History, evidence: str) -> Finding:
     if history.device == "cpu":
+        if history.config.model.params.freeze_speech_encoder:
+            return Finding("slow epoch", evidence, "the computing is done by the CPU; use a GPU")
         advice = "the computing is done by the CPU; use a GPU, or train less of the encoder"
         return Finding("slow epoch", evidence, advice, ("model.params.freeze_speech_encoder=true",))
     advice = "the data come fast enough and the computing takes the time; compute less per utterance"
@@ -121,7 +127,8 @@ def _faster(history: History) -> tuple[str, ...]:
     settings = []
     if config.train.precision == "fp32" and history.device == "cuda":
         settings.append("train.precision=auto")
-    if config.train.gradient_checkpointing:
+    spent = history.times[-1] if history.times else None
+    if config.train.gradient_checkpointing and spent is not None and _roomy(spent):
         settings.append("train.gradient_checkpointing=false")
     if not config.model.params.freeze_cnn and not config.model.params.freeze_speech_encoder:
         settings.append("model.params.freeze_cnn=true")
@@ -132,6 +139,12 @@ def _faster(history: History) -> tuple[str, ...]:
     if not settings and (frozen := more_frozen(config)) is not None:
         settings.append(frozen)
     return tuple(settings)
+
+
+def _roomy(spent: EpochTime) -> bool:
+    """Whether the GPU's memory was hardly used, so that keeping what is recomputed now can't exhaust it."""
+    used, total = spent.gpu_memory, spent.gpu_memory_total
+    return used is not None and total is not None and used < ROOMY * total
 
 
 def _faster_evaluation(history: History) -> tuple[str, ...]:

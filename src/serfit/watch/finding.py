@@ -1,9 +1,13 @@
 """What a diagnosis says: evidence, advice, and the settings to try."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import yaml
+
+from serfit.config.load import flatten
 from serfit.config.schema import ExperimentConfig
 
 Kind = Literal[
@@ -22,13 +26,13 @@ Kind = Literal[
 """Every diagnosis there is; docs/watching.md has a line for each."""
 
 USUAL_ENCODER_RATE = 1e-5
-"""Rate of pretrained encoders in the guide's recipe: where to go from a rate that is out of all proportion."""
+"""Rate of pretrained encoders in configs/finetune.yaml: where to go from a rate that is out of all proportion."""
 
 HIGH_ENCODER_RATE = 5e-5
-"""Rate from which a pretrained encoder is known to forget what it knew: five times the guide's."""
+"""Rate from which a pretrained encoder is known to forget what it knew: five times the usual one."""
 
 LOW_ENCODER_RATE = 2e-6
-"""Rate below which a pretrained encoder hardly moves in 20 epochs: a fifth of the guide's."""
+"""Rate below which a pretrained encoder hardly moves in 20 epochs: a fifth of the usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,39 @@ class Finding:
     advice: str
     overrides: tuple[str, ...] = ()
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings to try, value by key."""
+        return dict(override.split("=", 1) for override in self.overrides)
+
+    def agrees(self, other: "Finding") -> bool:
+        """Whether no setting gets another value by one finding than by the other."""
+        return all(other.settings.get(key, value) == value for key, value in self.settings.items())
+
     def __str__(self) -> str:
         """All of it in one line."""
         settings = f": {' '.join(self.overrides)}" if self.overrides else ""
         return f"{self.kind}: {self.evidence}; {self.advice}{settings}"
+
+
+def one_voice(findings: Iterable[Finding], config: ExperimentConfig) -> Iterator[Finding]:
+    """Findings that don't contradict each other, nor advise what is done already.
+
+    A setting that is in force is left out; so is a finding that names another value for a setting than one before it:
+    after the first remedy the run is another, and is judged anew.
+
+    Args:
+        findings: of one run, the most important first.
+        config: of that run.
+    """
+    in_force, kept = flatten(config), list[Finding]()
+    for finding in findings:
+        pairs = finding.settings.items()
+        new = (f"{key}={value}" for key, value in pairs if in_force[key] != yaml.safe_load(value))
+        changed = replace(finding, overrides=tuple(new))
+        if all(changed.agrees(other) for other in kept):
+            kept.append(changed)
+            yield changed
 
 
 def plain(value: float) -> str:
@@ -91,7 +124,9 @@ def more_frozen(config: ExperimentConfig) -> str | None:
     """The setting that leaves the lower half of the encoder's layers as they were; None where it has no bearing."""
     params = config.model.params
     layers = next((count for size, count in _HALF.items() if size in params.speech_encoder), None)
-    if layers is None or params.freeze_speech_encoder or not params.freeze_cnn or params.freeze_layers >= layers:
+    if layers is None or params.freeze_layers >= layers or not (pretrained(config) and params.freeze_cnn):
+        return None
+    if params.freeze_speech_encoder:
         return None
     return f"model.params.freeze_layers={layers}"
 

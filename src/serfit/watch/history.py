@@ -15,6 +15,7 @@ from serfit.errors import UserError
 from serfit.labels import Dimension
 from serfit.records import EpochRecord, EpochTime, Progress
 from serfit.report.reference import FROZEN, obstacle
+from serfit.watch.finding import pretrained
 
 State = Literal["running", "stopped", "died", "finished"]
 """running: a process holds the lock; stopped: no process does, and the last one ended by itself; died: it didn't, its
@@ -78,8 +79,9 @@ class History:
 
     @property
     def comparable(self) -> bool:
-        """Whether the run is on the whole of IEMOCAP, so that the guide's expectations say something about it."""
-        return self.corpus is not None and obstacle(FROZEN, self.corpus, self.utterances) is None
+        """Whether the run fine-tunes pretrained weights on the whole of IEMOCAP, of which the expected ranges hold."""
+        known = self.corpus is not None and obstacle(FROZEN, self.corpus, self.utterances) is None
+        return known and pretrained(self.config)
 
     @property
     def best_epoch(self) -> int | None:

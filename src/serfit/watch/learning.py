@@ -63,11 +63,14 @@ LOST = 3.0
 HUGE = 10.0
 """Factor for the rate of weights that began at random and were destroyed, or never moved: no half or double helps."""
 
+MOST_DROPOUT = 0.5
+"""Dropout of the head beyond which no more is advised."""
+
 CONSTANT = 0.05
 """Share of optimisation batches with constant targets from which it is worth saying: they teach nothing."""
 
 SLACK = 0.03
-"""How far the best CCC of a span of epochs may lie below the guide's expectation without a word: the CCC of one fold
+"""How far the best CCC of a span of epochs may lie below the expected range without a word: the CCC of one fold
 has a standard error of 0.03 to 0.05."""
 
 Standing = Literal["below", "within", "above"]
@@ -181,27 +184,27 @@ def one_dimension(history: History, name: Dimension) -> Iterator[Finding]:
         )
         if learnt > train[best] + TRAIN_RISES:
             evidence += f", while that of training rose from {train[best]:.3f} to {learnt:.3f}"
-            yield Finding("overfitting", evidence, _OVERFITTING, _shorter(history, best + 1))
+            yield Finding("overfitting", evidence, *_less_by_heart(history, best + 1))
         else:
             evidence += f", and that of training went from {train[best]:.3f} to {learnt:.3f}"
             rate = "the head's rate" if history.config.model.params.freeze_speech_encoder else "the encoder's rate"
-            yield Finding("falling", evidence, f"{rate} is probably too high; halve it", (gentler(history.config),))
+            yield Finding("falling", evidence, f"{rate} is probably too high; lower it", (gentler(history.config),))
         return
     if len(validation) < _first_judged(history) + STALLED or validation[best] >= LOW + noise(count) / 2:
         return
     evidence = f"{said} was never above {validation[best]:.3f} in {len(validation)} epochs"
     if learnt - now > max(GAP, noise(count)):
         evidence += f", while that of training reached {learnt:.3f}"
-        yield Finding("overfitting", evidence, _OVERFITTING, _shorter(history, best + 1))
+        yield Finding("overfitting", evidence, *_less_by_heart(history, best + 1))
     elif now < LOW and learnt < 2 * LOW:
         advice, overrides = _rate_advice(history, name)
         yield Finding("not rising", f"{evidence}, that of training is {learnt:.3f}", advice, overrides)
 
 
 def standing(history: History) -> Standing | None:
-    """Where the best validation CCC of valence in the present span of epochs lies beside the guide's expectation.
+    """Where the best validation CCC of valence in the present span of epochs lies beside the expected range.
 
-    None where the guide says nothing: on other corpora, without valence, before the first epoch.
+    None where nothing is expected: of an untrained encoder, on other corpora, without valence, before the first epoch.
     """
     if not history.comparable or not history.validated("valence"):
         return None
@@ -211,7 +214,7 @@ def standing(history: History) -> Standing | None:
 
 
 def below_expectation(history: History) -> Iterator[Finding]:
-    """At the end of a span of epochs of the guide, its best validation CCC of valence lies below what it expects."""
+    """At the end of a span of epochs, its best validation CCC of valence lies below the expected range."""
     ends = [end for (_, end), _ in EXPECTED if end <= len(history.records)]
     if standing(history) is None or not ends or not _settled(history):
         return
@@ -222,22 +225,16 @@ def below_expectation(history: History) -> Iterator[Finding]:
     if value >= low - SLACK:
         return
     evidence = (
-        f"the validation CCC-V reached {value:.3f} since epoch {first}; the guide expects {low:.2f} to {high:.2f} in "
-        f"epochs {first} to {end}"
+        f"the validation CCC-V reached {value:.3f} since epoch {first}; expected in epochs {first} to {end}: "
+        f"{low:.2f} to {high:.2f}"
     )
     learnt = fmean(train[-RECENT:])
     if learnt - value > GAP:
         evidence += f"; that of training is {learnt:.3f}"
-        yield Finding("below expectation", evidence, _OVERFITTING, _shorter(history, None))
+        yield Finding("below expectation", evidence, *_less_by_heart(history, None))
         return
     advice, overrides = _rate_advice(history, "valence")
     yield Finding("below expectation", f"{evidence}; that of training is {learnt:.3f}", advice, overrides)
-
-
-_OVERFITTING = (
-    "the training part is being learnt by heart; the weights of the best epoch are kept, so train for fewer epochs or "
-    "leave more of the encoder as it was"
-)
 
 
 def _rate_advice(history: History, name: Dimension) -> tuple[str, tuple[str, ...]]:
@@ -250,10 +247,7 @@ def _rate_advice(history: History, name: Dimension) -> tuple[str, tuple[str, ...
         case ("low", factor):
             return f"{what} is probably too low", (bolder(history.config, factor),)
         case _:
-            other = bolder(history.config)
-            return f"{what} may be too high or too low; try half of it, then the double ({other})", (
-                gentler(history.config),
-            )
+            return f"{what} may be too high or too low; try a lower one first", (gentler(history.config),)
 
 
 def too(history: History, name: Dimension) -> tuple[Literal["high", "low"], float] | None:
@@ -262,7 +256,7 @@ def too(history: History, name: Dimension) -> tuple[Literal["high", "low"], floa
     Something learnt and lost, or gradients that vanished, speak for steps that were too large; training scores that
     creep up, or outputs that never moved while gradients arrived, for steps that were too small. Where the course says
     neither, a rate far from the usual one decides for pretrained encoders. Weights that began at random and were
-    destroyed, or never moved, want another order of magnitude; all else the guide's half or double.
+    destroyed, or never moved, want another order of magnitude; all else half or double.
     """
     records, train = history.records, history.train(name)
     from_scratch = 2.0 if pretrained(history.config) else HUGE
@@ -286,7 +280,7 @@ def too(history: History, name: Dimension) -> tuple[Literal["high", "low"], floa
 
 
 def _expected(epoch: int) -> tuple[int, tuple[float, float]]:
-    """First epoch of the guide's span that an epoch belongs to, and the CCC of valence it expects there."""
+    """First epoch of the span that an epoch belongs to, and the CCC of valence expected there."""
     spans = [item for item in EXPECTED if item[0][0] <= epoch]
     return spans[-1][0][0], spans[-1][1]
 
@@ -306,13 +300,17 @@ def _smaller_steps(history: History) -> tuple[str, ...]:
     return (f"train.grad_clip={0.3 if clip == 0.0 or clip > 0.3 else clip / 2:g}", gentler(history.config))
 
 
-def _shorter(history: History, best: int | None) -> tuple[str, ...]:
-    """Fewer epochs, where the best one is known, and more of the encoder frozen, or else more dropout."""
-    params = history.config.model.params
-    settings = [] if best is None else [f"train.epochs={min(max(best + 2, 3), history.config.train.epochs)}"]
-    frozen = more_frozen(history.config)
-    if frozen is not None:
-        return (*settings, frozen)
-    if params.freeze_speech_encoder or not settings:
-        return (*settings, f"model.params.head_dropout={min(0.5, params.head_dropout + 0.2):g}")
-    return tuple(settings)
+def _less_by_heart(history: History, best: int | None) -> tuple[str, tuple[str, ...]]:
+    """Fewer epochs where the best one is known, and more of a pretrained encoder frozen, or else more dropout."""
+    config, params = history.config, history.config.model.params
+    remedies = []
+    if best is not None and (epochs := max(best + 2, 3)) < config.train.epochs:
+        remedies.append(("train for fewer epochs", f"train.epochs={epochs}"))
+    if (frozen := more_frozen(config)) is not None:
+        remedies.append(("leave more of the encoder as it was", frozen))
+    elif (not remedies or params.freeze_speech_encoder) and params.head_dropout < MOST_DROPOUT:
+        more = min(MOST_DROPOUT, params.head_dropout + 0.2)
+        remedies.append(("drop out more in the head", f"model.params.head_dropout={more:g}"))
+    words = " or ".join(text for text, _ in remedies) or "more recordings would help, or a smaller encoder"
+    advice = f"the training part is being learnt by heart and the best epoch's weights are kept; {words}"
+    return advice, tuple(setting for _, setting in remedies)

@@ -17,7 +17,7 @@ function sentence(text) {
 }
 
 function showTable(board) {
-  const left = new Set(["run", "state", "guide"]);
+  const left = new Set(["run", "state", "expected"]);
   const kinds = board.columns.map((name) => (left.has(name) ? "" : "n"));
   const head = element("tr");
   board.columns.forEach((name, place) => head.append(element("th", name, kinds[place])));

@@ -18,7 +18,7 @@ SECONDS_BETWEEN_LOOKS = 2.0
 _PLAIN_WIDTH = 160
 """Characters in a line where there is no terminal."""
 
-_DISPENSABLE = ("memory", "GPU", "card", "best", "waiting", "guide", "utt/s", "left", "step")
+_DISPENSABLE = ("memory", "GPU", "card", "best", "waiting", "expected", "utt/s", "left", "step")
 """Columns that are left out of narrow terminals, the first first."""
 
 CAPTION = "CCC-V, CCC-A, CCC-D: of the validation part after the latest epoch; best: the epoch with the best mean"
@@ -85,7 +85,7 @@ def tables(board: Board, width: int) -> list[Table | Text]:
         headings, rows = fitting(headings, rows, width)
         table = Table(box=None, padding=(0, 2, 0, 0), title=f"\n{label}", title_justify="left", title_style="bold")
         for heading in headings:
-            table.add_column(heading, justify="left" if heading in ("run", "state", "guide") else "right")
+            table.add_column(heading, justify="left" if heading in ("run", "state", "expected") else "right")
         for history, cells in zip(group, rows, strict=True):
             table.add_row(*map(Text, cells), style=_STYLES[history.state])
         made.append(table)
