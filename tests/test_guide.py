@@ -96,6 +96,11 @@ def test_links_and_verbs_in_the_readmes_exist(readme: str) -> None:
         assert verb in known | {"cache"}
 
 
+def test_nothing_has_a_release_date_before_it_is_released() -> None:
+    unreleased = "(unreleased)" in (REPOSITORY / "CHANGELOG.md").read_text()
+    assert unreleased != ("date-released" in (REPOSITORY / "CITATION.cff").read_text())
+
+
 @needs_uv
 @pytest.mark.timeout(900)  # a dozen commands, each of which starts anew, on a machine that may be busy
 def test_the_readme_from_check_to_comparison(checkout: Path) -> None:
