@@ -9,16 +9,20 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from serfit.complaints import caught
 from serfit.errors import UserError
+from serfit.framing import counted, framing
+from serfit.mpeg import DECODER_DELAY, Framing
 
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform."""
@@ -34,6 +38,13 @@ CONTEXT = 0.05
 
 _BLOCK = 1 << 20
 """Samples of all channels decoded at a time, so that a header that promises terabytes doesn't allocate them."""
+
+_SAMPLE_BY_SAMPLE = frozenset(
+    {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "DPCM_8", "DPCM_16"}
+)
+"""Encodings that write each sample by itself, and no blocks of them."""
+
+_NOTHING: nullcontext[list[str]] = nullcontext([])
 
 _UNKNOWN_SIZE = 0x7FFF_F000
 """Chunk sizes from here on stand for "unknown" in files written to pipes."""
@@ -59,8 +70,8 @@ def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> NDAr
         UserError: for files that are missing, unreadable, damaged, cut short or empty, segments outside the file, and
             samples that aren't finite.
     """
-    with _opened(path) as sound:
-        rate, frames = sound.samplerate, sound.frames
+    with _opened(path, decode=True) as (sound, frames):
+        rate = sound.samplerate
         first, last = _segment(path, rate, frames, start, end)
         begin, stop = _frames_needed(first, last, rate, frames)
         samples = _decoded(path, sound, begin, stop)
@@ -78,8 +89,8 @@ def audio_blocks(path: Path, start: float = 0.0, end: float | None = None) -> It
     Raises:
         UserError: as `read_audio`; what only decoding brings to light comes after the pieces before it.
     """
-    with _opened(path) as sound:
-        rate, frames = sound.samplerate, sound.frames
+    with _opened(path, decode=True) as (sound, frames):
+        rate = sound.samplerate
         first, last = _segment(path, rate, frames, start, end)
         begin, stop = _frames_needed(first, last, rate, frames)
         skipped, left = first - begin * SAMPLE_RATE // rate, last - first
@@ -142,9 +153,9 @@ def audio_duration(path: Path, start: float = 0.0, end: float | None = None) -> 
     Raises:
         UserError: as `read_audio`, but for what only decoding brings to light.
     """
-    with _opened(path) as sound:
-        _segment(path, sound.samplerate, sound.frames, start, end)
-        whole = float(sound.frames / sound.samplerate)
+    with _opened(path) as (sound, frames):
+        _segment(path, sound.samplerate, frames, start, end)
+        whole = float(frames / sound.samplerate)
     return (whole if end is None else min(end, whole)) - start
 
 
@@ -164,24 +175,31 @@ def content_digest(path: Path, start: float = 0.0, end: float | None = None) -> 
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """The open file, its header checked; handed over by descriptor, so that libsndfile can't guess from the name."""
+def _opened(path: Path, *, decode: bool = False) -> Iterator[tuple[soundfile.SoundFile, int]]:
+    """The open file, its header checked, and its frames.
+
+    It is handed over by descriptor, so that libsndfile can't guess from the name.
+    """
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"{path} is not a file; name an audio file")
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:  # whose place libsndfile shares
             if os.fstat(file.fileno()).st_size == 0:
                 raise UserError(f"{path} is empty (0 bytes); fetch or export it again")
+            head = file.read(22)
+            mpeg = head[:3] == b"ID3" or head[:1] == b"\xff" or (head[:4] == b"RIFF" and head[20:] == b"\x55\0")
+            file.seek(0)
             try:
-                sound = soundfile.SoundFile(file.fileno(), closefd=False)
+                with caught() if mpeg else _NOTHING:
+                    sound = soundfile.SoundFile(file.fileno(), closefd=False)
             except soundfile.SoundFileError as error:
                 raise UserError(
                     f"{path} is not audio that can be read ({_reason(error)}); convert it to WAV or FLAC, for example "
                     "with ffmpeg"
                 ) from error
-            with sound:
-                _check_header(path, file.fileno(), sound)
-                yield sound
+            with sound, _whole(path, file, sound, decode=decode) as (whole, frames):
+                _check_header(path, file.fileno(), whole)
+                yield whole, frames
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -194,14 +212,15 @@ def _check_header(path: Path, descriptor: int, sound: soundfile.SoundFile) -> No
             f"{path} states a sampling rate of {rate} Hz; speech needs {LOWEST_RATE} to {HIGHEST_RATE} Hz; "
             "correct its header or export it again"
         )
-    if sound.format == "OGG" and not _ogg_is_complete(descriptor):
-        raise UserError(f"{path} is cut short: its last Ogg page is missing; fetch or export it again")
+    if sound.format == "XI":
+        raise UserError(f"{path} is a FastTracker instrument, which doesn't state its sampling rate; convert it to WAV")
     if frames <= 0:
         raise UserError(f"{path} holds no audio (its header counts 0 samples); remove it or export it again")
     if frames > 1 << 40:
         raise UserError(f"{path} doesn't say how long it is; convert it to WAV or FLAC, for example with ffmpeg")
     promised = _promised_frames(descriptor, sound)
-    if promised is not None and promised - frames > TOLERANCE * rate:
+    spare = TOLERANCE * rate if sound.subtype in _SAMPLE_BY_SAMPLE else 0.0  # others lose a block for a missing byte
+    if promised is not None and promised - frames > spare:
         raise _cut_short(path, promised / rate, frames / rate)
 
 
@@ -216,21 +235,48 @@ def _promised_frames(descriptor: int, sound: soundfile.SoundFile) -> float | Non
         header = os.pread(descriptor, 1024, 0).decode("latin-1")
         count = re.search(r"^sample_count -i (\d+)", header, re.MULTILINE)
         return float(count[1]) if count else None
-    counted = re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)", log)
+    counted = re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)|Valid frames +: (\d+)", log)
     if counted:
-        return float(counted[1])
+        return float(counted[1] or counted[2])
     sizes = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if sizes is None or int(sizes[1]) >= _UNKNOWN_SIZE or int(sizes[2]) == 0:
+    if sizes is None or int(sizes[1]) >= _UNKNOWN_SIZE:
         return None
-    return float(sound.frames * int(sizes[1]) / int(sizes[2]))
+    size, present = int(sizes[1]), int(sizes[2])
+    if present == 0:
+        return None if sound.subtype in _SAMPLE_BY_SAMPLE else math.inf
+    return float(sound.frames * size / present)
 
 
-def _ogg_is_complete(descriptor: int) -> bool:
-    """Whether the last page is marked as the end of its stream (RFC 3533, section 6: bit 4 of the header type)."""
-    size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, 1 << 17, max(0, size - (1 << 17)))  # two of the largest pages
-    page = tail.rfind(b"OggS")
-    return 0 <= page < len(tail) - 5 and bool(tail[page + 5] & 4)
+@contextmanager
+def _whole(
+    path: Path, file: BinaryIO, sound: soundfile.SoundFile, *, decode: bool
+) -> Iterator[tuple[soundfile.SoundFile, int]]:
+    """An open file of known length, in frames; what libsndfile would read in part without a word is refused.
+
+    It guesses the length of MPEG audio without a header; where too low, it gets the same stream with a header.
+    """
+    status = os.fstat(file.fileno())
+    found = _framing(path, status.st_size, status.st_mtime_ns, sound.format, sound.subtype, decode)
+    if found.fault is not None:
+        raise UserError(
+            f"{path} {found.fault}; fetch or export it again, or convert it to WAV, for example with ffmpeg"
+        )
+    if found.samples is None or found.samples <= sound.frames:
+        yield sound, sound.frames if found.samples is None else found.samples
+        return
+    with caught():
+        exact = soundfile.SoundFile(counted(file, sound.format, found.samples))
+    with exact:
+        if exact.frames < found.samples - DECODER_DELAY:
+            raise UserError(f"{path} doesn't say how long it is; convert it to WAV or FLAC, for example with ffmpeg")
+        yield exact, exact.frames
+
+
+@lru_cache(maxsize=4096)
+def _framing(path: Path, size: int, changed: int, container: str, encoding: str, decode: bool) -> Framing:
+    """What a file's bytes show; kept, for many segments may come from one recording."""
+    with path.open("rb") as file:
+        return framing(file, container, encoding, decode=decode)
 
 
 def _segment(path: Path, rate: int, frames: int, start: float, end: float | None) -> tuple[int, int]:
@@ -278,13 +324,17 @@ def _blocks(
     path: Path, sound: soundfile.SoundFile, begin: int, stop: int
 ) -> Iterator[NDArray[np.float32 | np.float64]]:
     """Frames begin to stop in blocks, channels averaged (in float64, so that equal channels average to themselves)."""
-    position = 0
+    position, mpeg = 0, sound.subtype.startswith("MPEG")
     try:
-        if sound.seekable() and not sound.subtype.startswith("MPEG"):  # MPEG decoders depend on where they entered
+        if sound.seekable() and not mpeg:  # MPEG decoders depend on where they entered
             position = sound.seek(begin)
         while position < stop:
             most = max(1, _BLOCK // sound.channels)
-            block = sound.read(min(most, stop - position), dtype="float32", always_2d=True)
+            with caught() if mpeg else _NOTHING as complaints:
+                block = sound.read(min(most, stop - position), dtype="float32", always_2d=True)
+            if complaints:
+                where = position / sound.samplerate
+                raise UserError(f"{path} is damaged ({complaints[0]}, from {where:.3f} s on); fetch or export it again")
             if len(block) == 0:
                 break
             mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64)
@@ -295,7 +345,7 @@ def _blocks(
             f"{path} can't be decoded ({_reason(error)}); it is damaged or cut short; fetch or export it again"
         ) from error
     if stop - position > TOLERANCE * sound.samplerate or position <= begin:
-        raise _cut_short(path, sound.frames / sound.samplerate, position / sound.samplerate)
+        raise _cut_short(path, stop / sound.samplerate, position / sound.samplerate)
 
 
 def _finite(
@@ -313,10 +363,12 @@ def _finite(
 
 
 def _cut_short(path: Path, promised: float, present: float) -> UserError:
-    return UserError(
-        f"{path} is cut short: its header promises {promised:.3f} s of audio and {present:.3f} s are there; "
-        "fetch or export it again"
+    found = (
+        f"{promised:.3f} s of audio and {present:.3f} s are there"
+        if promised < math.inf
+        else "audio, but none is there"
     )
+    return UserError(f"{path} is cut short: its header promises {found}; fetch or export it again")
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:
