@@ -1,15 +1,25 @@
 """What a training says about itself at its end."""
 
+import csv
 import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from serfit import runs
+from serfit.batches import Example
 from serfit.config.schema import ExperimentConfig
+from serfit.executor import Executor
 from serfit.experiment import run_experiment
 from serfit.log import Log
+from serfit.report.compare import read_run
+from serfit.watch.diagnose import diagnose
+from serfit.watch.history import Reader
 from support import settings, small_release
 
 SATURATED = {
@@ -29,3 +39,33 @@ def test_findings_are_said_after_the_last_epoch(tmp_path: Path, changes: dict[st
     if said:
         assert "train.optimizer.encoder_lr=0.1" in log
         assert log.index("epoch 4/4") < log.index("collapsed: the outputs") < log.index("run directory:")
+
+
+def test_how_dimensions_go_together_is_recorded_and_diagnosed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scores.json against predictions.csv and validation.csv; older runs without it are read as before."""
+
+    def predict(self: Executor, examples: Sequence[Example]) -> torch.Tensor:
+        axis = torch.stack([example.target.mean() for example in examples])
+        return torch.stack([axis, axis + 1e-6 * torch.arange(len(axis))], dim=1)
+
+    monkeypatch.setattr(Executor, "predict", predict)
+    corpus = small_release(tmp_path / "iemocap", dialogues=2, turns=8)
+    directory = run_experiment(
+        ExperimentConfig.model_validate(settings(corpus, tmp_path, train__epochs=1)), Log(Console(file=io.StringIO()))
+    )
+    scores = json.loads((directory / runs.SCORES).read_text())
+    for part, name in (("validation", runs.VALIDATION), ("test", runs.PREDICTIONS)):
+        (pair,) = scores["correlations"][part]
+        rows = list(csv.DictReader((directory / name).open()))
+        v, a = ([float(row[one]) for row in rows] for one in ("valence", "arousal"))
+        assert (pair["first"], pair["second"], pair["count"]) == ("valence", "arousal", len(rows))
+        assert pair["rated"] == pytest.approx(np.corrcoef(v, a)[0, 1])
+        assert pair["predicted"] > 0.999
+    assert "one axis: predictions of valence and arousal correlate" in (directory / runs.TRAIN_LOG).read_text()
+    (history,) = Reader().read([directory])
+    assert [finding.kind for finding in diagnose(history)] == ["one axis"]
+    before = read_run(directory).test
+    (directory / runs.SCORES).write_text(json.dumps({k: v for k, v in scores.items() if k != "correlations"}))
+    (history,) = Reader().read([directory])
+    assert diagnose(history) == ()
+    assert read_run(directory).test == before

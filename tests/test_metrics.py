@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serfit.metrics import Scores, better, ccc, pearson, rating_slope, score, score_dimension
+from serfit.metrics import Correlation, Scores, better, ccc, correlations, pearson, rating_slope, score, score_dimension
 
 numbers = st.floats(-100, 100).map(lambda value: round(value, 3))
 pairs = st.lists(st.tuples(numbers, numbers), min_size=2, max_size=40)
@@ -93,3 +93,64 @@ def test_equal_numbers_have_no_spread_though_their_mean_is_rounded() -> None:
     assert (pearson(equal, other), pearson(other, equal), rating_slope(other, equal)) == (None, None, None)
     assert score_dimension(equal, other).spread is None
     assert (ccc(other, equal), score_dimension(other, equal).spread) == (0.0, 0.0)
+
+
+def test_correlations_are_those_of_numpy() -> None:
+    random = np.random.default_rng(1)
+    targets, values = random.normal(size=(2, 50, 3))
+    found = correlations(targets, values, ("valence", "arousal", "dominance"))
+    pairs = [("valence", "arousal"), ("valence", "dominance"), ("arousal", "dominance")]
+    assert [(one.first, one.second) for one in found] == pairs
+    for one, (x, y) in zip(found, [(0, 1), (0, 2), (1, 2)], strict=True):
+        assert one.rated == pytest.approx(np.corrcoef(targets.T)[x, y])
+        assert one.predicted == pytest.approx(np.corrcoef(values.T)[x, y])
+        assert Correlation.from_json(one.to_json()) == one
+    (constant,) = correlations(targets[:, :2], np.ones((50, 2)), ("valence", "arousal"))
+    assert constant.predicted is None
+    assert not constant.one_axis
+
+
+@pytest.mark.parametrize(
+    ("predicted", "rated", "count", "one_axis"),
+    [
+        (0.99, 0.45, 2000, True),
+        (0.97, 0.45, 2000, True),
+        (0.90, 0.45, 2000, False),
+        (-0.99, 0.45, 2000, True),
+        (0.99, -0.45, 2000, True),
+        (0.99, 0.45, 8, False),  # so few utterances show nothing
+        (0.96, 0.85, 2000, False),  # arousal and dominance, as raters see them
+        (0.999, 0.999, 2000, False),
+        (1.0, 0.45, 2000, True),
+        (1.0, 1.0, 2000, False),
+        (0.99, 0.45, 2, False),
+    ],
+)
+def test_one_axis_is_more_than_the_ratings_explain(predicted: float, rated: float, count: int, one_axis: bool) -> None:
+    assert Correlation("valence", "arousal", predicted, rated, count).one_axis == one_axis
+
+
+def test_predictions_that_know_both_dimensions_are_hardly_ever_one_axis() -> None:
+    """Systems whose errors go together as strongly as ratings do, or more, on parts of any size."""
+    random, alarms = np.random.default_rng(2), 0
+    for _ in range(400):
+        count = int(random.choice([20, 100, 1000]))
+        shared, rho = random.uniform(0.0, 0.8), random.uniform(0.3, 0.8)
+        mixing = np.linalg.cholesky(np.array([[1.0, shared], [shared, 1.0]]))
+        more = np.linalg.cholesky(np.array([[1.0, 0.9], [0.9, 1.0]]))
+        truth = random.normal(size=(count, 2)) @ mixing.T
+        values = rho * truth + np.sqrt(1 - rho**2) * random.normal(size=(count, 2)) @ more.T
+        (found,) = correlations(truth, values, ("valence", "arousal"))
+        alarms += found.one_axis
+    assert alarms == 0
+
+
+def test_predictions_of_one_axis_are_found_on_parts_of_a_hundred_utterances() -> None:
+    random, found = np.random.default_rng(3), 0
+    for _ in range(200):
+        truth = random.normal(size=(100, 2)) @ np.linalg.cholesky(np.array([[1.0, 0.45], [0.45, 1.0]])).T
+        axis = truth @ np.array([0.3, 0.7])
+        values = np.stack([axis, axis], axis=1) + 0.06 * random.normal(size=(100, 2))
+        (pair,) = correlations(truth, values, ("valence", "arousal"))
+        found += pair.one_axis
+    assert found == 200

@@ -28,6 +28,7 @@ from serfit.material import Material, prepare
 from serfit.metrics import Scores
 from serfit.metrics import ccc as concordance
 from serfit.records import Predictions
+from serfit.results import correlations_json
 from serfit.runs import Run, opened_run
 from serfit.runtime import environment
 from serfit.trainer import Part
@@ -215,6 +216,7 @@ def _scores(material: Material, validated: Predictions, tested: Predictions) -> 
         "test": tested.scores().to_json(),
         "best_epoch": 0,
         "validation": validated.scores().to_json(),
+        "correlations": correlations_json({"validation": validated.correlations(), "test": tested.correlations()}),
         "scenario_baseline": None if scenarios is None else scenarios.scores().to_json(),
         "within_scenario": None if within is None else within.to_json(),
         "styles": {style: scores.to_json() for style, scores in by_style(tested, utterances).items()},

@@ -99,11 +99,10 @@ def run_experiment(
                 stop.received = asked
                 stop.check()
         chronicle.draw()
-        say_findings(run, log)
         best = run.best()
         load_weights(run / runs.BEST_WEIGHTS, model, frozen, best.epoch)
         validated, tested = evaluate_at_the_end(executor, features, material, config, check)
-        outcome = results(best, tested, material.split)
+        outcome = results(best, validated, tested, material.split)
         words = best_result_text(config, outcome)
         run.keep(prediction_tables(material, validated, tested))
         scales = rating_scales(config.data)
@@ -111,6 +110,7 @@ def run_experiment(
         run.finish(outcome.to_json(), words)
         for line in (*result_lines(outcome, material.corpus.name), *calibration_lines(fitted, tested, scales)):
             log.say(line)
+        say_findings(run, log)
         log.say(f"run directory: {run.directory}")
     return run.directory
 

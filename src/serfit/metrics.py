@@ -3,8 +3,10 @@
 Every score is computed once over all utterances of a part; nothing here averages over batches.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,13 @@ from serfit.labels import DIMENSIONS, Dimension
 
 COLLAPSED = 0.1
 """Spread of the predictions, as a share of the ratings', below which an output counts as collapsed."""
+
+ONE_AXIS = 0.1
+"""Variance that predictions of one dimension have apart from another's, as a share of what ratings have, below which
+both count as one: 0.025 where predictions correlate .99 and ratings .45."""
+
+SURE = 4.0
+"""Standard errors by which predictions must correlate more than ratings to count as one axis."""
 
 
 def ccc(targets: ArrayLike, values: ArrayLike) -> float | None:
@@ -146,6 +155,65 @@ def score(targets: ArrayLike, values: ArrayLike, dimensions: Sequence[Dimension]
     y = np.asarray(values, dtype=np.float64)
     assert x.shape == y.shape == (len(x), len(dimensions)), f"{x.shape} and {y.shape} for {len(dimensions)} dimensions"
     return Scores({name: score_dimension(x[:, column], y[:, column]) for column, name in enumerate(dimensions)})
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """How two dimensions go together in the predictions and in the ratings of the same utterances.
+
+    Attributes:
+        first: a dimension.
+        second: another one.
+        predicted: Pearson correlation of their predictions; None where undefined.
+        rated: that of their ratings; None likewise.
+        count: number of utterances.
+    """
+
+    first: Dimension
+    second: Dimension
+    predicted: float | None
+    rated: float | None
+    count: int
+
+    @property
+    def one_axis(self) -> bool:
+        """Whether the predictions hardly tell the two dimensions apart, where the ratings do.
+
+        Both the variance that is left (see `ONE_AXIS`) and the difference of Fisher's z, whose standard error is
+        sqrt(2 / (count - 3)) for two independent samples, must say so. Half as many utterances would count where they
+        are clustered; hence the wide margin of `SURE`.
+        """
+        if self.predicted is None or self.rated is None or self.count <= 3:
+            return False
+        predicted, rated = min(abs(self.predicted), NEARLY_ONE), math.copysign(1.0, self.predicted) * self.rated
+        if 1.0 - predicted**2 >= ONE_AXIS * (1.0 - rated**2):
+            return False
+        apart = math.atanh(predicted) - math.atanh(max(rated, -NEARLY_ONE))
+        return apart > SURE * math.sqrt(2.0 / (self.count - 3))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Correlation":
+        """The inverse of `to_json`."""
+        return cls(**data)
+
+
+NEARLY_ONE = 1.0 - 1e-12
+"""Correlation that stands for 1, whose Fisher's z is infinite."""
+
+
+def correlations(targets: ArrayLike, values: ArrayLike, dimensions: Sequence[Dimension]) -> tuple[Correlation, ...]:
+    """Correlation of every two dimensions in predictions [N, D] beside that in ratings [N, D]."""
+    x, y = np.asarray(targets, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    return tuple(
+        Correlation(
+            dimensions[one], dimensions[two], pearson(y[:, one], y[:, two]), pearson(x[:, one], x[:, two]), len(x)
+        )
+        for one, two in combinations(range(len(dimensions)), 2)
+    )
 
 
 def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:

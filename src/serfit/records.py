@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serfit.labels import Dimension
-from serfit.metrics import Scores, score
+from serfit.metrics import Correlation, Scores, correlations, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,10 @@ class Predictions:
     def scores(self) -> Scores:
         """Scores over all utterances at once."""
         return score(self.targets, self.values, self.dimensions)
+
+    def correlations(self) -> tuple[Correlation, ...]:
+        """How every two dimensions go together, in predictions and in ratings."""
+        return correlations(self.targets, self.values, self.dimensions)
 
     def only(self, keep: Sequence[bool]) -> "Predictions":
         """The predictions of the utterances marked True, in the same order."""

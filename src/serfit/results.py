@@ -1,6 +1,6 @@
 """What a finished training comes to: the test scores, and what belongs beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ from serfit.corpus.baseline import by_style, scenario_baseline, within_scenario
 from serfit.corpus.folds import Split
 from serfit.corpus.raters import Agreement, agreement
 from serfit.corpus.utterance import Style
-from serfit.metrics import Scores
+from serfit.metrics import Correlation, Scores
 from serfit.records import EpochRecord, Predictions
 
 
@@ -24,6 +24,7 @@ class Results:
             where the corpus has no scenarios.
         within: scores of deviations from the scenario means; None likewise.
         styles: scores of improvised and scripted speech apart; empty likewise.
+        correlations: of every two dimensions, in predictions and in ratings, by part ("validation", "test").
         agreement: one rater against the others, and the system on the same targets; None where the corpus doesn't give
             single ratings.
     """
@@ -35,6 +36,7 @@ class Results:
     within: Scores | None
     styles: Mapping[Style, Scores]
     agreement: Agreement | None
+    correlations: Mapping[str, Sequence[Correlation]]
 
     def to_json(self) -> dict[str, Any]:
         """The content of scores.json."""
@@ -46,11 +48,24 @@ class Results:
             "within_scenario": None if self.within is None else self.within.to_json(),
             "styles": {style: scores.to_json() for style, scores in self.styles.items()},
             "raters_agreement": None if self.agreement is None else self.agreement.to_json(),
+            "correlations": correlations_json(self.correlations),
         }
 
 
-def results(best: EpochRecord, predictions: Predictions, split: Split) -> Results:
-    """Score the test predictions made with the weights of the best epoch, beside baseline and raters."""
+def correlations_json(found: Mapping[str, Sequence[Correlation]]) -> dict[str, Any]:
+    """What scores.json says of dimensions together, by part ("validation", "test")."""
+    return {part: [one.to_json() for one in pairs] for part, pairs in found.items()}
+
+
+def results(best: EpochRecord, validated: Predictions, predictions: Predictions, split: Split) -> Results:
+    """Score the test predictions made with the weights of the best epoch, beside baseline and raters.
+
+    Args:
+        best: the epoch.
+        validated: its predictions of the validation part.
+        predictions: its predictions of the test part.
+        split: the parts.
+    """
     utterances = {utterance.id: utterance for utterance in split.test}
     baseline = scenario_baseline(split, predictions.dimensions) if split.test else None
     return Results(
@@ -61,4 +76,5 @@ def results(best: EpochRecord, predictions: Predictions, split: Split) -> Result
         within=within_scenario(predictions, utterances),
         styles=by_style(predictions, utterances),
         agreement=agreement(predictions, utterances),
+        correlations={"validation": validated.correlations(), "test": predictions.correlations()},
     )

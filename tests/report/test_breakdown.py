@@ -11,6 +11,8 @@ from serfit.metrics import ccc
 from serfit.records import Predictions
 from serfit.report.breakdown import GROUPINGS, LEAST, breakdown, duration_bin, miscalibration, predicted, worst
 from serfit.report.compare import compare
+from serfit.report.page import to_html
+from serfit.report.tables import to_markdown
 
 Write = Callable[..., Written]
 BOTH = ("valence", "arousal")
@@ -85,3 +87,17 @@ def test_incomplete_seeds_are_left_out(write_run: Write, tmp_path: Path) -> None
     write_run("alpha", 1, 2)
     data = predicted(compare(tmp_path / "runs").experiments[0])
     assert data.values["valence"].shape == (1, SIZES[0] + SIZES[1])
+
+
+def test_dimensions_together_beside_the_ratings(write_run: Write, tmp_path: Path) -> None:
+    """The mean over seeds of the correlation over all folds, in the table and on the page."""
+    runs = {(f, s): write_run("alpha", f, s).predictions for f in range(1, 6) for s in (1, 2)}
+    comparison = compare(tmp_path / "runs")
+    (pair,) = comparison.details["alpha"].together
+    both = [np.concatenate([runs[f, s].values for f in range(1, 6)]) for s in (1, 2)]
+    assert pair.predicted == pytest.approx(np.mean([np.corrcoef(one.T)[0, 1] for one in both]))
+    ratings = np.concatenate([runs[f, 1].targets for f in range(1, 6)])
+    assert pair.rated == pytest.approx(np.corrcoef(ratings.T)[0, 1])
+    cells = f"valence, arousal | {pair.predicted:.3f} | {pair.rated:.3f}"
+    assert cells in to_markdown(comparison)
+    assert f'<td class="n">{pair.predicted:.3f}</td>' in to_html(comparison)

@@ -103,7 +103,7 @@ def test_a_single_experiment_a_single_fold_and_one_dimension_are_enough(write_ru
     text = page(tmp_path / "runs", tmp_path / "a.html")
     assert "alone: dominance" in text
     assert "Differences" not in text
-    assert "Valence and arousal together" not in text
+    assert "Dimensions together" not in text
 
 
 def test_names_are_escaped(write_run: Write, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from serfit.config.load import load_config, plain_config
-from serfit.metrics import score
+from serfit.metrics import Correlation, score
 from serfit.watch.diagnose import diagnose
 from serfit.watch.finding import Finding, plain
 from serfit.watch.history import History
@@ -196,6 +196,20 @@ def test_a_frozen_encoder_is_not_told_to_change_its_rate() -> None:
     (finding,) = diagnose(frozen)
     assert "encoder_lr" not in str(finding)
     assert any(override.startswith("train.optimizer.lr=") for override in finding.overrides)
+
+
+def test_two_dimensions_predicted_as_one_are_told() -> None:
+    """Good scores in both dimensions, and yet one axis: no score alone shows it."""
+    courses = [rising(0.6, 1.0)] * 2
+    history = simulate(drawn(1), 12, courses, courses)
+    collapsed = replace(history, correlations=(Correlation("valence", "arousal", 0.99, 0.45, 2000),))
+    assert diagnose(history) == ()
+    (finding,) = diagnose(collapsed)
+    assert finding.kind == "one axis"
+    assert "valence and arousal correlate 0.990 over the validation part, and their ratings 0.450" in finding.evidence
+    assert finding.overrides == ("data.dimensions=[valence]",)
+    healthy = replace(history, correlations=(Correlation("valence", "arousal", 0.7, 0.45, 2000),))
+    assert diagnose(healthy) == ()
 
 
 def test_a_finding_in_one_line() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from serfit.labels import Dimension, letter
+from serfit.metrics import Correlation
 from serfit.report.breakdown import GROUPINGS, LEAST, GroupScore, Miscalibration
 from serfit.report.evidence import LEVEL, Evidence, Pair, seed_deviation
 from serfit.report.experiments import ExperimentResult, ranges
@@ -116,6 +117,23 @@ def miscalibration_rows(
             row = [result.label, name, number(one.bias, "+.3f"), number(one.slope, ".3f")]
             rows.append([*row, number(one.spread, ".3f"), mark])
     return Rows(header, rows, left=2)
+
+
+def together_rows(experiments: Sequence[ExperimentResult], found: Mapping[str, Sequence[Correlation]]) -> Rows | None:
+    """Correlation of every two dimensions in predictions beside that in ratings; None where each predicts only one."""
+    header = ["experiment", "dimensions", "predictions correlate", "ratings correlate", ""]
+    rows = [
+        [
+            result.label,
+            f"{one.first}, {one.second}",
+            number(one.predicted, ".3f"),
+            number(one.rated, ".3f"),
+            "one axis" if one.one_axis else "",
+        ]
+        for result in experiments
+        for one in found[result.label]
+    ]
+    return Rows(header, rows, left=2) if rows else None
 
 
 def group_rows(experiments: Sequence[ExperimentResult], found: Mapping[str, Sequence[GroupScore]]) -> Rows:

@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serfit.labels import DIMENSIONS, Dimension
-from serfit.metrics import COLLAPSED, ccc, rating_slope
+from serfit.metrics import COLLAPSED, Correlation, ccc, correlations, rating_slope
 from serfit.report.evidence import complete_seeds
 from serfit.report.experiments import ExperimentResult
 from serfit.runs import SECONDS
@@ -151,6 +151,16 @@ def miscalibration(data: Table) -> dict[Dimension, Miscalibration]:
         spread = _mean(spreads)
         found[name] = Miscalibration(bias, _mean(slopes), spread, spread is not None and spread < COLLAPSED)
     return found
+
+
+def together(data: Table) -> list[Correlation]:
+    """How every two dimensions go together in predictions (mean over seeds) and in ratings, over all test utterances."""
+    names = list(data.targets)
+    found = []
+    for seed in range(len(data.values[names[0]])):
+        values = np.stack([data.values[name][seed] for name in names], axis=1)
+        found.append(correlations(np.stack(list(data.targets.values()), axis=1), values, names))
+    return [replace(pair[0], predicted=_mean([one.predicted for one in pair])) for pair in zip(*found, strict=True)]
 
 
 def worst(data: Table, most: int) -> list[tuple[int, Dimension, float]]:

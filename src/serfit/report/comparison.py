@@ -6,7 +6,8 @@ from pathlib import Path
 
 from serfit.errors import UserError
 from serfit.labels import Dimension
-from serfit.report.breakdown import GroupScore, Miscalibration, Table, breakdown, miscalibration, predicted
+from serfit.metrics import Correlation
+from serfit.report.breakdown import GroupScore, Miscalibration, Table, breakdown, miscalibration, predicted, together
 from serfit.report.evidence import Evidence
 from serfit.report.experiments import ExperimentResult
 
@@ -19,11 +20,13 @@ class Details:
         table: the predictions.
         groups: scores per speaker, session, gender, duration, emotion class and style.
         miscalibration: bias, slope and spread per dimension.
+        together: how every two dimensions go together.
     """
 
     table: Table
     groups: Sequence[GroupScore]
     miscalibration: Mapping[Dimension, Miscalibration]
+    together: Sequence[Correlation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +74,4 @@ def only(comparison: Comparison, label: str) -> Comparison:
 def look_into(result: ExperimentResult) -> Details:
     """The details of an experiment."""
     table = predicted(result)
-    return Details(table, breakdown(table), miscalibration(table))
+    return Details(table, breakdown(table), miscalibration(table), together(table))

@@ -24,6 +24,7 @@ from serfit.report.answers import (
     interval_text,
     miscalibration_rows,
     pair_rows,
+    together_rows,
 )
 from serfit.report.beside import NO_RATERS, baseline_rows, rater_rows, what_stands_beside
 from serfit.report.breakdown import GROUPINGS, GroupScore, Table, worst
@@ -143,6 +144,7 @@ def _corpus(experiments: Sequence[ExperimentResult], comparison: Comparison, pla
         "raters": rater_rows(experiments),
         "no_raters": NO_RATERS,
         "miscalibration": miscalibration_rows(drawn, {label: one.miscalibration for label, one in details.items()}),
+        "together": together_rows(drawn, {label: one.together for label, one in details.items()}),
         "groups": group_rows(drawn, groups),
         "intervals": interval_rows(experiments, evidence),
         "pairs": pair_rows(pairs) if pairs else None,

@@ -13,6 +13,7 @@ from serfit.report.answers import (
     group_rows,
     how_to_read_groups,
     miscalibration_rows,
+    together_rows,
 )
 from serfit.report.beside import (
     NO_RATERS,
@@ -113,6 +114,8 @@ def _corpus_blocks(experiments: Sequence[ExperimentResult], corpus: str, compari
     miscalibrations = {result.label: details[result.label].miscalibration for result in experiments}
     groups = {result.label: details[result.label].groups for result in experiments}
     blocks += ["### Calibration", as_markdown(miscalibration_rows(experiments, miscalibrations))]
+    pairs = together_rows(experiments, {result.label: details[result.label].together for result in experiments})
+    blocks += ["### Dimensions together", as_markdown(pairs)] if pairs else []
     blocks += ["### Groups of test utterances", as_markdown(group_rows(experiments, groups))]
     blocks += ["### Runs", _runs_table(experiments, dimensions)]
     blocks += ["### Models", bullets(sorted({_model_words(result.label, run) for result, run in _each(experiments)}))]

@@ -18,6 +18,7 @@ Kind = Literal[
     "not rising",
     "overfitting",
     "below expectation",
+    "one axis",
     "constant batches",
     "slow epoch",
     "seed spread",

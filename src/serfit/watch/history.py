@@ -13,6 +13,7 @@ from serfit.config.load import load_config
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import UserError
 from serfit.labels import Dimension
+from serfit.metrics import Correlation
 from serfit.records import EpochRecord, EpochTime, Progress
 from serfit.report.reference import FROZEN, obstacle
 from serfit.watch.finding import pretrained
@@ -52,6 +53,8 @@ class History:
         device: kind of device, "cuda" or "cpu"; None likewise.
         card: which GPUs the run was given (CUDA_VISIBLE_DEVICES); None where it may use all, or none.
         precision: "fp32" or "bf16"; None likewise.
+        correlations: of every two dimensions over the validation part, with the best weights; empty until the run is
+            finished, and in runs of older versions.
     """
 
     directory: Path
@@ -66,6 +69,7 @@ class History:
     device: str | None = None
     card: str | None = None
     precision: str | None = None
+    correlations: Sequence[Correlation] = ()
 
     @property
     def fold(self) -> int:
@@ -157,6 +161,7 @@ class Reader:
             times = [EpochTime.from_json(line) for line in _json_lines(directory / runs.TIMING)]
             now, ended = (_json(directory / name) for name in (runs.PROGRESS, runs.STOPPED))
             about = _json(directory / runs.ENVIRONMENT) or {}
+            scores = (_json(directory / runs.SCORES) or {}) if state == "finished" else {}
             progress = None if now is None else Progress.from_json(now)
             corpus = about.get("corpus", {})
             counts = corpus.get("counts")
@@ -173,6 +178,7 @@ class Reader:
                 device=about.get("device_type"),
                 card=about.get("visible_gpus"),
                 precision=about.get("precision"),
+                correlations=tuple(map(Correlation.from_json, scores.get("correlations", {}).get("validation", ()))),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"the records in {directory} can't be read ({type(error).__name__}: {error})") from error

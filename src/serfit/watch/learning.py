@@ -93,6 +93,7 @@ def of_learning(history: History) -> Iterator[Finding]:
     others = [name for name in history.config.data.dimensions if name not in lost]
     curves = [finding for name in others for finding in one_dimension(history, name)]
     yield from curves
+    yield from one_axis(history, others)
     if not lost and not curves:
         yield from below_expectation(history)
 
@@ -199,6 +200,21 @@ def one_dimension(history: History, name: Dimension) -> Iterator[Finding]:
     elif now < LOW and learnt < 2 * LOW:
         advice, overrides = _rate_advice(history, name)
         yield Finding("not rising", f"{evidence}, that of training is {learnt:.3f}", advice, overrides)
+
+
+def one_axis(history: History, names: Sequence[Dimension]) -> Iterator[Finding]:
+    """Two of these dimensions are predicted as if they were one, which their ratings aren't."""
+    for found in history.correlations:
+        if found.one_axis and found.first in names and found.second in names:
+            evidence = (
+                f"predictions of {found.first} and {found.second} correlate {found.predicted:.3f} over the validation "
+                f"part, and their ratings {found.rated:.3f}: one axis is predicted twice"
+            )
+            advice = (
+                "train one of them alone, to see whether the audio holds more of it than is learnt beside the other"
+            )
+            yield Finding("one axis", evidence, advice, (f"data.dimensions=[{found.first}]",))
+            return
 
 
 def standing(history: History) -> Standing | None:
