@@ -208,12 +208,11 @@ NEARLY_ONE = 1.0 - 1e-12
 def correlations(targets: ArrayLike, values: ArrayLike, dimensions: Sequence[Dimension]) -> tuple[Correlation, ...]:
     """Correlation of every two dimensions in predictions [N, D] beside that in ratings [N, D]."""
     x, y = np.asarray(targets, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    return tuple(
-        Correlation(
-            dimensions[one], dimensions[two], pearson(y[:, one], y[:, two]), pearson(x[:, one], x[:, two]), len(x)
-        )
-        for one, two in combinations(range(len(dimensions)), 2)
-    )
+    found = []
+    for one, two in combinations(range(len(dimensions)), 2):
+        predicted, rated = (pearson(table[:, one], table[:, two]) for table in (y, x))
+        found.append(Correlation(dimensions[one], dimensions[two], predicted, rated, len(x)))
+    return tuple(found)
 
 
 def _deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:

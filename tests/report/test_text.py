@@ -27,7 +27,7 @@ def results(
         else {"improvised": scores_of(valence=0.41, arousal=0.42), "scripted": scores_of(valence=0.43, arousal=0.44)}
     )
     best = epoch_record(3, dimensions, True)  # type: ignore[arg-type]
-    return Results(best, predictions, predictions.scores(), baseline, within, styles, None)  # type: ignore[arg-type]
+    return Results(best, predictions, predictions.scores(), baseline, within, styles, None, {})  # type: ignore[arg-type]
 
 
 def test_best_result_is_key_value_lines_with_the_very_numbers() -> None:
@@ -99,7 +99,7 @@ def test_without_scenarios_nothing_is_said_of_them() -> None:
 def test_an_undefined_test_score_is_explained() -> None:
     outcome = results()
     outcome.predictions.values[0, 0] = np.nan
-    broken = Results(outcome.best, outcome.predictions, outcome.predictions.scores(), None, None, {}, None)
+    broken = Results(outcome.best, outcome.predictions, outcome.predictions.scores(), None, None, {}, None, {})
     lines = result_lines(broken, "emodb")
     assert lines[2].split()[1] == "n/a"
     assert lines[4].split()[1] == "n/a"

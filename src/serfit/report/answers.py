@@ -121,7 +121,7 @@ def miscalibration_rows(
 
 def together_rows(experiments: Sequence[ExperimentResult], found: Mapping[str, Sequence[Correlation]]) -> Rows | None:
     """Correlation of every two dimensions in predictions beside that in ratings; None where each predicts only one."""
-    header = ["experiment", "dimensions", "predictions correlate", "ratings correlate", ""]
+    header = ["experiment", "dimensions", "r of predictions", "r of ratings", ""]
     rows = [
         [
             result.label,

@@ -154,7 +154,7 @@ def miscalibration(data: Table) -> dict[Dimension, Miscalibration]:
 
 
 def together(data: Table) -> list[Correlation]:
-    """How every two dimensions go together in predictions (mean over seeds) and in ratings, over all test utterances."""
+    """How every two dimensions go together over all test utterances: predictions (mean over seeds) and ratings."""
     names = list(data.targets)
     found = []
     for seed in range(len(data.values[names[0]])):

@@ -210,9 +210,7 @@ def one_axis(history: History, names: Sequence[Dimension]) -> Iterator[Finding]:
                 f"predictions of {found.first} and {found.second} correlate {found.predicted:.3f} over the validation "
                 f"part, and their ratings {found.rated:.3f}: one axis is predicted twice"
             )
-            advice = (
-                "train one of them alone, to see whether the audio holds more of it than is learnt beside the other"
-            )
+            advice = "train one of them alone, to see whether that learns more of it"
             yield Finding("one axis", evidence, advice, (f"data.dimensions=[{found.first}]",))
             return
 
