@@ -9,10 +9,16 @@ from serfit.statistics.contrast import Cell, Contrast, Layout, contrast, layout
 
 @dataclass(frozen=True)
 class System:
-    """How predictions come about: slope * x + errors that belong to speakers, dialogues and utterances (deviations)."""
+    """How predictions come about: slope * x + errors.
+
+    All but the slope are standard deviations: between speakers, dialogues, utterances, and between folds, each of
+    which has a trained model of its own.
+    """
 
     slope: float = 0.6
+    slope_by_fold: float = 0.0
     slope_by_speaker: float = 0.1
+    fold: float = 0.0
     speaker: float = 0.15
     dialogue: float = 0.3
     noise: float = 0.6
@@ -20,7 +26,10 @@ class System:
 
 @dataclass(frozen=True)
 class Design:
-    """How ratings come about: deviations between speakers, dialogues, utterances; how many there are of each."""
+    """How ratings come about: standard deviations between speakers, dialogues, utterances; how many there are of each.
+
+    Where uneven, sessions differ eightfold in dialogues, and one speaker of two says 15 % of the words.
+    """
 
     speaker: float = 0.3
     dialogue: float = 0.5
@@ -28,6 +37,7 @@ class Design:
     sessions: int = 5
     dialogues: int = 30
     size: int = 67
+    uneven: bool = False
 
     @property
     def variance(self) -> float:
@@ -35,9 +45,10 @@ class Design:
 
 
 def true_ccc(design: Design, system: System) -> float:
-    """CCC in the population of all speakers and dialogues."""
-    errors = system.speaker**2 + system.dialogue**2 + system.noise**2
-    predicted = (system.slope**2 + system.slope_by_speaker**2) * design.variance + errors
+    """CCC in the population of all trained models, speakers and dialogues."""
+    slopes = system.slope**2 + system.slope_by_fold**2 + system.slope_by_speaker**2
+    errors = system.fold**2 + system.speaker**2 + system.dialogue**2 + system.noise**2
+    predicted = slopes * design.variance + errors
     return 2 * system.slope * design.variance / (design.variance + predicted)
 
 
@@ -45,10 +56,13 @@ def as_good(design: Design, system: System, slope: float) -> System:
     """A system with another slope and as much noise as gives it the same true CCC."""
     wanted = true_ccc(design, system)
     other = replace(system, slope=slope)
-    rest = 2 * slope * design.variance / wanted - design.variance
-    rest -= (slope**2 + system.slope_by_speaker**2) * design.variance + system.speaker**2 + system.dialogue**2
+    rest = 2 * slope * design.variance * (1 / wanted - 1 / true_ccc(design, other)) + system.noise**2
     assert rest > 0, "no noise makes this slope as good"
     return replace(other, noise=rest**0.5)
+
+
+_UNEVEN = (2.0, 0.25, 1.0, 0.5, 1.25)
+"""Dialogues of five sessions, as shares of an even number."""
 
 
 @dataclass(frozen=True)
@@ -61,34 +75,44 @@ class Corpus:
     session: np.ndarray
 
 
-def draw(random: np.random.Generator, design: Design) -> Corpus:
-    """Two speakers a session share its dialogues; dialogues differ in length, speakers in how much they say."""
+def draw(random: np.random.Generator, design: Design, people: np.random.Generator | None = None) -> Corpus:
+    """Two speakers a session share its dialogues; dialogues differ in length, speakers in how much they say.
+
+    What belongs to the speakers comes from `people`, to draw other dialogues of the same ones.
+    """
+    people = people or random
     parts = []
     for session in range(design.sessions):
-        sizes = random.poisson(design.size * random.uniform(0.4, 1.6, design.dialogues)) + 2
-        dialogue = np.repeat(np.arange(design.dialogues), sizes)
-        second = random.random(len(dialogue)) < random.uniform(0.35, 0.65)
-        speaker = random.normal(0, design.speaker, 2)[second.astype(int)]
-        targets = speaker + random.normal(0, design.dialogue, design.dialogues)[dialogue]
+        dialogues = max(1, round(design.dialogues * _UNEVEN[session % 5])) if design.uneven else design.dialogues
+        sizes = random.poisson(design.size * random.uniform(0.4, 1.6, dialogues)) + 2
+        dialogue = np.repeat(np.arange(dialogues), sizes)
+        second = random.random(len(dialogue)) < (0.15 if design.uneven else people.uniform(0.35, 0.65))
+        speaker = people.normal(0, design.speaker, 2)[second.astype(int)]
+        targets = speaker + random.normal(0, design.dialogue, dialogues)[dialogue]
         targets = targets + random.normal(0, design.utterance, len(dialogue))
         whole = np.full(len(dialogue), session)
-        parts.append((targets, 2 * session + second, design.dialogues * session + dialogue, whole))
+        parts.append((targets, 2 * session + second, 1000 * session + dialogue, whole))
     return Corpus(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def predict(random: np.random.Generator, corpus: Corpus, system: System) -> np.ndarray:
-    """[N] predictions."""
-    speakers, dialogues = corpus.speaker.max() + 1, corpus.dialogue.max() + 1
-    slope = system.slope + random.normal(0, system.slope_by_speaker, speakers)[corpus.speaker]
-    bias = random.normal(0, system.speaker, speakers)[corpus.speaker]
+def predict(
+    random: np.random.Generator, corpus: Corpus, system: System, people: np.random.Generator | None = None
+) -> np.ndarray:
+    """[N] predictions; `people` as in `draw`."""
+    people = people or random
+    folds, speakers, dialogues = (column.max() + 1 for column in (corpus.session, corpus.speaker, corpus.dialogue))
+    slope = system.slope + random.normal(0, system.slope_by_fold, folds)[corpus.session]
+    slope = slope + people.normal(0, system.slope_by_speaker, speakers)[corpus.speaker]
+    bias = random.normal(0, system.fold, folds)[corpus.session]
+    bias = bias + people.normal(0, system.speaker, speakers)[corpus.speaker]
     bias = bias + random.normal(0, system.dialogue, dialogues)[corpus.dialogue]
     return slope * corpus.targets + bias + random.normal(0, system.noise, len(bias))
 
 
-def layouts(corpus: Corpus) -> tuple[Layout, Layout]:
-    """Of one CCC over everything, and of the mean over sessions."""
+def grouped(corpus: Corpus) -> Layout:
+    """Who said what where."""
     names = [[str(number) for number in column] for column in (corpus.speaker, corpus.dialogue)]
-    return layout(*names, [0] * len(corpus.session)), layout(*names, corpus.session.tolist())
+    return layout(*names, corpus.session.tolist())
 
 
 def pooled(where: Layout, corpus: Corpus, values: np.ndarray) -> Contrast:

@@ -1,9 +1,9 @@
-"""How often 95 % intervals hold the true CCC, and how often tests find a difference where there is none.
+"""How often 95 % intervals contain the true CCC, and how often a test finds a difference where there is none.
 
-Corpora like IEMOCAP are made up, with known truth: 5 sessions of 2 speakers and 30 dialogues, about 10,000 utterances;
-both speakers of a session share its dialogues. Ratings and errors have parts that belong to speakers and to dialogues.
+Corpora like IEMOCAP are made up, with known truth: sessions of 2 speakers who share their dialogues. Ratings and errors
+have parts that belong to speakers, to dialogues, and to the trained model of a fold.
 
-    uv run python benchmarks/statistics/coverage.py --corpora 1000
+    uv run python benchmarks/statistics/coverage.py --corpora 500
 """
 
 import argparse
@@ -11,154 +11,178 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from serfit.counters import generator
-from serfit.statistics import student
 from serfit.statistics.contrast import Contrast, minus
 from serfit.statistics.interval import estimate
-from serfit.statistics.swaps import swap_test
-from simulated import (
-    Design,
-    System,
-    as_good,
-    draw,
-    layouts,
-    over_folds,
-    pooled,
-    predict,
-    true_ccc,
-)
+from simulated import Corpus, Design, System, as_good, draw, grouped, over_folds, pooled, predict, true_ccc
+
+SMALL = Design(size=20)
+NOTHING_ALIKE = Design(speaker=0.0, dialogue=0.0, size=20)
+FOLDS = System(slope_by_fold=0.1, fold=0.1)
 
 WORLDS: Mapping[str, tuple[Design, System]] = {
-    "speakers and dialogues": (Design(), System()),
-    "mostly dialogues": (Design(speaker=0.1, dialogue=0.6), System(slope_by_speaker=0.05, speaker=0.05, dialogue=0.2)),
-    "mostly speakers": (Design(dialogue=0.05), System(slope_by_speaker=0.15, speaker=0.2, dialogue=0.05)),
-    "neither": (Design(speaker=0.0, dialogue=0.0), System(slope_by_speaker=0.0, speaker=0.0, dialogue=0.0)),
+    "folds alike": (SMALL, System()),
+    "folds differ a little (slope 0.6 ± 0.05)": (SMALL, System(slope_by_fold=0.05, fold=0.05)),
+    "folds differ (0.6 ± 0.10)": (SMALL, FOLDS),
+    "folds differ much (0.6 ± 0.20)": (SMALL, System(slope_by_fold=0.2, fold=0.2)),
+    "10,000 utterances, folds alike": (Design(), System()),
+    "10,000 utterances, folds differ": (Design(), FOLDS),
+    "mostly speakers differ": (
+        replace(SMALL, dialogue=0.05),
+        System(slope_by_speaker=0.15, speaker=0.2, dialogue=0.05),
+    ),
+    "mostly dialogues differ": (
+        replace(SMALL, speaker=0.1, dialogue=0.6),
+        System(slope_by_speaker=0.05, speaker=0.05, dialogue=0.2),
+    ),
+    "nothing but noise differs": (NOTHING_ALIKE, System(slope_by_speaker=0.0, speaker=0.0, dialogue=0.0)),
+    "uneven sessions and speakers, folds alike": (replace(SMALL, uneven=True), System()),
+    "uneven sessions and speakers, folds differ": (replace(SMALL, uneven=True), FOLDS),
+    "3 dialogues a session, folds differ": (replace(SMALL, dialogues=3), FOLDS),
+    "true CCC 0, folds differ": (SMALL, replace(FOLDS, slope=0.0)),
+    "true CCC 0.99, folds differ": (
+        SMALL,
+        System(0.98, slope_by_fold=0.02, slope_by_speaker=0.02, fold=0.02, speaker=0.05, dialogue=0.05, noise=0.1),
+    ),
+    "3 folds that differ": (replace(SMALL, sessions=3), FOLDS),
+    "4 folds that differ": (replace(SMALL, sessions=4), FOLDS),
+    "10 folds that differ": (replace(SMALL, sessions=10), FOLDS),
+    "every speaker in all of 5 folds that differ": (SMALL, FOLDS),
 }
-RESAMPLES = 1_000
+CROSSED = "every speaker in all of 5 folds that differ"
+
+ONE_FOLD: Mapping[int, Design] = {
+    2: Design(sessions=1, size=20),
+    4: Design(sessions=2, size=20),
+    6: Design(sessions=3, size=20, dialogues=15),
+    10: Design(sessions=5, size=20, dialogues=10),
+    40: Design(sessions=20, size=20, dialogues=5),
+}
+"""Test sets of one trained model, by number of speakers."""
+
+RESAMPLES = 400
+PEOPLE = 25
+"""Corpora per set of speakers, where these are taken as given."""
 
 
-def bootstraps(score: Contrast, random: np.random.Generator, kind: str) -> dict[str, tuple[float, float]]:
-    """Ends of the usual bootstrap intervals, resampling whole clusters inside folds."""
-    where = score.layout
-    clusters = where.speakers if kind == "speaker" else where.dialogues
-    assert clusters is not None
-    sums = score.clustered(clusters)
-    folds = np.zeros(sums.shape[1], dtype=int)
-    folds[clusters] = where.folds
-    weights = np.zeros((RESAMPLES, sums.shape[1]))
-    for fold in np.unique(folds):
-        inside = np.flatnonzero(folds == fold)
-        weights[:, inside] = random.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), RESAMPLES)
-    found = score.of(np.tensordot(weights, sums, (1, 1)))
-    value = score.value
-    low, high = np.quantile(found, [0.025, 0.975])
-    without = score.of(np.moveaxis(sums.sum(axis=1, keepdims=True) - sums, 1, 0))
-    pulls = without.mean() - without
-    acceleration = float((pulls**3).sum() / (6 * (pulls**2).sum() ** 1.5))
-    normal = NormalDist()
-    shift = normal.inv_cdf(float(np.clip((found < value).mean(), 1e-3, 1 - 1e-3)))
-    levels = [normal.cdf(shift + (shift + z) / (1 - acceleration * (shift + z))) for z in (-1.96, 1.96)]
-    stretch = student.quantile(0.95, len(folds) - len(np.unique(folds))) / 1.96
-    stretch *= np.sqrt(len(folds) / (len(folds) - len(np.unique(folds))))
-    ends = np.tanh(np.arctanh(value) + stretch * (np.arctanh([low, high]) - np.arctanh(value)))
-    return {
-        f"percentile bootstrap by {kind}": (low, high),
-        f"BCa bootstrap by {kind}": tuple(np.quantile(found, levels)),
-        f"t-stretched percentile by {kind}": tuple(ends),
-    }  # type: ignore[dict-item]
+def wider_bootstrap(score: Contrast, random: np.random.Generator) -> tuple[float, float]:
+    """The wider of two percentile bootstraps that resample whole speakers or whole dialogues inside folds."""
+    found = []
+    for kind in ("speaker", "dialogue"):
+        clusters = score.layout.groups[kind]
+        sums = score.clustered(clusters)
+        folds = np.zeros(sums.shape[1], dtype=int)
+        folds[clusters] = score.layout.groups["fold"]
+        weights = np.zeros((RESAMPLES, sums.shape[1]))
+        for fold in np.unique(folds):
+            inside = np.flatnonzero(folds == fold)
+            weights[:, inside] = random.multinomial(len(inside), np.full(len(inside), 1 / len(inside)), RESAMPLES)
+        found.append(np.quantile(score.of(np.tensordot(weights, sums, (1, 1))), [0.025, 0.975]))
+    low, high = max(found, key=lambda two: two[1] - two[0])
+    return float(low), float(high)
 
 
-def coverage(world: str, corpora: int, candidates: bool) -> None:
-    """Print coverage, mean width and misses on either side of every interval."""
+def made(random: np.random.Generator, world: str) -> Corpus:
+    corpus = draw(random, WORLDS[world][0])
+    return replace(corpus, session=corpus.dialogue % 1000 % 5) if world == CROSSED else corpus
+
+
+def one_model(corpus: Corpus) -> Corpus:
+    """The same test utterances, all of one trained model."""
+    return replace(corpus, session=np.zeros_like(corpus.session))
+
+
+def cell(pairs: list[tuple[float, float]], truth: float) -> str:
+    """Coverage and mean width."""
+    low, high = np.array(pairs).T
+    return f"{100 * ((low <= truth) & (truth <= high)).mean():.1f} %, {(high - low).mean():.3f}"
+
+
+def folds_row(world: str, corpora: int) -> str:
+    """Coverage, level and power where each fold has a trained model of its own."""
     design, system = WORLDS[world]
-    truth = true_ccc(design, system)
-    values, ends = defaultdict(list), defaultdict(list)
+    rivals = {"alike": system, "weaker": replace(system, noise=0.9 * system.noise)}
+    if 0.0 < system.slope < 0.9:
+        rivals["slope"] = as_good(design, system, 0.8 * system.slope)
+    ends: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    values, found = [], defaultdict(list)
     for number in range(corpora):
         random = generator("coverage", world, number)
-        corpus = draw(random, design)
-        predicted = predict(random, corpus, system)
-        for name, make, where in zip(("pooled", "mean over folds"), (pooled, over_folds), layouts(corpus), strict=True):
-            score = make(where, corpus, predicted)
-            found = estimate(score)
-            values[name].append(found.value)
-            for kind, interval in found.intervals.items():
-                ends[name, f"jackknife by {kind}"].append((interval.low, interval.high))
-            if candidates:
-                plain = []
-                for kind in ("speaker", "dialogue"):
-                    tried = bootstraps(score, random, kind)
-                    plain.append(tried[f"percentile bootstrap by {kind}"])
-                    for method, pair in tried.items():
-                        ends[name, method].append(pair)
-                ends[name, "the wider of both percentile bootstraps"].append(
-                    max(plain, key=lambda two: two[1] - two[0])
-                )
-    print(f"\n{world}: true CCC {truth:.4f}; expected mean over folds {np.mean(values['mean over folds']):.4f}")
-    for (name, method), pairs in sorted(ends.items()):
-        low, high = np.array(pairs).T
-        wanted = truth if name == "pooled" else float(np.mean(values[name]))
-        held = ((low <= wanted) & (wanted <= high)).mean()
-        print(
-            f"  {name:16}{method:40} covers {100 * held:5.1f} %  width {(high - low).mean():.3f}"
-            f"  too high {100 * (low > wanted).mean():4.1f} %  too low {100 * (high < wanted).mean():4.1f} %"
-        )
+        corpus = made(random, world)
+        ours = predict(random, corpus, system)
+        where, models = grouped(corpus), grouped(one_model(corpus))
+        mean = over_folds(where, corpus, ours)
+        scores = {"mean": mean, "pooled": pooled(where, corpus, ours), "given": over_folds(models, corpus, ours)}
+        for name, score in scores.items():
+            interval = estimate(score).interval
+            assert interval is not None
+            ends[name].append((interval.low, interval.high))
+        ends["bootstrap"].append(wider_bootstrap(mean, random))
+        values.append(mean.value)
+        for name, rival in rivals.items():
+            interval = estimate(minus(mean, over_folds(where, corpus, predict(random, corpus, rival)))).interval
+            assert interval is not None
+            found[name].append(interval.p < 0.05)
+    truth = float(np.mean(values))
+    cells = [cell(ends["mean"], truth), cell(ends["pooled"], true_ccc(design, system))]
+    cells += [f"{100 * np.mean(found[name]):.1f} %" if name in found else "" for name in ("alike", "slope", "weaker")]
+    return " | ".join([world, *cells, cell(ends["given"], truth), cell(ends["bootstrap"], truth)])
 
 
-def level(world: str, corpora: int) -> None:
-    """Print how often a difference is found between two systems that are equally good, and one that is better."""
-    design, system = WORLDS[world]
-    rivals = {
-        "two alike": system,
-        "as good, other slope": as_good(design, system, 0.8 * system.slope),
-        "noise 10 % lower": System(**{**vars(system), "noise": 0.9 * system.noise}),
-    }
-    for what, rival in rivals.items():
-        found = defaultdict(list)
-        for number in range(corpora):
-            random = generator("level", world, what, number)
-            corpus = draw(random, design)
-            one, other = (predict(random, corpus, which) for which in (system, rival))
-            makers = zip(("pooled", "mean over folds"), (pooled, over_folds), layouts(corpus), strict=True)
-            for name, make, where in makers:
-                sides = make(where, corpus, one), make(where, corpus, other)
-                difference = estimate(minus(*sides))
-                for kind, interval in difference.intervals.items():
-                    found[name, f"jackknife by {kind}"].append(interval.p)
-                assert where.speakers is not None
-                assert where.dialogues is not None
-                tests = [swap_test(*sides, group, number) for group in (where.speakers, where.dialogues)]
-                by = [test.p for test in tests if test is not None]
-                for kind, p in zip(("speaker", "dialogue", "the larger"), (*by, max(by)), strict=True):
-                    found[name, f"swaps by {kind}"].append(p)
-                assert difference.interval is not None
-                found[name, "largest of all"].append(max(*by, difference.interval.p))
-        print(f"\n{world}, {what}: true difference {true_ccc(design, rival) - true_ccc(design, system):+.4f}")
-        for (name, method), probabilities in sorted(found.items()):
-            share = (np.array(probabilities) < 0.05).mean()
-            print(f"  {name:16}{method:38} p < 0.05 in {100 * share:5.1f} %")
+def one_fold_row(speakers: int, corpora: int) -> str:
+    """The same where all test utterances were predicted by one trained model, which is taken as given."""
+    design, system = ONE_FOLD[speakers], System()
+    held, widths, found, scopes = [], [], [], set()
+    each = PEOPLE if speakers < 5 else corpora
+    for group in range(corpora // each):
+        low, high, values = [], [], []
+        for number in range(each):
+            random = generator("one fold", speakers, group, number)
+            given = [generator("people", speakers, group, what) for what in range(3)] if speakers < 5 else [None] * 3
+            corpus = one_model(draw(random, design, given[0]))
+            where = grouped(corpus)
+            one, other = (pooled(where, corpus, predict(random, corpus, system, people)) for people in given[1:])
+            known = estimate(one)
+            assert known.interval is not None
+            low.append(known.interval.low)
+            high.append(known.interval.high)
+            values.append(known.value)
+            scopes.add(str(known.scope))
+            difference = estimate(minus(one, other))
+            assert difference.interval is not None
+            found.append(difference.interval.p < 0.05)
+        truth = float(np.mean(values))
+        held += list((np.array(low) <= truth) & (truth <= np.array(high)))
+        widths += list(np.array(high) - np.array(low))
+    level = "not tested" if speakers < 5 else f"{100 * np.mean(found):.1f} %"
+    return f"{speakers} | {' / '.join(scopes)} | {100 * np.mean(held):.1f} %, {np.mean(widths):.3f} | {level}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpora", type=int, default=1000, help="made-up corpora per world")
+    parser.add_argument("--corpora", type=int, default=500, help="made-up corpora per world")
     parser.add_argument("--worlds", nargs="*", default=list(WORLDS), choices=list(WORLDS))
-    parser.add_argument("--no-bootstraps", action="store_true", help="leave the candidates that were not chosen out")
-    parser.add_argument("--only", choices=("coverage", "level"), help="one of both parts")
     given = parser.parse_args()
     began = time.monotonic()
     error = 100 * (0.95 * 0.05 / given.corpora) ** 0.5
-    print(f"{given.corpora} corpora per world; standard error of 95 % and of 5 %: {error:.1f} points")
+    print(f"{given.corpora} corpora per world; standard error of 95 % and of 5 %: {error:.1f} points\n")
+    print(
+        "| world | mean over folds | pooled | p < 0.05, alike | p < 0.05, other slope | p < 0.05, less noise ", end=""
+    )
+    print(
+        "| trained models given | wider of two bootstraps |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    )
     for world in given.worlds:
-        if given.only != "level":
-            coverage(world, given.corpora, not given.no_bootstraps)
-        if given.only != "coverage":
-            level(world, given.corpora)
+        print(f"| {folds_row(world, given.corpora)} |", flush=True)
+    print("\n| speakers | holds for | covers, mean width | p < 0.05, alike |\n| ---: | --- | ---: | ---: |")
+    for speakers in ONE_FOLD:
+        print(f"| {one_fold_row(speakers, given.corpora)} |", flush=True)
     print(f"\n{time.monotonic() - began:.0f} s")
 
 

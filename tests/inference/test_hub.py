@@ -169,7 +169,7 @@ def test_the_card_of_a_bundle_tells_what_is_recorded_in_it(
         assert words in text, words
     protocol = text.partition("## Data and protocol")[2]
     assert protocol.partition("Source")[0] == card.partition("## Data and protocol")[2].partition("Source")[0]
-    assert "95 % interval" not in text
+    assert "95% CI" not in text
     loaded = serfit.load(tmp_path / "ema-iemocap").estimate(WAVEFORMS)
     np.testing.assert_array_equal(loaded.values, serfit.load(bundle).estimate(WAVEFORMS).values)
 

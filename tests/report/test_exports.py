@@ -35,7 +35,7 @@ def test_every_number_of_the_comparison_is_in_the_csv(runs: Path) -> None:
             assert float(row["value"]) == pytest.approx(summary.mean, abs=1e-6)
             assert float(row["deviation"]) == pytest.approx(summary.deviation, abs=1e-6)
             assert float(row["low"]) < float(row["value"]) < float(row["high"])
-            assert row["clustered_by"] == "speaker and dialogue"
+            assert row["holds_for"] == "other trained models, speakers and dialogues"
     for pair in comparison.evidence.pairs:
         row = by[pair.first, pair.second, "difference", "", pair.measure]
         assert float(row["p_corrected"]) == pytest.approx(pair.corrected, abs=1e-6)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from serfit.counters import generator
 from serfit.metrics import ccc
 from serfit.statistics.contrast import Cell, concordance, contrast, layout, minus
-from simulated import Design, System, draw, layouts, over_folds, pooled, predict
+from simulated import Design, System, draw, grouped, over_folds, pooled, predict
 
 
 @given(st.lists(st.tuples(st.integers(-20, 20), st.integers(-20, 20)), min_size=2, max_size=40), st.floats(-50, 50))
@@ -24,22 +24,22 @@ def test_sums_give_the_ccc_of_the_definition(pairs: list[tuple[int, int]], shift
 def test_the_mean_over_folds_is_the_mean_of_the_folds_own_cccs() -> None:
     corpus = draw(generator("contrast"), Design(size=10))
     values = predict(generator("contrast", 1), corpus, System())
-    whole, by_fold = layouts(corpus)
+    where = grouped(corpus)
     cccs = [ccc(corpus.targets[corpus.session == fold], values[corpus.session == fold]) for fold in range(5)]
-    assert over_folds(by_fold, corpus, values).value == pytest.approx(np.mean(cccs))
-    assert pooled(whole, corpus, values).value == pytest.approx(ccc(corpus.targets, values))
+    assert over_folds(where, corpus, values).value == pytest.approx(np.mean(cccs))
+    assert pooled(where, corpus, values).value == pytest.approx(ccc(corpus.targets, values))
 
 
 def test_leaving_a_cluster_out_of_the_sums_is_leaving_its_utterances_out() -> None:
     corpus = draw(generator("leave out"), Design(size=8))
     values = predict(generator("leave out", 1), corpus, System())
-    where, _ = layouts(corpus)
+    where = grouped(corpus)
     score = pooled(where, corpus, values)
-    assert where.speakers is not None
-    sums = score.clustered(where.speakers)
+    speakers = where.groups["speaker"]
+    sums = score.clustered(speakers)
     kept = corpus.speaker != 3
     rows = [str(number) for number in range(10)]
-    (cluster,) = {where.speakers[atom] for atom in where.atoms[corpus.speaker == 3]}
+    (cluster,) = {speakers[atom] for atom in where.atoms[corpus.speaker == 3]}
     assert len(rows) == sums.shape[1]
     without = score.of(sums.sum(axis=1) - sums[:, cluster])
     assert without == pytest.approx(ccc(corpus.targets[kept], values[kept]))
@@ -58,11 +58,10 @@ def test_weights_average_dimensions_and_seeds_and_differences_subtract() -> None
     assert not minus(one, one).bounded
 
 
-def test_unknown_speakers_are_clusters_of_their_own_and_all_unknown_is_no_clustering() -> None:
-    where = layout(["a", "", "a", ""], ["", "", "", ""], [0, 0, 0, 0])
-    assert where.speakers is not None
-    assert where.speakers.max() + 1 == 3
-    assert where.dialogues is None
+def test_one_unknown_speaker_is_counted_and_no_cluster() -> None:
+    where = layout(["a", "", "a", "b"], ["x", "y", "x", "y"], [0, 0, 0, 0])
+    assert set(where.groups) == {"fold", "dialogue"}
+    assert where.unknown == {"fold": 0, "speaker": 1, "dialogue": 0}
 
 
 def test_a_fold_with_nothing_left_drops_out_of_the_mean_and_constants_are_undefined() -> None:
@@ -70,6 +69,6 @@ def test_a_fold_with_nothing_left_drops_out_of_the_mean_and_constants_are_undefi
     where = layout(["a"] * 3 + ["b"] * 3, [""] * 6, [1, 1, 1, 2, 2, 2])
     cells = [Cell(np.arange(3), x[:3], x[:3], 1, 0, 1.0), Cell(np.arange(3, 6), x[3:], x[3:][::-1], 2, 0, 1.0)]
     score = contrast(where, cells)
-    sums = score.clustered(where.speakers)  # type: ignore[arg-type]
+    sums = score.clustered(where.groups["speaker"])
     assert score.of(sums[:, 0]) == pytest.approx(1.0)
     assert np.isnan(concordance(np.array([3.0, 3, 3, 3, 3, 3])))

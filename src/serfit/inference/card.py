@@ -9,7 +9,7 @@ from serfit import __version__
 from serfit.calibration.maps import Kind
 from serfit.errors import UserError
 from serfit.inference.bundle import Member
-from serfit.inference.reached import KEY, expectation, measure_title, reached, score_table
+from serfit.inference.reached import KEY, expectation, intervals_hold_for, measure_title, reached, score_table
 from serfit.inference.recorded import in_words, mean_ccc, recorded_tests, results
 from serfit.inference.source import public_name, public_notes
 from serfit.labels import Dimension
@@ -247,11 +247,12 @@ def _use(folder: str) -> str:
 def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
     count = sum({run.fold: len(run.predictions.ids) for run in result.runs}.values())
     missing = f" Not among them: {ranges('fold', result.missing)} (†)." if result.missing else ""
+    scores = reached(comparison)["test_ccc"]
     blocks = [
         f"Concordance correlation coefficients (CCC) on {count:,} test utterances: {_runs(result)}.{missing} Each "
         "utterance was predicted by a network that was not trained on it and whose epoch was not chosen by it. "
-        "Intervals take speakers and dialogues as the units that vary.",
-        as_markdown(score_table(reached(comparison)["test_ccc"])),
+        + intervals_hold_for(scores),
+        as_markdown(score_table(scores)),
     ]
     if len(result.folds) > 1:
         blocks.append(

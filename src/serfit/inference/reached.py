@@ -37,6 +37,7 @@ def reached(comparison: Comparison, among: int = 1) -> dict[str, Any]:
                 "mean": summary.mean,
                 "deviation": summary.deviation,
                 "interval": _ends(over.get(name)),
+                "holds_for": _scope(over.get(name)),
                 "pooled": result.pooled.get(name),
                 "pooled_interval": _ends(pooled.get(name)),
                 "scenario_baseline": result.baseline[name].mean if name in result.baseline else None,
@@ -62,7 +63,7 @@ def expectation(said: Mapping[str, Any]) -> list[str]:
         f"coefficients (CCC) of {ranges('fold', said['folds'])}, {ranges('seed', said['seeds'])}.{missing} Whether "
         "this network is better for having heard more was not measured.",
         as_markdown(score_table(said["test_ccc"], beside=True)),
-        "Intervals take speakers and dialogues as the units that vary. Scenario baseline: predicted without any "
+        f"{intervals_hold_for(said['test_ccc'])} Scenario baseline: predicted without any "
         "audio. One rater: against the mean of the others; in a rater's place: the system on the same targets.",
         f"Their best epochs were {epochs}; this network was trained for the median of these.",
     ]
@@ -71,9 +72,18 @@ def expectation(said: Mapping[str, Any]) -> list[str]:
     return blocks
 
 
+def intervals_hold_for(scores: Mapping[str, Any]) -> str:
+    """A sentence on what the intervals in the part "test_ccc" of what `reached` made hold for."""
+    if all(one["interval"] is None for one in scores.values()):
+        return "There are too few speakers and dialogues for intervals."
+    # not recorded by earlier versions, whose intervals took the trained models as given
+    scopes = dict.fromkeys(str(one.get("holds_for") or "these trained models") for one in scores.values())
+    return f"95% CIs hold for {' / '.join(scopes)}."
+
+
 def score_table(scores: Mapping[str, Any], *, beside: bool = False) -> Rows:
     """The part "test_ccc" of what `reached` made as a table; `beside` adds baseline and raters where they are known."""
-    header = ["", "mean ± deviation over folds", "95 % interval", "all folds together", "95 % interval"]
+    header = ["", "mean ± SD over folds", "95% CI", "all folds together", "95% CI"]
     known = [key for key in _BESIDE if beside and any(one[key] is not None for one in scores.values())]
     names: list[Measure] = [*(one for one in DIMENSIONS if one in scores), "average"]
     rows = []
@@ -101,6 +111,10 @@ _BESIDE = {
 def _ends(estimate: Estimate | None) -> list[float] | None:
     interval = None if estimate is None else estimate.interval
     return None if interval is None else [interval.low, interval.high]
+
+
+def _scope(estimate: Estimate | None) -> str | None:
+    return None if estimate is None or estimate.interval is None else str(estimate.scope)
 
 
 def _span(ends: list[float] | None) -> str:

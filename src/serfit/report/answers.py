@@ -1,15 +1,16 @@
 """The evidence of a comparison as sentences and Markdown tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from serfit.labels import Dimension, letter
 from serfit.metrics import Correlation
 from serfit.report.breakdown import GROUPINGS, LEAST, GroupScore, Miscalibration
 from serfit.report.evidence import LEVEL, Evidence, Pair, seed_deviation
 from serfit.report.experiments import ExperimentResult, ranges
-from serfit.report.markdown import ABSENT, UNDEFINED, Rows, as_markdown, bullets, escaped, number
+from serfit.report.markdown import UNDEFINED, Rows, as_markdown, bullets, escaped, number
 from serfit.report.reference import Measure
-from serfit.statistics.interval import Estimate, Kind
+from serfit.statistics.contrast import Kind
+from serfit.statistics.interval import FEWEST, Estimate, Scope
 
 MOST_GROUPS = 24
 """Most groups of one grouping that a table lists; of more, the table says only how many there are."""
@@ -18,21 +19,19 @@ MOST_BESIDE = 4
 """Most experiments beside each other in the table of groups."""
 
 HOW_SURE = (
-    "Intervals are 95 % confidence intervals for other speakers and dialogues like these: jackknife standard errors "
-    "from leaving out whole speakers, whole dialogues, and both ways together (the headline, never narrower than the "
-    "other two), with t quantiles. They don't tell how the scores vary with the seed of the training; the deviation "
-    "over seeds (root of the mean variance inside a fold) does.",
-    "p is the largest of three: permutation tests that swap the two systems' predictions of whole speakers and of "
-    "whole dialogues, and the t test that belongs to the interval. Corrected: by Holm's method for all tests on the "
-    f"corpus. A difference counts as shown where the corrected p is below {LEVEL:g}; intervals are not corrected.",
+    "95% CI: confidence interval from leaving out whole clusters one at a time (jackknife), with t quantiles and df "
+    "degrees of freedom. Clusters are folds: with several, each has its own trained model and usually its own "
+    "speakers and dialogues. Speakers and dialogues in several folds are clusters too. With fewer than "
+    f"{FEWEST['fold']} folds the trained models are taken as given, with fewer than {FEWEST['speaker']} speakers these "
+    "as well; the column “holds for” names what is left. Utterances alone are never clusters.",
+    "SD over seeds: root of the mean variance inside a fold. With one seed, what a seed does to all folds alike is in "
+    "no interval.",
+    "p: the paired t test that belongs to the interval, below 0.05 exactly where the 95% CI excludes 0. Corrected: by "
+    "Holm's method for all tests on the corpus; a difference is significant where the corrected p is below "
+    f"{LEVEL:g}. Intervals are not corrected. Nothing is tested with speakers taken as given or unknown.",
 )
 
-_KNOWN: tuple[Kind, Kind] = ("speaker", "dialogue")
-
-FEW_SPEAKERS = (
-    "Where the folds have too few speakers for an interval by speaker, the interval is by dialogue alone and holds for "
-    "these speakers only; with fewer than five dialogues there is none."
-)
+_COUNTED: tuple[Kind, ...] = ("speaker", "dialogue")
 
 
 def answers(pairs: Sequence[Pair]) -> list[str]:
@@ -41,50 +40,74 @@ def answers(pairs: Sequence[Pair]) -> list[str]:
     for pair in pairs:
         together.setdefault((pair.first, pair.second), []).append(pair)
     return [
-        f"{first} against {second} on {_where(same[0])}: {'; '.join(_finding(pair) for pair in same)}."
-        for (first, second), same in together.items()
+        f"{first} against {second} on {_where(same[0])}: {_found(same)}." for (first, second), same in together.items()
     ]
 
 
 def _where(pair: Pair) -> str:
     """What was compared, for example "iemocap (folds 1-5, 360 utterances, 10 speakers, 30 dialogues, 3 seeds)"."""
-    estimate = pair.difference
-    counts = [
-        f"{estimate.clusters[kind]:,} {kind}{'s' if estimate.clusters[kind] > 1 else ''}"
-        for kind in _KNOWN
-        if kind in estimate.clusters
-    ]
-    known = counts or ["speakers and dialogues unknown"]
-    seeds = f"{pair.seeds} seeds" if pair.seeds > 1 else "one seed: about these trained models, not the recipes"
+    scope = pair.difference.scope
+    known = [counted(scope.counts[kind], kind) for kind in _COUNTED if kind in scope.counts]
+    known += [f"{kind}s of {scope.unknown[kind]:,} unknown" for kind in _COUNTED if kind not in scope.counts]
+    seeds = counted(pair.seeds, "seed")
     return (
         f"{pair.corpus} ({', '.join([ranges('fold', pair.folds), f'{pair.utterances:,} utterances', *known, seeds])})"
     )
 
 
+def _found(same: Sequence[Pair]) -> str:
+    """The findings about two experiments, all of one scope."""
+    scope = same[0].difference.scope
+    parts = [] if scope.testable else [f"can't be decided: {_obstacle(scope)}"]
+    parts += [_finding(pair) for pair in same]
+    if any(pair.difference.interval is not None for pair in same):
+        parts.append(f"95% CIs hold for {scope}")
+    return "; ".join(parts)
+
+
+def _obstacle(scope: Scope) -> str:
+    """Why differences can't be tested, and what would help."""
+    if scope.unknown["speaker"]:
+        return f"the speakers of {scope.unknown['speaker']:,} utterances are unknown; name them in the corpus"
+    more = "" if "fold" in scope.varied else f" or {FEWEST['fold']} folds; run more folds"
+    return f"{counted(scope.counts['speaker'], 'speaker')}, and a test needs {FEWEST['speaker']}{more}"
+
+
 def _finding(pair: Pair) -> str:
-    """For example "better in valence by 0.0312 CCC (95 % interval +0.0120 to +0.0504, corrected p 0.004)"."""
+    """For example "better in valence by 0.0312 CCC (95% CI +0.0120 to +0.0504, p 0.001, corrected 0.004)"."""
     what = "on average" if pair.measure == "average" else f"in {pair.measure}"
     value, interval = pair.difference.value, pair.difference.interval
-    if value is None or pair.corrected is None:
-        return f"nothing can be said {what}, for a CCC is undefined"
-    size = abs(value) if pair.shown else value
-    reach = ""
-    if interval is not None:
-        ends = (-interval.high, -interval.low) if pair.shown and value < 0.0 else (interval.low, interval.high)
-        reach = f"95 % interval {ends[0]:+.4f} to {ends[1]:+.4f}, "
-    numbers = f"({reach}corrected p {p_text(pair.corrected)}{_too_few(pair)})"
+    if value is None:
+        return f"nothing can be said {what}, because a CCC is undefined"
+    if interval is None:
+        return f"{what} {value:+.4f} CCC, no interval"
+    worse = pair.shown and value < 0.0
+    low, high = (-interval.high, -interval.low) if worse else (interval.low, interval.high)
+    reach = f"95% CI {low:+.4f} to {high:+.4f}"
+    if pair.corrected is None:
+        return f"{what} {value:+.4f} CCC ({reach})"
+    numbers = f"({reach}, p {p_text(pair.p)}, corrected {p_text(pair.corrected)})"
     if pair.shown:
-        return f"{'better' if value > 0.0 else 'worse'} {what} by {size:.4f} CCC {numbers}"
-    return f"no difference shown {what}: {size:+.4f} CCC {numbers}"
+        return f"{'worse' if worse else 'better'} {what} by {abs(value):.4f} CCC {numbers}"
+    return f"no significant difference {what}: {value:+.4f} CCC {numbers}"
 
 
-def _too_few(pair: Pair) -> str:
-    """A remark where the clusters are too few for a permutation test to show anything, however large the difference."""
-    for kind, test in pair.swaps.items():
-        least = 2.0 / test.tried
-        if test.exact and pair.p is not None and test.p <= least and pair.p <= least and not pair.shown:
-            return f"; {test.clusters} {kind}s allow no p below {p_text(least)}"
-    return ""
+def counted(count: int, name: str) -> str:
+    """For example "1 speaker", "1,024 dialogues"."""
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
+def holds_for(experiments: Sequence[ExperimentResult], evidence: Evidence) -> str:
+    """A sentence on what the intervals of some experiments hold for; "" where none has any."""
+    scopes: dict[str, list[str]] = {}
+    for result in experiments:
+        found = [one for one in evidence.over_folds[result.label].values() if one.interval is not None]
+        if found:
+            scopes.setdefault(str(found[0].scope), []).append(result.label)
+    if len(scopes) == 1:
+        return f"95% CIs hold for {next(iter(scopes))}."
+    several = (f"of {', '.join(labels)} for {scope}" for scope, labels in scopes.items())
+    return f"95% CIs hold: {'. '.join(several)}." if scopes else ""
 
 
 def evidence_blocks(experiments: Sequence[ExperimentResult], evidence: Evidence) -> list[str]:
@@ -98,10 +121,7 @@ def evidence_blocks(experiments: Sequence[ExperimentResult], evidence: Evidence)
             bullets(escaped(line) for line in answers(pairs)),
             as_markdown(pair_rows(pairs)),
         ]
-    blocks += ["### How sure", as_markdown(interval_rows(experiments, evidence))]
-    if any("speaker" not in one.intervals for one in _every(experiments, evidence) if one.headline is not None):
-        blocks.append(FEW_SPEAKERS)
-    return blocks
+    return [*blocks, "### How sure", as_markdown(interval_rows(experiments, evidence))]
 
 
 def miscalibration_rows(
@@ -164,7 +184,7 @@ def how_to_read_groups() -> tuple[str, ...]:
     """Sentences about the tables of groups and calibration."""
     return (
         "Calibration: bias is the mean of prediction minus rating; slope is that of the straight line that gives the "
-        "rating from the prediction (1 is calibrated); spread is the deviation of the predictions over that of the "
+        "rating from the prediction (1 is calibrated); spread is the SD of the predictions over that of the "
         "ratings (near 0 the output has collapsed to a constant).",
         f"Groups: test utterances of all folds, means over the seeds; no CCC of fewer than {LEAST} utterances. A CCC "
         "inside a group depends on how much the ratings vary there, so compare systems within a group, not groups.",
@@ -176,49 +196,50 @@ def heading(name: Measure) -> str:
     return "CCC-Avg" if name == "average" else f"CCC-{letter(name)}"
 
 
-def interval_text(estimate: Estimate | None, kind: Kind | None = None) -> str:
-    """An interval as "[0.512, 0.634]", the one that counts or a given one."""
-    if estimate is None or estimate.headline is None:
-        return UNDEFINED
-    interval = estimate.interval if kind is None else estimate.intervals.get(kind)
+def interval_text(estimate: Estimate | None) -> str:
+    """An interval as "[0.512, 0.634]"."""
+    interval = None if estimate is None else estimate.interval
     return UNDEFINED if interval is None else f"[{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def interval_rows(experiments: Sequence[ExperimentResult], evidence: Evidence) -> Rows:
-    """Mean over folds and pooled score of each experiment, with intervals clustered in each way."""
-    header = ["experiment", "CCC", "mean over folds", "95 % interval", "by speaker", "by dialogue"]
-    header += ["deviation over seeds", "pooled", "95 % interval", "speakers", "dialogues"]
+    """Mean over folds and pooled score of each experiment, with intervals and what they hold for."""
+    header = ["experiment", "CCC", "mean over folds", "95% CI", "df", "pooled", "95% CI", "SD over seeds"]
+    header += ["speakers", "dialogues", "holds for"]
     rows = []
     for result in experiments:
         pooled = evidence.pooled[result.label]
         for name, one in evidence.over_folds[result.label].items():
-            row = [result.label, heading(name), number(one.value), interval_text(one)]
-            row += [interval_text(one, "speaker"), interval_text(one, "dialogue")]
-            row.append(number(seed_deviation(result.runs, name)))
+            row = [result.label, heading(name), number(one.value), interval_text(one), _degrees(one)]
             together = pooled.get(name)
             row += [number(None if together is None else together.value), interval_text(together)]
-            row += [str(one.clusters.get(kind, ABSENT)) for kind in _KNOWN]
-            rows.append(row)
+            row.append(number(seed_deviation(result.runs, name)))
+            row += [_count(one.scope, kind) for kind in _COUNTED]
+            rows.append([*row, _holds(one)])
     return Rows(header, rows, left=2)
 
 
 def pair_rows(pairs: Sequence[Pair]) -> Rows:
-    """Differences between experiments, and each test of them."""
-    header = ["first", "second", "CCC", "first - second", "95 % interval", "p by speaker", "p by dialogue"]
-    header += ["p of the interval", "p", "corrected p"]
+    """Differences between experiments, and the test of each."""
+    header = ["first", "second", "CCC", "first - second", "95% CI", "df", "p", "corrected p", "holds for"]
     rows = []
     for pair in pairs:
-        interval = pair.difference.interval
-        row = [pair.first, pair.second, heading(pair.measure)]
-        row += [number(pair.difference.value, "+.4f"), interval_text(pair.difference)]
-        row += [p_text(pair.swaps[kind].p if kind in pair.swaps else None) for kind in _KNOWN]
-        row += [p_text(None if interval is None else interval.p), p_text(pair.p), p_text(pair.corrected)]
-        rows.append(row)
+        one = pair.difference
+        row = [pair.first, pair.second, heading(pair.measure), number(one.value, "+.4f"), interval_text(one)]
+        rows.append([*row, _degrees(one), p_text(pair.p), p_text(pair.corrected), _holds(one)])
     return Rows(header, rows, left=3)
 
 
-def _every(experiments: Iterable[ExperimentResult], evidence: Evidence) -> Iterable[Estimate]:
-    return (one for result in experiments for one in evidence.over_folds[result.label].values())
+def _degrees(one: Estimate) -> str:
+    return UNDEFINED if one.interval is None else f"{one.interval.degrees:,}"
+
+
+def _holds(one: Estimate) -> str:
+    return UNDEFINED if one.interval is None else str(one.scope)
+
+
+def _count(scope: Scope, kind: Kind) -> str:
+    return f"{scope.counts[kind]:,}" if kind in scope.counts else f"{scope.unknown[kind]:,} unknown"
 
 
 def p_text(value: float | None) -> str:

@@ -13,8 +13,8 @@ from serfit.report.experiments import ExperimentResult
 from serfit.report.finished import FinishedRun
 from serfit.report.reference import Measure, measure
 from serfit.statistics.contrast import Cell, Contrast, Layout, contrast, layout, minus
+from serfit.statistics.holm import holm
 from serfit.statistics.interval import Estimate, estimate
-from serfit.statistics.swaps import SwapTest, holm, swap_test
 
 LEVEL = 0.05
 """Corrected p below which a difference counts as shown."""
@@ -40,9 +40,7 @@ class Pair:
         utterances: number of test utterances in them.
         seeds: fewest seeds behind a fold of either.
         difference: mean over these folds, first minus second.
-        swaps: permutation tests over speakers and over dialogues, those that can be had.
-        p: the largest of the permutation tests' and the interval's; None where undefined.
-        corrected: p after Holm's correction for all tests on the corpus.
+        corrected: p after Holm's correction for all tests on the corpus; None where there is none.
     """
 
     corpus: str
@@ -54,9 +52,13 @@ class Pair:
     utterances: int
     seeds: int
     difference: Estimate
-    swaps: Mapping[str, SwapTest]
-    p: float | None
     corrected: float | None = None
+
+    @property
+    def p(self) -> float | None:
+        """That of the t test that belongs to the interval; None where it is undefined or can't be tested."""
+        interval = self.difference.interval
+        return interval.p if interval is not None and self.difference.scope.testable else None
 
     @property
     def shown(self) -> bool:
@@ -82,10 +84,7 @@ class Evidence:
 
 
 def weigh(experiments: Sequence[ExperimentResult]) -> Evidence:
-    """Intervals of all experiments, and tests between those on the same utterances.
-
-    Everything is a function of the finished runs: the random swaps are drawn from counters.
-    """
+    """Intervals of all experiments, and tests between those on the same utterances."""
     pairs: list[Pair] = []
     remarks: list[str] = []
     for corpus in sorted({result.corpus for result in experiments}):
@@ -146,7 +145,7 @@ def _estimates(result: ExperimentResult, *, pool: bool) -> dict[Measure, Estimat
     if pool and all(value is None for value in result.pooled.values()):
         return {}
     runs = [run for same in complete_seeds(result.runs) for run in same] if pool else list(result.runs)
-    where, rows = _layout(runs, pool)
+    where, rows = _layout(runs)
     measures: list[Measure] = [*result.dimensions, "average"]
     return {name: estimate(_score(runs, where, rows, name, result.dimensions, pool)) for name in measures}
 
@@ -158,7 +157,7 @@ def _compared(one: ExperimentResult, other: ExperimentResult) -> list[Pair]:
     if not folds or not dimensions:
         return []
     ours, theirs = ([run for run in result.runs if run.fold in folds] for result in (one, other))
-    where, rows = _layout(ours, pool=False)
+    where, rows = _layout(ours)
     measures: list[Measure] = [*dimensions] if len(dimensions) == 1 else [*dimensions, "average"]
     scores = {
         name: tuple(_score(runs, where, rows, name, dimensions, pool=False) for runs in (ours, theirs))
@@ -171,32 +170,14 @@ def _compared(one: ExperimentResult, other: ExperimentResult) -> list[Pair]:
     seeds = min(min(Counter(run.fold for run in runs).values()) for runs in (ours, theirs))
     pairs = []
     for name, (a, b) in scores.items():
-        difference = estimate(minus(a, b))
-        swaps = _swaps(a, b, where, one.label, other.label, name)
-        ps = [test.p for test in swaps.values()]
-        ps += [difference.interval.p] if difference.interval is not None else []
-        p = max(ps) if ps else None
-        found = (dimensions, tuple(folds), len(rows), seeds, difference, swaps, p)
+        found = (dimensions, tuple(folds), len(rows), seeds, estimate(minus(a, b)))
         pairs.append(Pair(one.corpus, one.label, other.label, name, *found))
     return pairs
 
 
-def _swaps(first: Contrast, second: Contrast, where: Layout, *address: str) -> dict[str, SwapTest]:
-    groups = {"speaker": where.speakers, "dialogue": where.dialogues}
-    if where.speakers is None and where.dialogues is None:
-        groups = {"utterance": np.arange(where.count)}
-    tests = {
-        kind: swap_test(first, second, clusters, kind, *address)
-        for kind, clusters in groups.items()
-        if clusters is not None
-    }
-    return {kind: test for kind, test in tests.items() if test is not None}
-
-
 def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs with p corrected for all of them that have one."""
-    ps = holm([pair.p for pair in pairs if pair.p is not None])
-    adjusted = iter(ps)
+    adjusted = iter(holm([pair.p for pair in pairs if pair.p is not None]))
     return [pair if pair.p is None else replace(pair, corrected=next(adjusted)) for pair in pairs]
 
 
@@ -216,7 +197,7 @@ def _ratings(run: FinishedRun, dimensions: Sequence[Dimension]) -> dict[str, lis
     return dict(zip(run.predictions.ids, run.predictions.targets[:, columns].tolist(), strict=True))
 
 
-def _layout(runs: Sequence[FinishedRun], pool: bool) -> tuple[Layout, dict[Key, int]]:
+def _layout(runs: Sequence[FinishedRun]) -> tuple[Layout, dict[Key, int]]:
     """The test utterances of all runs, grouped, and the row of each."""
     rows: dict[Key, int] = {}
     speakers: list[str] = []
@@ -228,7 +209,7 @@ def _layout(runs: Sequence[FinishedRun], pool: bool) -> tuple[Layout, dict[Key, 
             if rows.setdefault((run.fold, name), len(rows)) == len(speakers):
                 speakers.append(speaker)
                 dialogues.append(dialogue)
-                folds.append(0 if pool else run.fold)
+                folds.append(run.fold)
     return layout(speakers, dialogues, folds), rows
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from serfit.labels import Dimension, letter
-from serfit.report.answers import heading
+from serfit.report.answers import heading, holds_for
 from serfit.report.comparison import Comparison, Details
 from serfit.report.evidence import Evidence, Pair, seed_deviation
 from serfit.report.experiments import ExperimentResult, Summary
@@ -23,7 +23,8 @@ COLUMNS = (
     "value",
     "low",
     "high",
-    "clustered_by",
+    "degrees",
+    "holds_for",
     "deviation",
     "p",
     "p_corrected",
@@ -33,7 +34,8 @@ COLUMNS = (
 
 `what` is mean_over_folds, seed_deviation, pooled, difference, run (group: fold and seed), scenario_baseline,
 within_scenario, one_rater and in_raters_place (see `report.beside`), bias, slope, spread, or the grouping that `group`
-belongs to; `measure` is a dimension or average; `low` and `high` end the 95 % interval.
+belongs to; `measure` is a dimension or average; `low` and `high` end the 95% CI of `degrees` degrees of
+freedom, which holds for `holds_for`.
 """
 
 _SPECIAL = {
@@ -67,7 +69,7 @@ def to_csv(comparison: Comparison) -> str:
 
 def to_latex(comparison: Comparison) -> str:
     r"""Two tables per corpus for a paper, results and differences; they need \usepackage{booktabs}."""
-    blocks = [r"% Needs \usepackage{booktabs}. Means +- standard deviations over folds; 95 % intervals in brackets."]
+    blocks = [r"% Needs \usepackage{booktabs}. Means +- standard deviations over folds; 95 % CIs in brackets."]
     for corpus, among in comparison.corpora.items():
         blocks.append(_results_latex(corpus, among, comparison.evidence))
         pairs = [pair for pair in comparison.evidence.pairs if pair.corpus == corpus]
@@ -105,8 +107,10 @@ def _experiment_rows(result: ExperimentResult, evidence: Evidence, details: Deta
 
 def _estimate(one: Estimate) -> dict[str, Any]:
     interval = one.interval
-    ends = {} if interval is None else {"low": interval.low, "high": interval.high, "clustered_by": one.headline}
-    return {"value": one.value, **ends}
+    if interval is None:
+        return {"value": one.value}
+    ends = {"low": interval.low, "high": interval.high, "degrees": interval.degrees}
+    return {"value": one.value, **ends, "holds_for": str(one.scope)}
 
 
 def _written(row: dict[str, Any]) -> dict[str, str]:
@@ -131,12 +135,13 @@ def _results_latex(corpus: str, experiments: Sequence[ExperimentResult], evidenc
         known = [FROZEN.average if name == "average" else FROZEN.ccc.get(name) for name in measures]
         rows.append(["published result", *("--" if value is None else f"${value:.4f}$" for value in known)])
     header = ["experiment", *(f"CCC-{'Avg' if name == 'average' else letter(name)}" for name in measures)]
-    caption = f"Test CCC on {_latex(corpus)}, mean $\\pm$ standard deviation over folds, 95\\,\\% intervals."
+    caption = f"Test CCC on {_latex(corpus)}, mean $\\pm$ standard deviation over folds. "
+    caption += _latex(holds_for(experiments, evidence))
     return _tabular(header, rows, caption, f"tab:{corpus}-results")
 
 
 def _pairs_latex(corpus: str, pairs: Sequence[Pair]) -> str:
-    header = ["first -- second", "difference", "95\\,\\% interval", "$p$", "corrected $p$"]
+    header = ["first -- second", "difference", "95\\,\\% CI", "$p$", "corrected $p$"]
     rows: list[list[str]] = []
     said: tuple[str, str] | None = None
     for pair in pairs:
@@ -147,9 +152,10 @@ def _pairs_latex(corpus: str, pairs: Sequence[Pair]) -> str:
         size = "--" if value is None else f"${value:+.4f}$"
         ps = ["--" if p is None else "$<0.0001$" if p < 0.0001 else f"${p:.4f}$" for p in (pair.p, pair.corrected)]
         rows.append([f"\\quad {heading(pair.measure)}", size, _latex_interval(pair.difference, "+.3f"), *ps])
+    scopes = dict.fromkeys(str(pair.difference.scope) for pair in pairs if pair.difference.interval is not None)
     caption = (
-        f"Differences in mean CCC over folds on the same test utterances of {_latex(corpus)}; $p$ corrected by Holm's "
-        "method."
+        f"Differences in mean CCC over folds on the same test utterances of {_latex(corpus)}. 95\\,\\% CIs hold for "
+        f"{_latex(' / '.join(scopes) or 'none')}; $p$ of paired $t$ tests, corrected by Holm's method."
     )
     return _tabular(header, rows, caption, f"tab:{corpus}-differences")
 

@@ -72,7 +72,7 @@ def differences(pairs: Sequence[Pair], name: Measure) -> str:
     margin = 0.05 * (max(ends) - min(ends) or 1.0)
     reach = (min(ends) - margin, max(ends) + margin)
     chart = Chart(f"{heading(name)}: difference", reach, (-0.6, len(rows) - 0.4), **_wide(names, len(rows)))
-    chart.x_axis("difference in CCC; filled: shown")
+    chart.x_axis("difference in CCC; filled: significant")
     chart.y_axis(marks=range(len(rows)), names=names)
     chart.line([(0.0, -0.6), (0.0, len(rows) - 0.4)], "axis")
     for row, pair in enumerate(rows):

@@ -13,12 +13,12 @@ from serfit.files import write_text
 from serfit.labels import Dimension
 from serfit.report import figures
 from serfit.report.answers import (
-    FEW_SPEAKERS,
     HOW_SURE,
     MOST_GROUPS,
     answers,
     group_rows,
     heading,
+    holds_for,
     how_to_read_groups,
     interval_rows,
     interval_text,
@@ -105,12 +105,7 @@ def to_html(comparison: Comparison, *, players: bool = False) -> str:
     environment.filters["svg"] = Markup
     template = environment.from_string((files("serfit.report") / TEMPLATE).read_text(encoding="utf-8"))
     corpora = [_corpus(experiments, comparison, players) for experiments in comparison.corpora.values()]
-    few = any(
-        "speaker" not in found.intervals
-        for one in comparison.experiments
-        for found in comparison.evidence.over_folds[one.label].values()
-    )
-    reading = [*HOW_TO_READ, *HOW_SURE, *([FEW_SPEAKERS] if few else []), *how_to_read_groups()]
+    reading = [*HOW_TO_READ, *HOW_SURE, *how_to_read_groups()]
     reading += what_stands_beside(comparison.experiments)
     style = Markup((files("serfit.report") / STYLE).read_text(encoding="utf-8"))
     return template.render(style=style, corpora=corpora, warnings=comparison.warnings, reading=reading) + "\n"
@@ -132,6 +127,7 @@ def _corpus(experiments: Sequence[ExperimentResult], comparison: Comparison, pla
         "name": experiments[0].corpus,
         "undrawn": len(experiments) - len(drawn),
         "answers": answers(pairs),
+        "holds_for": holds_for(experiments, evidence),
         "scores": _scores(experiments, evidence, measures),
         "forests": [figures.forest(experiments, evidence, name) for name in measures],
         "differences": [chart for name in measures if (chart := figures.differences(pairs, name))],
@@ -160,7 +156,7 @@ def _corpus(experiments: Sequence[ExperimentResult], comparison: Comparison, pla
 
 
 def _scores(experiments: Sequence[ExperimentResult], evidence: Evidence, measures: Sequence[Measure]) -> Rows:
-    header = ["experiment", "folds", *(text for name in measures for text in (heading(name), "95 % interval"))]
+    header = ["experiment", "folds", *(text for name in measures for text in (heading(name), "95% CI"))]
     rows = []
     for one in experiments:
         missing = f", {ranges('fold', one.missing)} missing" if one.missing else ""

@@ -68,7 +68,7 @@ def console_table(comparison: Comparison) -> Table:
     dimensions = _dimensions(experiments)
     compared = any(result.difference for result in experiments)
     several = len({result.corpus for result in experiments}) > 1
-    table = Table(title="finished runs: test CCC, mean ± deviation over folds", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title="finished runs: test CCC, mean ± SD over folds", box=SIMPLE_HEAD, pad_edge=False)
     table.caption_justify = "left"
     table.add_column("experiment", overflow="fold", min_width=12)
     for heading in _ccc_headings(dimensions):

@@ -6,8 +6,9 @@ of CCCs: the mean over folds and seeds, the mean over dimensions, the difference
 In shapes: N utterances, C atoms, K cells, G clusters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,10 @@ MOMENTS = 6
 """Sums behind a CCC: n, x, y, x^2, y^2, xy."""
 
 
+Kind = Literal["fold", "speaker", "dialogue"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """Who said what where: the test utterances of an experiment, grouped.
@@ -27,38 +32,33 @@ class Layout:
 
     Attributes:
         atoms: [N] atom of each utterance.
-        speakers: [C] speaker of each atom, or None where no speaker is known.
-        dialogues: [C] dialogue of each atom, or None where no dialogue is known.
-        folds: [C] fold of each atom; one and the same where a single CCC is taken over all folds.
+        groups: [C] fold, speaker and dialogue of each atom, numbered from 0; only what is known of every utterance.
+        unknown: number of utterances whose speaker or dialogue is unknown.
     """
 
     atoms: Integers
-    speakers: Integers | None
-    dialogues: Integers | None
-    folds: Integers
+    groups: Mapping[Kind, Integers]
+    unknown: Mapping[Kind, int]
 
     @property
     def count(self) -> int:
         """Number of atoms."""
-        return len(self.folds)
+        return len(self.groups["fold"])
 
 
 def layout(speakers: Sequence[str], dialogues: Sequence[str], folds: Sequence[int]) -> Layout:
     """Group utterances.
 
     Args:
-        speakers: [N] names; "" where unknown: such an utterance is a cluster of its own.
+        speakers: [N] names; "" where unknown.
         dialogues: [N] names; "" likewise.
-        folds: [N].
+        folds: [N] fold whose trained model predicted the utterance.
     """
-    columns = [_numbered(speakers), _numbered(dialogues), np.asarray(folds, dtype=np.intp)]
+    columns = [np.unique(np.asarray(names), return_inverse=True)[1] for names in (folds, speakers, dialogues)]
     distinct, atoms = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-    return Layout(
-        atoms=atoms.reshape(-1).astype(np.intp),
-        speakers=_renumbered(distinct[:, 0]) if any(speakers) else None,
-        dialogues=_renumbered(distinct[:, 1]) if any(dialogues) else None,
-        folds=distinct[:, 2],
-    )
+    unknown = dict(zip(KINDS, (0, list(speakers).count(""), list(dialogues).count("")), strict=True))
+    groups = {kind: distinct[:, column] for column, kind in enumerate(KINDS) if not unknown[kind]}
+    return Layout(atoms.reshape(-1).astype(np.intp), groups, unknown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,14 +169,3 @@ def _added(sums: Floats, clusters: Integers) -> Floats:
     order = np.argsort(clusters, kind="stable")
     starts = np.flatnonzero(np.diff(clusters[order], prepend=-1))
     return np.asarray(np.add.reduceat(sums[:, order], starts, axis=1), dtype=np.float64)
-
-
-def _numbered(names: Sequence[str]) -> Integers:
-    """Names as numbers, every unknown one a number of its own."""
-    table: dict[str, int] = {}
-    numbers = [table.setdefault(name or f"\x00{place}", len(table)) for place, name in enumerate(names)]
-    return np.array(numbers, dtype=np.intp)
-
-
-def _renumbered(numbers: Integers) -> Integers:
-    return np.unique(numbers, return_inverse=True)[1].reshape(-1).astype(np.intp)

@@ -1,26 +1,57 @@
 """Confidence intervals by leaving out clusters: jackknife standard errors with t quantiles.
 
-Utterances of one speaker are alike, and so are those of one dialogue; intervals that take utterances as independent
-are far too narrow. Corpora have few speakers (IEMOCAP ten), where percentile and BCa bootstraps are too narrow as
-well: `benchmarks/statistics/coverage.py` measures the candidates, docs/statistics.md shows what it printed.
+Utterances of one speaker are alike, so are those of one dialogue, and all test utterances of a fold are predicted by
+the same trained model. Intervals that take utterances as independent are far too narrow.
+`benchmarks/statistics/coverage.py` measures the candidates; docs/statistics.md shows what it printed.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import combinations
 
 import numpy as np
 
 from serfit.statistics import student
-from serfit.statistics.contrast import Contrast, Integers
-
-Kind = Literal["speaker", "dialogue", "speaker and dialogue", "utterance"]
+from serfit.statistics.contrast import KINDS, Contrast, Integers, Kind, Layout
 
 CONFIDENCE = 0.95
 
-LEAST_DEGREES = 4
-"""Fewest degrees of freedom for which an interval is given: with fewer, it would say next to nothing."""
+FEWEST: Mapping[Kind, int] = {"fold": 3, "speaker": 5, "dialogue": 5}
+"""Fewest clusters that an interval varies; fewer are taken as given, and the interval holds for them alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an interval holds for.
+
+    Attributes:
+        varied: what it varies; everything else is taken as given.
+        counts: number of folds, speakers and dialogues, where they are known of every utterance.
+        unknown: number of utterances whose speaker or dialogue is unknown.
+    """
+
+    varied: tuple[Kind, ...]
+    counts: Mapping[Kind, int]
+    unknown: Mapping[Kind, int]
+
+    @property
+    def testable(self) -> bool:
+        """Whether a difference can be tested: a test is about other speakers, so these must be varied."""
+        return "speaker" in self.varied
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> str(Scope(("dialogue",), {"fold": 1, "speaker": 2, "dialogue": 30}, {}))
+        'other dialogues; these trained models and these 2 speakers'
+        """
+        names = {"fold": "trained models", "speaker": "speakers", "dialogue": "dialogues"}
+        given = {kind: count for kind, count in self.counts.items() if kind not in self.varied}
+        parts = ["other " + _listed([names[kind] for kind in self.varied])] if self.varied else []
+        parts += [_listed([_these(kind, count) for kind, count in given.items()])] if given else []
+        parts += ["speakers unknown"] if self.unknown.get("speaker") else []
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +61,8 @@ class Interval:
     Attributes:
         low: lower end.
         high: upper end.
-        p: two-sided p of the value being 0, by the same standard error.
-        degrees: degrees of freedom: clusters less strata.
+        p: two-sided p of the value being 0, by the same standard error: below 0.05 where the interval excludes 0.
+        degrees: degrees of freedom.
     """
 
     low: float
@@ -46,98 +77,91 @@ class Estimate:
 
     Attributes:
         value: the score; None where undefined.
-        headline: which interval counts; None where there is none.
-        intervals: by what was taken as independent; those that can't be had are left out.
-        clusters: number of speakers and dialogues, where known.
+        interval: None where there are too few clusters or the score is undefined without one of them.
+        scope: what the interval holds for.
     """
 
     value: float | None
-    headline: Kind | None
-    intervals: Mapping[Kind, Interval]
-    clusters: Mapping[Kind, int]
-
-    @property
-    def interval(self) -> Interval | None:
-        """The interval that counts."""
-        return None if self.headline is None else self.intervals[self.headline]
+    interval: Interval | None
+    scope: Scope
 
 
 def estimate(score: Contrast) -> Estimate:
-    """A score with its intervals, clustered by speaker, by dialogue and, as the headline, by both.
+    """A score with its interval, clustered by fold, speaker and dialogue.
 
-    The jackknife variance of a clustering, with strata f of G_f clusters each (Shao and Tu, The Jackknife and
-    Bootstrap, 1995, section 6.2), is the sum over f of (G_f - 1) / G_f * sum over g of (s_fg - mean of s_f)^2, where
-    s_fg is the score without cluster g. Strata are the folds (where one CCC is taken over all folds there is one
-    stratum); all are merged where a cluster is in several folds, or alone in its own. The two-way variance is
-    V_speaker + V_dialogue - V_both (Cameron, Gelbach and Miller, Robust inference with multiway clustering, 2011), and
-    never less than the larger of the first two. A score that lies in [-1, 1] is treated on Fisher's z scale.
+    The jackknife variance of G clusters is (G - 1) / G times the sum of (s_g - mean of s)^2, where s_g is the score
+    without cluster g (Shao and Tu, The Jackknife and Bootstrap, 1995, section 6.2). A clustering inside another is
+    covered by it: where speakers and dialogues have a fold of their own, folds alone count, and the interval of a
+    difference is that of the paired t test. Clusterings that cross are put together as V_1 + V_2 - V_12, or with a
+    third likewise (Cameron, Gelbach and Miller, Robust inference with multiway clustering, 2011), never less than
+    the largest of them; degrees of freedom are those of the fewest clusters. A CCC is treated on Fisher's z scale.
     """
     value = score.value
-    where = score.layout
-    groups: dict[Kind, Integers] = {}
-    if where.speakers is not None:
-        groups["speaker"] = where.speakers
-    if where.dialogues is not None:
-        groups["dialogue"] = where.dialogues
-    if not groups:
-        groups["utterance"] = np.arange(where.count)
-    clusters: dict[Kind, int] = {kind: int(group.max()) + 1 for kind, group in groups.items()}
+    scope, groups = _scope(score.layout)
     if not math.isfinite(value):
-        return Estimate(None, None, {}, clusters)
-    found = {kind: _variance(score, group) for kind, group in groups.items()}
-    usable = {kind: pair for kind, pair in found.items() if pair[1] >= LEAST_DEGREES and math.isfinite(pair[0])}
-    intervals = {kind: _interval(score, value, *pair) for kind, pair in usable.items()}
-    headline = next(iter(usable), None)
-    if {"speaker", "dialogue"} <= set(usable):
-        headline = "speaker and dialogue"
-        (speaker, few), (dialogue, many) = usable["speaker"], usable["dialogue"]
-        both, _ = _variance(score, np.arange(where.count))
-        variance = max(speaker, dialogue, speaker + dialogue - both)
-        intervals[headline] = _widest(_interval(score, value, variance, min(few, many)), *intervals.values())
-    return Estimate(value, headline, intervals, clusters)
+        return Estimate(None, None, scope)
+    if not groups:
+        return Estimate(value, None, scope)
+    alone = [_variance(score, group) for group in groups]
+    variance = sum(alone)
+    for size in range(2, len(groups) + 1):
+        for some in combinations(groups, size):
+            variance -= (-1) ** size * _variance(score, _crossed(*some))
+    variance = max(*alone, variance) if len(alone) > 1 else variance
+    degrees = min(int(group.max()) for group in groups)
+    return Estimate(value, _interval(score, value, variance, degrees) if math.isfinite(variance) else None, scope)
+
+
+def _scope(where: Layout) -> tuple[Scope, list[Integers]]:
+    """What can be varied, and the clusterings to do it by, those inside another left out."""
+    counts = {kind: int(where.groups[kind].max()) + 1 for kind in KINDS if kind in where.groups}
+    coarse: dict[Kind, Integers] = {}
+    varied: list[Kind] = []
+    for kind in counts:
+        group = where.groups[kind]
+        if any(_inside(group, other) for other in coarse.values()):
+            varied.append(kind)
+        elif counts[kind] >= FEWEST[kind]:
+            varied.append(kind)
+            coarse = {name: other for name, other in coarse.items() if not _inside(other, group)} | {kind: group}
+    return Scope(tuple(varied), counts, where.unknown), list(coarse.values())
+
+
+def _inside(fine: Integers, coarse: Integers) -> bool:
+    """Whether each cluster of one clustering lies in a single cluster of the other."""
+    return bool(_crossed(fine, coarse).max() == fine.max())
+
+
+def _crossed(*groups: Integers) -> Integers:
+    """[C] clusters that are alike in all of several clusterings."""
+    return np.unique(np.stack(groups, axis=1), axis=0, return_inverse=True)[1].reshape(-1).astype(np.intp)
 
 
 def _interval(score: Contrast, value: float, variance: float, degrees: int) -> Interval:
     error = math.sqrt(variance)
     reach = student.quantile(CONFIDENCE, degrees) * error
-    centre = _scaled(score, value)
+    centre = math.atanh(max(-1.0 + 1e-12, min(1.0 - 1e-12, value))) if score.bounded else value
     ends = (centre - reach, centre + reach)
     low, high = (math.tanh(end) for end in ends) if score.bounded else ends
     p = student.two_sided_p(centre / error, degrees) if error > 0.0 else float(centre == 0.0)
     return Interval(low, high, p, degrees)
 
 
-def _widest(first: Interval, *others: Interval) -> Interval:
-    """An interval that holds all of them; its p is the largest."""
-    every = (first, *others)
-    low, high = min(one.low for one in every), max(one.high for one in every)
-    return Interval(low, high, max(one.p for one in every), first.degrees)
-
-
-def _scaled(score: Contrast, value: float) -> float:
-    return math.atanh(max(-1.0 + 1e-12, min(1.0 - 1e-12, value))) if score.bounded else value
-
-
-def _variance(score: Contrast, clusters: Integers) -> tuple[float, int]:
-    """Jackknife variance of leaving out one cluster at a time, and its degrees of freedom; NaN where undefined."""
+def _variance(score: Contrast, clusters: Integers) -> float:
+    """Jackknife variance of leaving out one cluster at a time; NaN where undefined."""
     sums = score.clustered(clusters)
-    count = sums.shape[1]
     without = score.of(np.moveaxis(sums.sum(axis=1, keepdims=True) - sums, 1, 0))
     if score.bounded:
         without = np.arctanh(np.clip(without, -1.0 + 1e-12, 1.0 - 1e-12))
-    strata = _strata(clusters, score.layout.folds, count)
-    variance = 0.0
-    for stratum in np.unique(strata):
-        left_out = without[strata == stratum]
-        variance += (len(left_out) - 1) / len(left_out) * float(((left_out - left_out.mean()) ** 2).sum())
-    return variance, count - len(np.unique(strata))
+    return (len(without) - 1) / len(without) * float(((without - without.mean()) ** 2).sum())
 
 
-def _strata(clusters: Integers, folds: Integers, count: int) -> Integers:
-    """[G] fold of each cluster, or one for all where folds don't divide the clusters into groups of two or more."""
-    lowest, highest = np.full(count, folds.max()), np.full(count, folds.min())
-    np.minimum.at(lowest, clusters, folds)
-    np.maximum.at(highest, clusters, folds)
-    sizes = np.unique(lowest, return_counts=True)[1]
-    nested = bool((lowest == highest).all()) and int(sizes.min()) >= 2
-    return lowest if nested else np.zeros(count, dtype=np.intp)
+def _these(kind: Kind, count: int) -> str:
+    if kind == "fold":
+        return "these trained models"
+    return f"this {kind}" if count == 1 else f"these {count:,} {kind}s"
+
+
+def _listed(names: list[str]) -> str:
+    """For example "trained models, speakers and dialogues"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
