@@ -26,7 +26,8 @@ def test_a_plan_deals_everything_once_in_even_batches(
     plan = plan_epoch(seconds, size, seed=seed, epoch=epoch, bucketing=bucketing)
     sizes = [len(batch) for batch in plan]
     assert sorted(np.concatenate(plan).tolist()) == list(range(count))
-    assert max(sizes) <= size
+    assert max(sizes) <= size or (size, count % 2, max(sizes)) == (2, 1, 3)
+    assert min(sizes) >= 2 or count == 1, "one utterance has no CCC"
     assert max(sizes) - min(sizes) <= 1
     again = plan_epoch(seconds, size, seed=seed, epoch=epoch, bucketing=bucketing)
     assert plan == again

@@ -15,6 +15,7 @@ from serfit import chronicle as story
 from serfit import runs
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import NumericalError, UserError
+from serfit.executor import Executor
 from serfit.experiment import run_experiment
 from serfit.interrupt import Interrupted
 from serfit.log import Log
@@ -154,6 +155,32 @@ def test_a_signal_saves_and_the_run_goes_on(
             run(directory=directory)
     run(directory=directory, resume=True)
     assert contents(directory) == whole
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("step", [1, 2], ids=["in the first step", "later"])
+def test_a_gradient_that_is_not_finite_beside_a_finite_loss_changes_no_weight(
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, step: int
+) -> None:
+    real, before, calls = Executor.gradients, {}, []
+
+    def poisoned(executor: Executor, *arguments: Any) -> Any:
+        calls.append(executor.model)
+        found = real(executor, *arguments)
+        if len(calls) == step:
+            before.update({name: tensor.clone() for name, tensor in executor.model.state_dict().items()})
+            next(p for p in reversed(list(executor.model.parameters())) if p.grad is not None).grad[0] = value
+        return found
+
+    monkeypatch.setattr(Executor, "gradients", poisoned)
+    words = (
+        "the gradients of 1 tensors aren't finite in the first step: head" if step == 1 else "this step was not taken"
+    )
+    with pytest.raises(NumericalError, match=words):
+        run(directory=tmp_path / "poisoned")
+    assert len(calls) == step
+    after = calls[0].state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_a_number_that_is_not_finite_stops_before_the_update(run: Callable[..., Path], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import IO
 import pytest
 
 from serfit.errors import UserError
-from serfit.files import WriteError, sweep, write_atomically, write_bytes, write_json, write_text
+from serfit.files import WriteError, refuse_lfs_pointer, sweep, write_atomically, write_bytes, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
@@ -70,3 +70,24 @@ def test_leftovers_are_swept_by_age(tmp_path: Path) -> None:
     assert sweep(tmp_path) == 1
     assert sweep(tmp_path / "nowhere") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["kept.tmp"]
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d7a2146' * 8}\nsize 12345\n"
+"""As the specification of Git LFS shows it."""
+
+
+def test_a_git_lfs_pointer_is_named_and_says_what_to_do(tmp_path: Path) -> None:
+    from serfit.inference.onnx import open_onnx
+    from serfit.tensors import read_tensors
+
+    for name, read in (
+        ("any.wav", refuse_lfs_pointer),
+        ("model.safetensors", read_tensors),
+        ("model.onnx", lambda path: open_onnx(path, None)),  # type: ignore[arg-type]
+    ):
+        (tmp_path / name).write_text(POINTER)
+        with pytest.raises(UserError, match=rf"{name} is a Git LFS pointer.*`git lfs pull`"):
+            read(tmp_path / name)
+    (tmp_path / "other").write_text("version 1")
+    refuse_lfs_pointer(tmp_path / "other")
+    refuse_lfs_pointer(tmp_path / "none")

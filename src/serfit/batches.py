@@ -96,12 +96,13 @@ def plan_epoch(seconds: ArrayLike, batch_size: int, *, seed: int, epoch: int, bu
     """Deal all utterances into optimisation batches for one epoch.
 
     Batches are as equal in size as can be and never larger than `batch_size`, so that no small rest batch with a
-    meaningless CCC is left over. With bucketing, utterances are sorted by length within shuffled pools of about
-    `POOL_BATCHES` batches each, and the batches are shuffled again.
+    meaningless CCC is left over; in pairs, one left over makes three of one pair, for alone it has no CCC. With
+    bucketing, utterances are sorted by length within shuffled pools of about `POOL_BATCHES` batches each, and the
+    batches are shuffled again.
 
     Args:
         seconds: duration of each of the N utterances.
-        batch_size: utterances per optimisation batch.
+        batch_size: utterances per optimisation batch, 2 or more.
         seed: seed of the run.
         epoch: from 1; every epoch has its own order.
         bucketing: whether batches gather utterances of similar length.
@@ -112,7 +113,7 @@ def plan_epoch(seconds: ArrayLike, batch_size: int, *, seed: int, epoch: int, bu
     duration = np.asarray(seconds, dtype=np.float64)
     random = counters.generator(seed, "order", epoch)
     order = random.permutation(len(duration))
-    count = max(1, -(-len(order) // batch_size))
+    count = max(1, min(-(-len(order) // batch_size), len(order) // 2))
     batches = np.array_split(order, count)
     if not bucketing:
         return [batch.tolist() for batch in batches]

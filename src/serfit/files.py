@@ -20,6 +20,9 @@ _NO_FOLDER_FLUSH = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
 """What file systems answer that can't flush folders at all; anything else means that the disk failed."""
 
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 class WriteError(UserError):
     """A file couldn't be written; what stood under its name before is untouched."""
 
@@ -53,6 +56,23 @@ def write_atomically(
         raise WriteError(_failed(path, size, error)) from error
     finally:
         _remove(temporary)
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise UserError where a file holds only the name of what Git LFS should have put in its place.
+
+    That is what a clone without Git LFS leaves (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md).
+    """
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return
+    if pointer:
+        raise UserError(
+            f"{path} is a Git LFS pointer, a few lines of text in place of the file; fetch the file with "
+            "`git lfs pull` in the folder that was cloned, or download it by itself"
+        )
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:

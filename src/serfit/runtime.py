@@ -52,10 +52,15 @@ def choose_precision(
     The context keeps no 16-bit weights: each is used once in a pass, and kept copies would be 2 bytes a parameter.
     """
     if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        precision = "bf16" if device.type == "cuda" and computes_bf16() else "fp32"
     if precision == "fp32":
         return precision, nullcontext
     return precision, lambda: torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+
+
+def computes_bf16() -> bool:
+    """Whether the current GPU computes in bf16 itself. Older ones (compute capability 7.5) emulate it, slowly."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def gpu_memory(device: torch.device) -> tuple[int, int] | None:
@@ -120,7 +125,7 @@ def machine_lines() -> list[str]:
             properties = torch.cuda.get_device_properties(index)
             free, total = torch.cuda.mem_get_info(index)
             lines.append(f"GPU {index}: {properties.name}, {free / 1024**3:.1f} of {total / 1024**3:.1f} GiB free")
-        lines.append(f"bf16 mixed precision: {'yes' if torch.cuda.is_bf16_supported() else 'no'}")
+        lines.append(f"bf16 mixed precision: {'yes' if computes_bf16() else 'no'}")
     lines.append(f"Python {platform.python_version()}, CUDA build {torch.version.cuda or 'none'}")
     lines += [f"{name} {_version(name) or 'is missing'}" for name in RECORDED_PACKAGES]
     if _version("torchaudio") is not None:

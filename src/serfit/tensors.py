@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from serfit.errors import UserError
-from serfit.files import write_atomically
+from serfit.files import refuse_lfs_pointer, write_atomically
 
 MOST_HEADER_BYTES = 16 * 1024**2
 """Longest header that is parsed; thousands of tensors need less than one megabyte."""
@@ -98,6 +98,7 @@ def _check_header(path: Path) -> None:
     """Refuse what isn't a plain file, and headers that are too long to be honest, before anything is mapped."""
     if path.exists() and not path.is_file():
         raise ValueError("it is not a plain file")
+    refuse_lfs_pointer(path)
     with path.open("rb") as file:
         head = file.read(8)
     length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0

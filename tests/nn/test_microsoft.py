@@ -8,7 +8,7 @@ from torch import Tensor
 from nn.small import LAYOUTS, build_hf
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
-from serfit.nn.microsoft import convolutions
+from serfit.nn.microsoft import completed, configuration, convolutions
 from serfit.nn.weights import load_encoder, weights_digest
 
 
@@ -72,6 +72,29 @@ def test_microsofts_file_gives_the_same_encoder(layout: str, tmp_path: Path) -> 
     assert encoder.normalise is (layout == "large")
     same = ("conv_kernel", "conv_stride", "num_attention_heads", "max_bucket_distance", "do_stable_layer_norm")
     assert all(tuple_or(getattr(encoder.config, key)) == tuple_or(getattr(hf.config, key)) for key in same)
+
+
+def test_what_cfg_leaves_out_is_as_in_microsofts_class(tmp_path: Path) -> None:
+    """The right column is theirs: the constructor of WavLMConfig in unilm/wavlm/WavLM.py."""
+    theirs = {"layer_norm_first": False, "conv_bias": False, "extractor_mode": "default", "activation_fn": "gelu"}
+    hf = build_hf("wavlm", "base", num_buckets=320, max_bucket_distance=1280)
+    checkpoint = as_microsoft(hf)
+    kept = {"encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads"}
+    kept |= {"conv_feature_layers", "conv_pos", "conv_pos_groups"}
+    assert {key: checkpoint["cfg"][key] for key in theirs} == theirs
+    checkpoint["cfg"] = {key: value for key, value in checkpoint["cfg"].items() if key in kept}
+    torch.save(checkpoint, tmp_path / "WavLM.pt")
+    encoder, provenance = load_encoder(ModelParams(speech_encoder=str(tmp_path / "WavLM.pt")), seed=1)
+    assert provenance.sha256 == weights_digest(hf)
+    assert (encoder.normalise, encoder.config.max_bucket_distance) == (False, 1280)
+    base = configuration(completed({}))
+    assert (base["hidden_size"], base["num_hidden_layers"], base["num_attention_heads"]) == (768, 12, 12)
+    assert (base["intermediate_size"], base["num_conv_pos_embeddings"], base["num_conv_pos_embedding_groups"]) == (
+        3072,
+        128,
+        16,
+    )
+    assert base["conv_kernel"] == (10, 3, 3, 3, 3, 2, 2)
 
 
 def tuple_or(value: Any) -> Any:

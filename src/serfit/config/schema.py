@@ -196,7 +196,7 @@ class ModelParams(Section):
     output: Literal["linear", "sigmoid"] = "linear"
     """Whether the head's output on [0, 1] is unbounded or squashed."""
     encoder_dropout: Fraction = 0.1
-    """Dropout after attention and feed-forward blocks of trainable transformer layers."""
+    """Dropout of the transformer's input and after attention and feed-forward blocks, where these are trainable."""
     attention_dropout: Fraction = 0.0
     """Dropout of attention weights in trainable layers; above 0 the fused attention kernel can't be used."""
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from serfit.audio import SAMPLE_RATE
 from serfit.batches import PASS_SECONDS, padded, plan_passes
 from serfit.errors import UserError
+from serfit.files import refuse_lfs_pointer
 from serfit.inference.about import About
 from serfit.inference.calibrated import Choice
 from serfit.inference.graph import INPUTS, output_names
@@ -114,6 +115,7 @@ def open_onnx(path: Path, device: torch.device, calibrate: Choice = None) -> Onn
 def _session(path: Path, device: torch.device) -> Any:
     if not path.is_file():
         raise UserError(f"there is no file {path}; `serfit export RUN --to onnx --output {path}` makes one")
+    refuse_lfs_pointer(path)
     try:
         import onnxruntime
     except ImportError as error:

@@ -48,7 +48,7 @@ class SpeechEncoder(nn.Module):
         hf: transformers' model, the owner of all parameters.
         keep_all: whether hidden states of all layers are kept, for a weighted sum, or only the newest.
         normalise: whether waveforms must come with zero mean and unit variance. The encoder doesn't do it.
-        p: dropout after the embedding, attention and feed-forward blocks of stages above the frozen ones.
+        p: dropout of the transformer's input, and after attention and feed-forward blocks, of trainable stages only.
         attention_p: dropout of attention weights in the same stages.
         gradient_checkpointing: recompute activations of trainable stages in the backward pass.
     """

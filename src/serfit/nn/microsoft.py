@@ -37,11 +37,34 @@ def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+_DEFAULTS: Mapping[str, Any] = {
+    "extractor_mode": "default",
+    "encoder_layers": 12,
+    "encoder_embed_dim": 768,
+    "encoder_ffn_embed_dim": 3072,
+    "encoder_attention_heads": 12,
+    "activation_fn": "gelu",
+    "layer_norm_first": False,
+    "conv_feature_layers": "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
+    "conv_bias": False,
+    "normalize": False,
+    "conv_pos": 128,
+    "conv_pos_groups": 16,
+    "num_buckets": 320,
+    "max_distance": 1280,
+}
+"""What Microsoft's own class takes where `cfg` says nothing (WavLMConfig in unilm/wavlm/WavLM.py)."""
+
+
+def completed(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint's `cfg` with the defaults of Microsoft's class where it is silent."""
+    return {**_DEFAULTS, **cfg}
+
+
 def configuration(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of transformers' WavLMConfig from the checkpoint's `cfg`.
+    """Arguments of transformers' WavLMConfig from the checkpoint's `completed` cfg.
 
     Raises:
-        KeyError: a field is missing.
         ValueError: a convolutional geometry that isn't a sum of [(channels, kernel, stride)] * n.
     """
     layers = convolutions(cfg["conv_feature_layers"])

@@ -18,7 +18,7 @@ from serfit.config.schema import ModelParams
 from serfit.counters import address
 from serfit.errors import UserError, listed
 from serfit.nn.encoder import SpeechEncoder, refuse_unknown_parts
-from serfit.nn.microsoft import configuration, renamed
+from serfit.nn.microsoft import completed, configuration, renamed
 
 MODEL_TYPES = ("wavlm", "hubert", "wav2vec2")
 """Architectures that load by name."""
@@ -227,7 +227,7 @@ def load_microsoft(path: Path) -> tuple[Any, bool]:
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        cfg, tensors = content["cfg"], content["model"]
+        cfg, tensors = completed(content["cfg"]), content["model"]
         hf = WavLMModel(WavLMConfig(**configuration(cfg)))
         report = hf.load_state_dict(renamed(tensors), strict=False)
     except _UNREADABLE as error:
@@ -236,7 +236,7 @@ def load_microsoft(path: Path) -> tuple[Any, bool]:
             "Microsoft's own WavLM-*.pt, a folder in hub layout or a hub id"
         ) from error
     check_complete(report.missing_keys, [], str(path))
-    return hf, bool(cfg.get("normalize", False))
+    return hf, bool(cfg["normalize"])
 
 
 def _reason(error: BaseException) -> str:
