@@ -27,6 +27,23 @@ def test_pooled_violators_are_the_best_monotone_approximation(points: list[tuple
     np.testing.assert_allclose(fitted, minimax, atol=1e-9)
 
 
+grid = st.integers(0, 20).map(lambda step: step / 20)
+
+
+@given(st.lists(st.tuples(grid, grid, st.integers(-2, 2), st.integers(-2, 2)), min_size=2, max_size=30))
+def test_the_last_bit_of_a_number_changes_no_isotonic_map(rows: list[tuple[float, float, int, int]]) -> None:
+    x, y, dx, dy = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
+    exact, rounded = isotonic(x, y), isotonic(x + dx * 2.0**-53, y + dy * 2.0**-53)
+    everywhere = np.linspace(0.0, 1.0, 101)
+    np.testing.assert_allclose(rounded(everywhere), exact(everywhere), atol=1e-6)
+
+
+def test_blocks_of_equal_means_are_one() -> None:
+    thirds = np.array([0.1, 0.2, 0.3]), np.array([0.1 + 0.2, 0.3, 0.3])  # 0.1 + 0.2 is a bit more than 0.3
+    for ratings in (thirds[1], thirds[1][::-1]):
+        assert isotonic(thirds[0], ratings).knots == pytest.approx((0.2,))
+
+
 def points(seed: int, count: int = 60) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     predictions = random.uniform(0.2, 0.8, count).round(2)

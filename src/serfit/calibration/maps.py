@@ -27,6 +27,9 @@ LEAST_UTTERANCES = 2
 CLOSEST = 0.01
 """Blocks of an isotonic map closer than this on [0, 1] become one: no map is steeper than single precision bears."""
 
+TIE = 1e-9
+"""Predictions, and means of ratings, closer than this on [0, 1] are equal: they differ by rounding alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class MonotoneMap:
@@ -168,8 +171,7 @@ def affine(predictions: Floats, ratings: Floats) -> MonotoneMap:
     """
     centre, height = (math.fsum(row) / len(row) for row in (predictions, ratings))
     x, y = predictions - centre, ratings - height
-    variance = math.fsum(x * x)
-    slope = max(math.fsum(x * y) / variance, 0.0) if variance > 0.0 else 0.0
+    slope = max(math.fsum(x * y) / math.fsum(x * x), 0.0) if np.ptp(predictions) > TIE else 0.0
     return MonotoneMap((centre,), (height,), slope)
 
 
@@ -181,21 +183,23 @@ def isotonic(predictions: Floats, ratings: Floats) -> MonotoneMap:
     >>> isotonic(np.array([0.0, 0.25, 0.5, 1.0]), np.array([0.0, 0.75, 0.25, 1.0]))([0.0, 0.375, 1.0]).tolist()
     [0.0, 0.5, 1.0]
     """
-    at, where, counts = np.unique(predictions, return_inverse=True, return_counts=True)
-    means = np.bincount(where, weights=ratings) / counts
+    order = np.argsort(predictions, kind="stable")
+    starts = np.flatnonzero(np.diff(predictions[order], prepend=-np.inf) > TIE)
+    at, counts = predictions[order][starts], np.diff(starts, append=len(order))
+    means = np.array([math.fsum(group) / len(group) for group in np.split(ratings[order], starts[1:])])
     knots: list[float] = []
     values: list[float] = []
     weights: list[float] = []
     for block in pool_adjacent_violators(means, counts.astype(np.float64)):
         weight = float(counts[block].sum())
         knot, value = (math.fsum(row[block] * counts[block]) / weight for row in (at, means))
-        while knots and knot - knots[-1] < CLOSEST:
+        while knots and knot - knots[-1] < CLOSEST + TIE:
             before = weights.pop()
             knot = (knots.pop() * before + knot * weight) / (before + weight)
             value = (values.pop() * before + value * weight) / (before + weight)
             weight += before
         knots.append(knot)
-        values.append(max(value, values[-1]) if values else value)  # equal up to rounding
+        values.append(value)
         weights.append(weight)
     return MonotoneMap(tuple(knots), tuple(values), affine(predictions, ratings).slope)
 
@@ -204,7 +208,8 @@ def pool_adjacent_violators(values: Floats, weights: Floats) -> list[slice]:
     """The blocks on which the best non-decreasing approximation of [N] weighted values is constant.
 
     Ayer et al., "An empirical distribution function for sampling with incomplete information", Annals of Mathematical
-    Statistics 26 (1955). On each block the approximation is the weighted mean.
+    Statistics 26 (1955). On each block the approximation is the weighted mean. Neighbours of equal means share a block,
+    also where rounding (`TIE`) tells them apart.
 
     >>> pool_adjacent_violators(np.array([1.0, 3.0, 2.0, 4.0]), np.ones(4))
     [slice(0, 1, None), slice(1, 3, None), slice(3, 4, None)]
@@ -212,7 +217,7 @@ def pool_adjacent_violators(values: Floats, weights: Floats) -> list[slice]:
     blocks: list[tuple[int, float, float]] = []  # start, weight, mean
     for place, (value, weight) in enumerate(zip(values.tolist(), weights.tolist(), strict=True)):
         start = place
-        while blocks and blocks[-1][2] >= value:
+        while blocks and blocks[-1][2] >= value - TIE:
             start, before, mean = blocks.pop()
             value = (mean * before + value * weight) / (before + weight)
             weight += before
