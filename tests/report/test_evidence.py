@@ -138,8 +138,8 @@ def test_two_speakers_decide_nothing_and_their_interval_is_named(write_run: Writ
     comparison = compare(tmp_path / "runs")
     (said,) = answers(comparison.evidence.pairs)
     assert all(pair.p is None and pair.corrected is None and not pair.shown for pair in comparison.evidence.pairs)
-    assert ": can't be decided: 2 speakers, and a test needs 5 or 3 folds; run more folds; in valence +" in said
-    assert said.endswith("95% CIs hold for other dialogues; these trained models and these 2 speakers.")
+    assert ": can't be decided: 2 speakers, and a test needs 5 or 3 folds (run more folds); in valence +" in said
+    assert said.endswith("95% CIs hold for other dialogues, with these trained models and these 2 speakers.")
     for words in ("significant", " p ", "corrected"):
         assert words not in said
 
@@ -174,8 +174,8 @@ def test_unknown_speakers_are_never_counted_as_speakers(
     unknown = sum(sum(place % 4 >= 4 * known for place in range(size)) for size in SIZES[:folds])
     (said,) = answers(comparison.evidence.pairs)
     assert f"speakers of {unknown} unknown" in said
-    assert f"can't be decided: the speakers of {unknown} utterances are unknown; name them in the corpus" in said
-    held = "other trained models; speakers unknown" if folds > 1 else None
+    assert f"can't be decided: the speakers of {unknown} utterances are unknown (name them in the corpus)" in said
+    held = "other trained models, with unknown speakers" if folds > 1 else None
     assert ("95% CI" in said) == (folds > 1), "utterances alone are no clusters"
     for one in comparison.evidence.over_folds["one"].values():
         assert (one.interval is None) == (held is None)
@@ -184,7 +184,7 @@ def test_unknown_speakers_are_never_counted_as_speakers(
 
 def test_every_view_names_what_its_intervals_hold_for(write_run: Write, tmp_path: Path) -> None:
     for folds, words in (
-        (1, "other dialogues; these trained models and these 2 speakers"),
+        (1, "other dialogues, with these trained models and these 2 speakers"),
         (3, "other trained models, speakers and dialogues"),
     ):
         fold_runs(write_run, "one", 0.5, folds=folds)

@@ -104,12 +104,12 @@ def test_clusterings_that_cross_are_added_without_what_they_share() -> None:
     [
         ("5 folds", ("fold", "speaker", "dialogue"), "other trained models, speakers and dialogues"),
         ("3 folds", ("fold", "speaker", "dialogue"), "other trained models, speakers and dialogues"),
-        ("1 fold", ("speaker", "dialogue"), "other speakers and dialogues; these trained models"),
-        ("2 speakers", ("dialogue",), "other dialogues; these trained models and these 2 speakers"),
-        ("2 speakers in all folds", ("fold", "dialogue"), "other trained models and dialogues; these 2 speakers"),
-        ("nothing known", ("fold",), "other trained models; speakers unknown"),
-        ("half known", ("fold", "dialogue"), "other trained models and dialogues; speakers unknown"),
-        ("nothing known, 1 fold", (), "these trained models; speakers unknown"),
+        ("1 fold", ("speaker", "dialogue"), "other speakers and dialogues, with these trained models"),
+        ("2 speakers", ("dialogue",), "other dialogues, with these trained models and these 2 speakers"),
+        ("2 speakers in all folds", ("fold", "dialogue"), "other trained models and dialogues, with these 2 speakers"),
+        ("nothing known", ("fold",), "other trained models, with unknown speakers"),
+        ("half known", ("fold", "dialogue"), "other trained models and dialogues, with unknown speakers"),
+        ("nothing known, 1 fold", (), "these trained models and unknown speakers"),
     ],
 )
 def test_an_interval_says_what_it_holds_for(names: str, varied: tuple[str, ...], words: str) -> None:

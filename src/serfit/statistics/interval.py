@@ -44,14 +44,13 @@ class Scope:
         """In words.
 
         >>> str(Scope(("dialogue",), {"fold": 1, "speaker": 2, "dialogue": 30}, {}))
-        'other dialogues; these trained models and these 2 speakers'
+        'other dialogues, with these trained models and these 2 speakers'
         """
         names = {"fold": "trained models", "speaker": "speakers", "dialogue": "dialogues"}
-        given = {kind: count for kind, count in self.counts.items() if kind not in self.varied}
-        parts = ["other " + _listed([names[kind] for kind in self.varied])] if self.varied else []
-        parts += [_listed([_these(kind, count) for kind, count in given.items()])] if given else []
-        parts += ["speakers unknown"] if self.unknown.get("speaker") else []
-        return "; ".join(parts)
+        varied = ["other " + _listed([names[kind] for kind in self.varied])] if self.varied else []
+        given = [_these(kind, count) for kind, count in self.counts.items() if kind not in self.varied]
+        given += ["unknown speakers"] if self.unknown.get("speaker") else []
+        return ", with ".join([*varied, *([_listed(given)] if given else [])])
 
 
 @dataclass(frozen=True, slots=True)
