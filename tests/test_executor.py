@@ -7,8 +7,8 @@ import torch
 
 from serfit.batches import Example
 from serfit.config.schema import ModelParams
-from serfit.errors import UserError
-from serfit.executor import Executor, is_out_of_memory
+from serfit.errors import UserError, is_out_of_memory
+from serfit.executor import Executor
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, build_model
 

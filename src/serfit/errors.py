@@ -1,4 +1,4 @@
-"""The two ways a run may end badly, and the search for the word the user meant."""
+"""The two ways a run may end badly, what means that memory ran out, and the search for the word the user meant."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -14,6 +14,32 @@ class NumericalError(Exception):
     """Training met a number that is not finite; nothing was updated with it. Exit code 3."""
 
     exit_code = 3
+
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
+    "cudnn_status_alloc_failed",
+    "unable to find an engine",
+    "can't allocate memory",
+    "can't start new thread",
+)
+"""Parts of messages by which torch and its libraries say that memory ran out, in small letters."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, in whatever words Python, torch or its libraries put it.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    (True, True)
+    """
+    if isinstance(error, ImportError):  # of a library for which there is no room under `ulimit -v`
+        return "failed to map segment" in str(error)
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's; no need to import it
+        return True
+    return isinstance(error, RuntimeError) and any(part in said for part in _OUT_OF_MEMORY)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:

@@ -22,7 +22,7 @@ import torch
 
 from serfit.audio import SAMPLE_RATE
 from serfit.batches import PASS_SECONDS, Example, collate, plan_passes
-from serfit.errors import UserError
+from serfit.errors import UserError, is_out_of_memory
 from serfit.nn.dropout import Noise
 from serfit.nn.model import EmotionModel
 from serfit.ranks import ALONE, Ranks, deal
@@ -33,16 +33,6 @@ AGAIN = 1 / 3
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Predictions [B, D] and targets [B, D] -> scalar."""
-
-OUT_OF_MEMORY = (
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "unable to find an engine",
-    "can't allocate memory",
-)
-"""Parts of messages by which torch and its libraries say that memory ran out, beside OutOfMemoryError."""
 
 
 @dataclass(slots=True)
@@ -228,10 +218,3 @@ class Executor:
                 time_mask=batch.time_mask if noisy else None,
             )
         return predictions if predictions.dtype == torch.float64 else predictions.float()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, in whatever words torch or its libraries put it."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(part.lower() in str(error).lower() for part in OUT_OF_MEMORY)

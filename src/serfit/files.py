@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from serfit.errors import UserError
 
@@ -42,8 +42,10 @@ def write_atomically(
     Raises:
         WriteError: naming path and bytes when the disk is full or fails, or the folder can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary: Path | None = None
     try:
+        path = _target(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         with temporary.open("xb") as file:
             write(file)
             file.flush()
@@ -55,7 +57,8 @@ def write_atomically(
     except OSError as error:
         raise WriteError(_failed(path, size, error)) from error
     finally:
-        _remove(temporary)
+        if temporary is not None:
+            _remove(temporary)
 
 
 def refuse_lfs_pointer(path: Path) -> None:
@@ -81,13 +84,20 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write UTF-8 text atomically, line ends as they are."""
-    write_bytes(path, text.encode(), durable=durable)
+    """Write UTF-8 text atomically, line ends as they are; bytes of file names that aren't UTF-8 as escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"), durable=durable)
 
 
 def write_json(path: Path, data: Any, *, durable: bool = True) -> None:
     """Write indented JSON atomically; numbers that aren't finite are refused."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable=durable)
+
+
+def open_text(path: Path, *, encoding: str = "utf-8-sig") -> TextIO:
+    """Open a text file for reading, line ends as they are. Raises OSError also for devices, which may never end."""
+    if path.is_char_device() or path.is_block_device():
+        raise OSError(errno.EINVAL, "it is a device and no file", str(path))
+    return path.open(encoding=encoding, newline="")
 
 
 def sweep(folder: Path, *, older_than: float = 0.0, pattern: str = ".*.tmp") -> int:
@@ -136,6 +146,19 @@ def gigabytes(size: float) -> str:
         if size >= unit:
             return f"{size / unit:.2f} {name}"
     return f"{int(size)} bytes"
+
+
+def _target(path: Path) -> Path:
+    """The file that a name stands for, behind its links. Raises WriteError for what no file can take the place of."""
+    if not os.path.lexists(path):
+        return path
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise WriteError(f"can't write {path}: it is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise WriteError(f"can't write {path}: it is a device or a pipe; name a file")
+    return path
 
 
 def _failed(path: Path, size: int | None, error: OSError) -> str:

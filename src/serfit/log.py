@@ -48,7 +48,7 @@ class Log:
         """Write what waits; on a full disk it goes on waiting, for a log is no reason to stop."""
         if self._file is None or not self._waiting:
             return
-        text = "".join(self._waiting).encode()
+        text = "".join(self._waiting).encode(errors="backslashreplace")  # as names of files may be any bytes
         try:
             written = self._file.write(text) or 0
         except OSError as error:

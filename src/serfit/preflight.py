@@ -58,14 +58,27 @@ class Measured:
 def check_folders(config: ExperimentConfig) -> None:
     """Raise a UserError where run directories or features couldn't be written: a file or no permission in the way."""
     for key, folder in (("experiment.runs_dir", config.experiment.runs_dir), ("features.store", config.features.store)):
-        if folder is None:
-            continue
-        whole = folder.absolute()
-        near = next(path for path in (whole, *whole.parents) if path.exists())
-        if not near.is_dir():
-            raise UserError(f"{key} is {folder}, but {near} is a file; name a folder")
-        if not os.access(near, os.W_OK | os.X_OK):
-            raise UserError(f"{key} is {folder}, but {near} can't be written to; name a folder you may write to")
+        if folder is not None:
+            check_folder(key, folder)
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """Raise a UserError, naming key or option, where nothing can be written to a folder, which may not exist yet."""
+    near = next(path for path in (folder.absolute(), *folder.absolute().parents) if _is_there(path))
+    if not near.is_dir():
+        kind = "a file" if near.exists() else "a broken link"
+        raise UserError(f"{key} is {folder}, but {near} is {kind}; name a folder")
+    if not os.access(near, os.W_OK | os.X_OK):
+        raise UserError(f"{key} is {folder}, but {near} can't be written to; name a folder you may write to")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something has this name. Raises OSError where that can't be said: no permission, a name too long."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def measure_audio(utterances: Sequence[Utterance], *, decode: bool = False) -> Measured:

@@ -231,7 +231,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def opened_run(config: ExperimentConfig, log: Log, directory: Path | None, resume: bool) -> Iterator[Run]:
-    """A locked run directory with its log; one that a user's error kept from beginning is removed again."""
+    """A locked run directory with its log; one that a user's or the system's error kept from beginning is removed."""
     if resume:
         assert directory is not None
         check_unfinished(directory)
@@ -252,7 +252,7 @@ def _logged(run: Run, log: Log, *, discard: bool) -> Iterator[Run]:
         yield run
     except BaseException as error:
         log.settle()
-        if discard and isinstance(error, UserError) and not run.records and not (run / CHECKPOINTS).exists():
+        if discard and isinstance(error, UserError | OSError) and not run.records and not (run / CHECKPOINTS).exists():
             log.close()
             run.discard()
         else:

@@ -1,6 +1,7 @@
 """The command line. Verbs parse, call one function of the package and turn its errors into exit codes.
 
 Exit codes: 0 done, 2 something the user can put right, 3 a number wasn't finite, 75 stopped on request and resumable.
+A mistake of serfit's own ends in a traceback and exit code 1.
 Nothing heavy is imported before a verb runs.
 """
 
@@ -8,12 +9,13 @@ import io
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from serfit import __version__
 from serfit.cli import cache, publishing, reading, serving, training, using, watching
+from serfit.cli.boundary import lasting_output, system_trouble
 from serfit.errors import NumericalError, UserError
 from serfit.interrupt import Interrupted
 
@@ -48,18 +50,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with the exit code that fits."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that can't show a sign gets "?", and no traceback
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if sys.flags.optimize > 1:
             raise UserError("PYTHONOPTIMIZE=2 (python -OO) removes texts that transformers needs; unset it")
-        app(args=None if arguments is None else list(arguments), prog_name="serfit")
+        for argument in given:
+            if "\0" in argument:
+                raise UserError(f"the argument {argument!r} holds a NUL character, which no path can; remove it")
+        with lasting_output():
+            app(args=given, prog_name="serfit")
     except (UserError, NumericalError, Interrupted) as error:
-        kind = "stopped" if isinstance(error, Interrupted) else "error"
-        with suppress(OSError):  # the terminal may be gone
-            print(f"{kind}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _leave("stopped" if isinstance(error, Interrupted) else "error", str(error), error.exit_code)
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        trouble = system_trouble(error)
+        if trouble is None:
+            raise
+        _leave("error", trouble, UserError.exit_code)
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+        _leave("stopped", "by Ctrl-C", 130)
+
+
+def _leave(kind: str, words: str, code: int) -> NoReturn:
+    with suppress(OSError):  # the terminal may be gone
+        print(f"{kind}: {words}", file=sys.stderr)
+    sys.exit(code)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,6 +1,5 @@
 """The verbs that use a trained model: predict, stream."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from serfit.cli.boundary import forget_output
 from serfit.errors import UserError, listed
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _write(data: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _forget_output()
+        forget_output()
         raise UserError(f"the output can't be written any further: {error.strerror or error}; make room") from error
 
 
@@ -238,10 +238,5 @@ def _unless_closed() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        _forget_output()
+        forget_output()
         raise typer.Exit from None
-
-
-def _forget_output() -> None:
-    """Send what is still to be written nowhere, so that leaving doesn't fail at it once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

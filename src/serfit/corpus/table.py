@@ -11,6 +11,7 @@ from pathlib import Path
 from serfit.config.schema import Table
 from serfit.corpus.utterance import Corpus, Part, Utterance
 from serfit.errors import UserError, listed, nearest
+from serfit.files import open_text
 from serfit.labels import Dimension, LabelScale
 from serfit.rows import numbered_rows
 
@@ -118,7 +119,7 @@ def _notes(left_out: Counter[str]) -> tuple[str, ...]:
 def _rows(path: Path, table: Table, dimensions: Sequence[Dimension]) -> Iterator[tuple[int, Cells]]:
     """Number and cells of every row that isn't blank."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path) as file:
             yield from numbered_rows(path, file, lambda header: _check_columns(path, header, table, dimensions))
     except OSError as error:
         raise UserError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serfit.errors import UserError, listed
+from serfit.files import open_text
 from serfit.rows import numbered_rows
 
 SUFFIXES = frozenset(
@@ -176,7 +177,7 @@ def _seconds(column: str, cell: str) -> float | None:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Number and cells of every row that isn't blank."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path) as file:
             yield from numbered_rows(path, file, lambda header: _check_header(path, header))
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror or error}; check the file and its permissions") from error

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from serfit.audio import SAMPLE_RATE
 from serfit.batches import PASS_SECONDS, padded, plan_passes
-from serfit.errors import UserError
-from serfit.executor import is_out_of_memory
+from serfit.errors import UserError, is_out_of_memory
 from serfit.features import normalised
 from serfit.inference.about import About
 from serfit.nn.encoder import WAVEFORM

@@ -15,6 +15,7 @@ from serfit.errors import UserError
 from serfit.inference.bundle import Member, is_bundle, is_free, origins_of, write_bundle
 from serfit.inference.reached import KEY, reached
 from serfit.inference.source import member_of_run
+from serfit.preflight import check_folder
 from serfit.report.compare import compare, read_run
 from serfit.report.experiments import summarise
 from serfit.report.finished import FinishedRun
@@ -135,6 +136,7 @@ def _check_free(folder: Path, option: str, ours: Callable[[list[Mapping[str, Any
     """Raise UserError where something stands in a folder that isn't a model of this very sweep."""
     if not (ours(origins_of(folder)) if is_bundle(folder) else is_free(folder)):
         raise UserError(f"{option} is {folder}, where something stands already; name a new folder for the model")
+    check_folder(option, folder)
 
 
 def _by_config(jobs: Sequence[Job]) -> dict[Path, list[Job]]:

@@ -1,0 +1,120 @@
+"""Where the command line meets the system: an output that may fail, and the system's errors in one sentence."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import Any, TextIO, cast
+
+from serfit.errors import UserError, is_out_of_memory
+
+_REMEDIES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions and those of the folders above"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+class Outlet:
+    """A text stream whose failures stop nobody: the first one is kept, and what follows is dropped.
+
+    Attributes:
+        error: the first failure, or None.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text, as long as that is possible."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush likewise."""
+        self._try(self._stream.flush)
+
+    def _try(self, act: Any) -> None:
+        if self.error is None:
+            try:
+                act()
+            except OSError as error:
+                self.error = error
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Let no verb stop in the middle because standard output fails; complain at its end.
+
+    A pipe that nobody reads any more (`serfit compare | head -1`) is no mistake.
+
+    Raises:
+        UserError: standard output is closed, or couldn't be written to, for a full disk for example.
+    """
+    closed = sys.stdout is None
+    if closed or sys.stdin is None or sys.stderr is None:
+        _occupy_standard_streams()
+    if closed:
+        raise UserError("standard output is closed; send it to a file, or to /dev/null")
+    outlet = Outlet(sys.stdout)
+    try:
+        with redirect_stdout(cast(TextIO, outlet)):
+            yield
+    except SystemExit as leaving:
+        outlet.flush()
+        if not leaving.code and outlet.error is not None and not isinstance(outlet.error, BrokenPipeError):
+            raise _unwritten(outlet.error) from leaving
+        raise
+    finally:
+        outlet.flush()
+        if outlet.error is not None:
+            forget_output()
+
+
+def forget_output() -> None:
+    """Send what is still to be written nowhere, so that leaving doesn't fail at it once more."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def system_trouble(error: BaseException) -> str | None:
+    """An error that the system answered with, as a sentence; None for any other, which is a mistake of serfit's."""
+    if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        first = (str(error).splitlines() or [""])[0][:200]
+        said = f" ({first})" if first else ""
+        return (
+            f"memory ran out{said}; end other programs, raise the limit (ulimit -v, or the container's), or make the "
+            "model or the batch smaller"
+        )
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    reason = error.strerror or str(error)
+    if error.filename is None:
+        return f"{reason}; {_REMEDIES.get(error.errno, 'put that right')} and give the command again"
+    return (
+        f"can't use {os.fsdecode(error.filename)}: {reason}; "
+        f"{_REMEDIES.get(error.errno, 'check that path and its disk')} and give the command again"
+    )
+
+
+def _unwritten(error: OSError) -> UserError:
+    remedy = _REMEDIES.get(error.errno or 0, "send it elsewhere")
+    return UserError(
+        f"standard output couldn't be written to: {error.strerror or error}; {remedy} (files that the command wrote "
+        "are whole)"
+    )
+
+
+def _occupy_standard_streams() -> None:
+    """Open what is closed of descriptors 0 to 2, so that no file of ours gets a number that libraries print to."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lasts
