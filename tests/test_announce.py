@@ -3,7 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,13 @@ import torch
 from rich.console import Console
 
 from serfit import runs
+from serfit.announce import greet
 from serfit.batches import Example
 from serfit.config.schema import ExperimentConfig
 from serfit.executor import Executor
 from serfit.experiment import run_experiment
 from serfit.log import Log
+from serfit.material import prepare
 from serfit.report.compare import read_run
 from serfit.watch.diagnose import diagnose
 from serfit.watch.history import Reader
@@ -38,7 +42,34 @@ def test_findings_are_said_after_the_last_epoch(tmp_path: Path, changes: dict[st
     assert ("collapsed: the outputs hardly vary" in log) == said
     if said:
         assert "train.optimizer.encoder_lr=0.1" in log
-        assert log.index("epoch 4/4") < log.index("collapsed: the outputs") < log.index("run directory:")
+        assert log.index(" 4/4 ") < log.index("collapsed: the outputs") < log.index("saved: ")
+
+
+def test_a_runs_log_is_short_dated_once_and_fits_a_terminal(trained: Callable[..., Path]) -> None:
+    """At most fifteen lines and one per epoch; what is off stays unsaid, notes on the corpus are cut short."""
+    directory = trained()
+    lines = (directory / runs.TRAIN_LOG).read_text().splitlines()
+    epochs = len((directory / runs.METRICS).read_text().splitlines())
+    assert len(lines) <= 15 + epochs, "\n".join(lines)
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d serfit \S+: tiny, fold 1 of 5, seed 1, fp32 on ", lines[0])
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines[1:])
+    assert all(len(line) <= 120 for line in lines if "/trained" not in line), "\n".join(lines)
+    assert "1 threads" not in lines[0]
+    notes = json.loads((directory / runs.ENVIRONMENT).read_text())["corpus"]["notes"]
+    assert any(len(note) > 200 for note in notes)  # whole in the record
+    assert "calibration" not in "".join(lines)
+    assert lines[-1].split()[1:3] == ["saved:", str(directory)]
+
+
+def test_many_notes_on_a_corpus_are_counted(trained: Callable[..., Path]) -> None:
+    (history,) = Reader().read([trained()])
+    material = prepare(history.config)
+    many = replace(material, corpus=replace(material.corpus, notes=tuple(f"note {number}" for number in range(40))))
+    shown = io.StringIO()
+    greet(Log(Console(file=shown)), history.config, many, "device: CPU", "fp32")
+    assert "note 4\n" in shown.getvalue()
+    assert "note 5\n" not in shown.getvalue()
+    assert "and 35 more notes on the corpus: see environment.json" in shown.getvalue()
 
 
 def test_how_dimensions_go_together_is_recorded_and_diagnosed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_a_run_from_the_command_line(release: Path, tmp_path: Path, capsys: pyte
     assert "device: CPU" in shown
     assert "fold 2 of 5: tests on Ses02" in shown
     (run,) = (tmp_path / "runs").glob("tiny_fold2_seed7_*")
-    assert f"run directory: {run}" in shown.replace("\n", "")
+    assert f"saved: {run}" in shown.replace("\n", "")
     assert (tmp_path / "runs" / "experiment_comparison.md").is_file()
     assert exit_code("compare", tmp_path / "runs") == 0
     assert "tiny" in capsys.readouterr().out

@@ -69,7 +69,7 @@ def test_a_finished_run_describes_itself(run: Callable[..., Path]) -> None:
     environment = json.loads((directory / runs.ENVIRONMENT).read_text())
     assert environment["encoder"]["sha256"]
     assert environment["packages"]["transformers"]
-    assert "epoch 2/2" in (directory / runs.TRAIN_LOG).read_text()
+    assert "  2/2 " in (directory / runs.TRAIN_LOG).read_text()
     assert ExperimentConfig.model_validate_json((directory / runs.CONFIG).read_text()).train.epochs == 2
 
 

@@ -146,7 +146,7 @@ def test_the_readme_from_check_to_comparison(checkout: Path) -> None:
     assert in_parallel == {name for name in in_parallel if "configs/finetune_full.yaml" in command(checkout, name)}
 
     watched = shell(checkout, block("LATEST_RUN").replace("tail -f", "tail"))
-    assert "run directory: runs/ema_iemocap_finetune_" in watched.stdout
+    assert "saved: runs/ema_iemocap_finetune_" in watched.stdout
 
     seen = shell(checkout, block("serfit watch"))
     assert seen.returncode == 0, seen.stderr

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 
 import torch
 
+from serfit import __version__
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import NumericalError
 from serfit.features import Features
@@ -18,14 +19,49 @@ from serfit.log import Log
 from serfit.material import Material
 from serfit.memory import memory_warning
 from serfit.nn.model import EmotionModel
+from serfit.preflight import advice
 from serfit.records import Predictions, StepRecord
 from serfit.report.plots import plot_curves
 from serfit.report.reference import Reference
+from serfit.report.text import LINE, result_lines
+from serfit.results import Results
 from serfit.resume import check_unchanged
-from serfit.runs import PREDICTIONS, VALIDATION, Run, predictions_csv
+from serfit.runs import ENVIRONMENT, PREDICTIONS, VALIDATION, Run, predictions_csv
 from serfit.runtime import choose_precision, environment
-from serfit.watch.diagnose import diagnose
+from serfit.watch.diagnose import diagnose, doubts
 from serfit.watch.history import Reader, Stopped
+
+MOST_NOTES = 5
+"""Most notes on a corpus that are said; environment.json holds all of them."""
+
+
+def greet(log: Log, config: ExperimentConfig, material: Material, device_line: str, precision: str) -> None:
+    """Say which experiment this is, where it runs, and on what."""
+    split, notes = material.split, material.corpus.notes
+    whose = f"{config.experiment.name}, fold {split.fold} of {split.folds}, seed {config.experiment.seed}"
+    log.say(f"serfit {__version__}: {whose}, {precision} on {device_line.removeprefix('device: ')}")
+    log.say(f"data: {split.protocol.removeprefix(f'fold {split.fold} of {split.folds}: ')}")
+    for note in (*notes[:MOST_NOTES], *advice(config), *doubts(config)):
+        log.say(brief(note))
+    if len(notes) > MOST_NOTES:
+        log.say(f"and {len(notes) - MOST_NOTES} more notes on the corpus: see {ENVIRONMENT}")
+
+
+def brief(note: str) -> str:
+    """A note in one line: its first clauses, as far as they fit.
+
+    >>> brief(f"short; {'x' * 100}")
+    'short; see environment.json'
+    """
+    if len(note) <= LINE:
+        return note
+    more = f"; see {ENVIRONMENT}"
+    clauses, *rest = note.split("; ")
+    for clause in rest:
+        if len(f"{clauses}; {clause}{more}") > LINE:
+            break
+        clauses += f"; {clause}"
+    return clauses + more
 
 
 def introduce(
@@ -37,12 +73,12 @@ def introduce(
     device: torch.device,
     precision: str,
 ) -> None:
-    """Say and write down what is trained, on what, from where."""
+    """Say and write down which network is trained, on what, from where."""
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
     frozen = model.stage_name(features.stage)
-    log.say(f"model: {model.provenance.name}, {trainable:,} of {total:,} parameters are trained, in {precision}")
-    log.say(f"training starts from: {frozen}" + (f", stored in {features.store.folder}" if features.store else ""))
+    where = f", stored in {features.store.folder.parent}" if features.store else ""
+    log.say(f"model: {model.provenance.name}, {trainable:,} of {total:,} parameters trainable, input: {frozen}{where}")
     parts = {name: len(getattr(material.split, name)) for name in ("train", "validation", "test")}
     about = environment(device) | {
         "precision": precision,
@@ -102,6 +138,15 @@ def fill_store(features: Features, material: Material, log: Log, check: Callable
             log.advance("computing frozen features", done, len(missing))
         log.settle()
         log.say(f"computed the frozen features of {len(missing)} utterances in {time.monotonic() - began:.0f} s")
+
+
+def say_end(log: Log, run: Run, outcome: Results, corpus: str) -> None:
+    """Say what came out, what the records show, and where everything is."""
+    for line in result_lines(outcome, corpus):
+        log.say(line)
+    say_findings(run, log)
+    saved, compare = f"saved: {run.directory}", f"   next: serfit compare {run.directory.parent}"
+    log.say(saved + (compare if outcome.predictions.ids and len(saved + compare) <= LINE else ""))
 
 
 def show_step(record: StepRecord, run: Run, epochs: int, device: torch.device, log: Log) -> None:

@@ -9,7 +9,7 @@ from serfit.log import Log
 from serfit.pace import Pace
 from serfit.records import EpochRecord, StepRecord
 from serfit.report.reference import Reference
-from serfit.report.text import epoch_line
+from serfit.report.text import epoch_heading, epoch_line
 from serfit.resume import save_best, save_if_possible, save_state
 from serfit.runs import Run
 from serfit.trainer import TrainingState
@@ -42,6 +42,11 @@ class Chronicle:
     _drawn: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
 
+    def begin(self) -> None:
+        """Say what the columns of the epochs' lines are."""
+        groups = [group["name"] for group in self.state.optimizer.param_groups]
+        self.log.say(epoch_heading(self.config.data.dimensions, list(dict.fromkeys(groups)), self.config.last_epoch))
+
     def tell(self, record: StepRecord | EpochRecord) -> None:
         """Write a record down and show it."""
         if isinstance(record, StepRecord):
@@ -49,7 +54,7 @@ class Chronicle:
             return
         self.run.add(record, self.pace.epoch_done(record.epoch))
         self.log.settle()
-        self.log.say(epoch_line(record, self.config.last_epoch, self.run.times[-1].seconds))
+        self.log.say(epoch_line(record, self.config.last_epoch, self.run.times[-1]))
         if time.monotonic() - self._drawn > SECONDS_BETWEEN_PICTURES:
             self.draw()
 

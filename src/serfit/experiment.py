@@ -5,14 +5,14 @@ from pathlib import Path
 from serfit import runs
 from serfit.announce import (
     fill_store,
+    greet,
     introduce,
     prediction_tables,
     resuming,
-    say_findings,
+    say_end,
     warn_of_memory,
     with_remedy,
 )
-from serfit.calibration.coverage import calibration_lines
 from serfit.calibration.record import keep_calibrations
 from serfit.checkpoint import bytes_on_disk, frozen_digest, load_weights
 from serfit.chronicle import Chronicle
@@ -26,16 +26,14 @@ from serfit.log import Log
 from serfit.material import prepare
 from serfit.optim import build_optimizer
 from serfit.pace import Pace
-from serfit.preflight import advice
 from serfit.ranks import ALONE, Ranks
 from serfit.report.reference import FROZEN, obstacle
-from serfit.report.text import best_result_text, result_lines
+from serfit.report.text import best_result_text
 from serfit.results import results
 from serfit.resume import restore, saving_on_the_way_out
 from serfit.runs import opened_run
 from serfit.runtime import choose_device, choose_precision
 from serfit.trainer import TrainingState, fit
-from serfit.watch.diagnose import doubts
 
 
 def run_experiment(
@@ -69,8 +67,7 @@ def run_experiment(
     device, device_line = choose_device(gpu)
     precision, _ = choose_precision(config.train.precision, device)
     with opened_run(config, log, directory, resume) as run, StopRequest(resuming(run)) as stop, with_remedy(run):
-        for line in (device_line, material.split.protocol, *material.corpus.notes, *advice(config), *doubts(config)):
-            log.say(line)
+        greet(log, config, material, device_line, precision)
         model = model_of(config).to(device)
         features = features_of(config, model)
         introduce(run, log, material, model, features, device, precision)
@@ -88,6 +85,7 @@ def run_experiment(
         comparable = obstacle(FROZEN, material.corpus.name, len(material.corpus.utterances)) is None
         pace = Pace(run, device, features.tally)
         chronicle = Chronicle(run, log, config, state, frozen, pace, FROZEN if comparable else None)
+        chronicle.begin()
         records = fit(state, executor, features, material.train, material.validation, config, check)
         for record in saving_on_the_way_out(pace.timed(records), state, run):
             asked = asked_anywhere(stop, ranks)
@@ -105,13 +103,9 @@ def run_experiment(
         outcome = results(best, validated, tested, material.split)
         words = best_result_text(config, outcome)
         run.keep(prediction_tables(material, validated, tested))
-        scales = rating_scales(config.data)
-        fitted = keep_calibrations(run, config.data.dimensions, scales)
+        keep_calibrations(run, config.data.dimensions, rating_scales(config.data))
         run.finish(outcome.to_json(), words)
-        for line in (*result_lines(outcome, material.corpus.name), *calibration_lines(fitted, tested, scales)):
-            log.say(line)
-        say_findings(run, log)
-        log.say(f"run directory: {run.directory}")
+        say_end(log, run, outcome, material.corpus.name)
     return run.directory
 
 

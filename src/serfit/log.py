@@ -12,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 class Log:
     """Says each line on the terminal and, once attached, into a file with the time before it.
 
-    Lines said before `attach` are kept and written to the file then. A terminal that is gone, or a pipe that nobody
-    reads any more, is no reason to stop: the file goes on alone.
+    The date stands once, before the first line and after midnight. Lines said before `attach` are kept and written to
+    the file then. A terminal that is gone, or a pipe that nobody reads any more, is no reason to stop: the file goes on
+    alone.
     """
 
     QUIET_SECONDS = 30.0
-    """Least time between two plain progress lines."""
+    """Least time to the first plain progress line of something; each further one takes half as long again."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -27,6 +28,8 @@ class Log:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._last_plain = time.monotonic()
+        self._quiet = self.QUIET_SECONDS
+        self._day: tuple[int, ...] = ()
 
     def say(self, line: str) -> None:
         """One line (or several) for the terminal and the file."""
@@ -35,8 +38,11 @@ class Log:
 
     def record(self, line: str) -> None:
         """One line (or several) for the file alone."""
-        stamped = "".join(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {part}\n" for part in line.splitlines())
-        self._waiting.append(stamped)
+        now = time.localtime()
+        today = time.strftime("%Y-%m-%d ", now) if now[:3] != self._day else ""
+        self._day = now[:3]
+        for place, part in enumerate(line.splitlines()):
+            self._waiting.append(f"{'' if place else today}{time.strftime('%H:%M:%S', now)} {part}\n")
         self._write_waiting()
 
     def attach(self, path: Path) -> None:
@@ -62,12 +68,13 @@ class Log:
         self._failed = bool(rest)
 
     def advance(self, what: str, done: int, total: int, text: str = "") -> None:
-        """Show that `done` of `total` is done: a bar on a terminal, and a plain line every 30 seconds elsewhere."""
+        """Show that `done` of `total` is done: a bar on a terminal, and elsewhere a plain line now and then."""
         terminal = self._console.is_terminal
         if terminal:
             self._show(lambda: self._move_bar(what, done, total, text))
-        if time.monotonic() - self._last_plain >= self.QUIET_SECONDS:
+        if time.monotonic() - self._last_plain >= self._quiet:
             self._last_plain = time.monotonic()
+            self._quiet *= 1.5
             line = f"{what}: {done}/{total} {text}".rstrip()
             if terminal:
                 self.record(line)
@@ -102,6 +109,7 @@ class Log:
             self._show(self._progress.stop)
             self._progress = None
         self._last_plain = time.monotonic()
+        self._quiet = self.QUIET_SECONDS
 
     def close(self) -> None:
         """Close the file; the terminal stays usable."""

@@ -29,7 +29,8 @@ def choose_device(gpu: int | None) -> tuple[torch.device, str]:
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu is None and count == 0:
-        return torch.device("cpu"), f"device: CPU with {torch.get_num_threads()} threads (no GPU is visible)"
+        threads = torch.get_num_threads()
+        return torch.device("cpu"), f"device: CPU with {threads} thread{'s' * (threads != 1)} (no GPU is visible)"
     index = 0 if gpu is None else gpu
     if not 0 <= index < count:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")

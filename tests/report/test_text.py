@@ -2,13 +2,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from report.written import epoch_record, numpy_ccc, part_predictions, scores_of, settings
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.raters import Agreement
+from serfit.labels import DIMENSIONS
 from serfit.metrics import Scores
-from serfit.records import EpochRecord
-from serfit.report.text import best_result_text, epoch_line, result_lines
+from serfit.records import EpochRecord, EpochTime
+from serfit.report.text import LINE, best_result_text, epoch_heading, epoch_line, result_lines
 from serfit.results import Results
 
 
@@ -61,27 +64,34 @@ def test_the_guides_own_pattern_finds_the_scores() -> None:
     assert "ccc_d: " in best_result_text(config(), results(dimensions=("valence", "arousal", "dominance")))
 
 
-def test_result_lines_put_the_test_score_beside_everything_else() -> None:
-    outcome = results(scores_of(valence=0.6, arousal=0.1))
+def test_result_lines_put_the_test_score_above_everything_else() -> None:
+    outcome = replace(
+        results(scores_of(valence=0.6, arousal=0.1)),
+        agreement=Agreement(scores_of(valence=0.51, arousal=None), scores_of(valence=0.62, arousal=0.71)),
+    )
     lines = result_lines(outcome, "iemocap")
-    assert lines[0] == "result on iemocap: CCC of 50 test utterances with the weights of epoch 3"
-    for heading in ("test", "validation", "scenario baseline", "within scenario", "improvised", "scripted"):
-        assert heading in lines[1]
-    validation = outcome.best.validation
+    average = outcome.best.validation.average
+    assert (
+        lines[0] == f"best epoch: 3 (mean validation CCC {average:.3f}); the test set was scored once, with its weights"
+    )
+    assert lines[1].split() == ["CCC", "V", "A", "mean"]
     expected = {
-        "CCC-V": [outcome.test.ccc("valence"), validation.ccc("valence"), 0.6, 0.31, 0.41, 0.43],
-        "CCC-A": [outcome.test.ccc("arousal"), validation.ccc("arousal"), 0.1, None, 0.42, 0.44],
-        "CCC-Avg": [outcome.test.average, validation.average, 0.35, None, 0.415, 0.435],
+        "test (50 utterances)": [outcome.test.ccc("valence"), outcome.test.ccc("arousal"), outcome.test.average],
+        "no-audio baseline": [0.6, 0.1, 0.35],
+        "within scenario": [0.31, None, None],
+        "one rater": [0.51, None, None],
+        "model as a rater": [0.62, 0.71, 0.665],
     }
-    for line, (title, values) in zip(lines[2:5], expected.items(), strict=True):
-        assert line.split() == [title, *("n/a" if value is None else f"{value:.4f}" for value in values)]
-    assert len({len(line) for line in lines[1:5]}) == 1  # columns are aligned
-    assert all(line.isascii() for line in lines)
+    for line, (title, values) in zip(lines[2:7], expected.items(), strict=True):
+        shown = "".join(f"{'n/a' if value is None else f'{value:.3f}':>7}" for value in values)
+        assert line.startswith(title)
+        assert line[len(lines[1]) - len(shown) :].startswith(shown)  # beneath the letters
+    assert all(line.isascii() and len(line) <= LINE for line in lines)
 
 
 def test_a_score_below_the_baseline_is_called_so() -> None:
     poor = results(scores_of(valence=0.99, arousal=0.1))
-    said = [line for line in result_lines(poor, "iemocap") if "no better than the scenario baseline" in line]
+    said = [line for line in result_lines(poor, "iemocap") if "no better than the no-audio baseline" in line]
     assert len(said) == 1
     assert said[0].startswith("valence: ")
     assert not any(
@@ -91,9 +101,8 @@ def test_a_score_below_the_baseline_is_called_so() -> None:
 
 def test_without_scenarios_nothing_is_said_of_them() -> None:
     lines = result_lines(results(), "emodb")
-    assert lines[1].split() == ["test", "validation"]
-    assert len(lines) == 5
-    assert not any("scenario" in line for line in lines)
+    assert len(lines) == 3
+    assert not any("scenario" in line or "baseline" in line for line in lines)
 
 
 def test_an_undefined_test_score_is_explained() -> None:
@@ -101,36 +110,50 @@ def test_an_undefined_test_score_is_explained() -> None:
     outcome.predictions.values[0, 0] = np.nan
     broken = Results(outcome.best, outcome.predictions, outcome.predictions.scores(), None, None, {}, None, {})
     lines = result_lines(broken, "emodb")
-    assert lines[2].split()[1] == "n/a"
-    assert lines[4].split()[1] == "n/a"
+    assert lines[2].split()[3:] == ["n/a", lines[2].split()[4], "n/a"]
     assert lines[-1].startswith("CCC of valence is undefined")
 
 
 @pytest.mark.parametrize(
-    ("best", "valence", "end"), [(True, True, "best"), (False, True, "best valence"), (False, False, "84 s")]
+    ("best", "valence", "end"), [(True, True, "  best"), (False, True, "  best V"), (False, False, "")]
 )
 def test_an_epoch_is_one_line(best: bool, valence: bool, end: str) -> None:
     train, validation = scores_of(valence=0.51234, arousal=0.6), scores_of(valence=None, arousal=0.55)
-    record = EpochRecord(3, 90, 0.41234, train, validation, {"encoder": 1e-5, "head": 5e-4}, 12.345, 0, best, valence)
-    line = epoch_line(record, 20, 83.7)
-    wanted = (
-        "epoch  3/20 | loss 0.4123 | train V 0.512 A 0.600 avg 0.556 | validation V n/a A 0.550 avg n/a | "
-        "gradient 12 | lr encoder 1e-05, head 0.0005 | 84 s"
-    )
-    assert line.startswith(wanted)
-    assert line.split(" | ")[-1] == end
+    record = EpochRecord(3, 90, 0.41234, train, validation, {"encoder": 1e-5, "head": 5e-4}, 12.3, 2, best, valence)
+    heading = epoch_heading(("valence", "arousal"), ("encoder", "head"), 20)
+    line = epoch_line(record, 20, EpochTime(3, 83.7))
+    assert heading.startswith("epoch    loss | train V      A | validation V      A   mean | lr encoder/head |  time")
+    assert line == f" 3/20   0.412 |   0.512  0.600 |          n/a  0.550    n/a |   1.0e-5/5.0e-4 |   84 s{end}"
 
 
-def test_batches_that_teach_nothing_are_mentioned() -> None:
-    scores = scores_of(valence=0.5)
-    record = EpochRecord(1, 9, 0.4, scores, scores, {"head": 1e-4}, 1.0, 2, True, True)
-    assert "2 batches with constant targets" in epoch_line(record, 5, 1.0)
+SCORE = st.one_of(st.none(), st.floats(-1, 1))
 
 
-def test_the_raters_have_a_line_of_their_own_where_there_are_some() -> None:
-    without = results()
-    raters = Agreement(scores_of(valence=0.51, arousal=None), scores_of(valence=0.62, arousal=0.71))
-    lines = result_lines(replace(without, agreement=raters), "iemocap")
-    (line,) = [line for line in lines if line not in result_lines(without, "iemocap")]
-    assert "one rater against the others V 0.510 A n/a avg n/a" in line
-    assert "in a rater's place V 0.620 A 0.710 avg 0.665" in line
+@given(
+    st.integers(1, 3).flatmap(lambda count: st.tuples(*[st.lists(SCORE, min_size=count, max_size=count)] * 2)),
+    st.sampled_from([("encoder", "head"), ("head",)]),
+    st.integers(1, 999),
+    st.floats(0, 1e30),
+    st.floats(1e-12, 10),
+    st.floats(0, 9999),
+    st.one_of(st.none(), st.integers(0, 2**37)),
+)
+def test_epochs_stand_in_columns_and_fit_a_terminal(
+    scores: tuple[list[float | None], list[float | None]],
+    groups: tuple[str, ...],
+    epochs: int,
+    loss: float,
+    rate: float,
+    seconds: float,
+    memory: int | None,
+) -> None:
+    names = DIMENSIONS[: len(scores[0])]
+    train, validation = (scores_of(**dict(zip(names, part, strict=True))) for part in scores)
+    record = EpochRecord(epochs, 1, loss, train, validation, dict.fromkeys(groups, rate), 1.0, 0, True, True)
+    spent = EpochTime(epochs, seconds, 1.0, 2.0, 3.0, 4.0, 5, 600, gpu_memory=memory)
+    heading, line = epoch_heading(names, groups, epochs), epoch_line(record, epochs, spent)
+    bars = [[place for place, sign in enumerate(text) if sign == "|"] for text in (heading, line)]
+    assert bars[0] == bars[1]
+    assert len(line) <= LINE
+    assert line.endswith("best")
+    assert ("utt/s" in line) <= (memory is not None)

@@ -160,30 +160,6 @@ def examine(runs: Sequence[FinishedRun], scales: Mapping[Dimension, LabelScale])
     )
 
 
-def calibration_lines(
-    fitted: Sequence[Calibration], tested: Predictions, scales: Mapping[Dimension, LabelScale]
-) -> list[str]:
-    """What a run says at its end of the calibrations it carries: what each makes of its test part, a line each.
-
-    Args:
-        fitted: those that were fitted to its validation part.
-        tested: its predictions of the test part, on the corpus's scale; without any there is nothing to say.
-        scales: the corpus's.
-    """
-    if not tested.ids:
-        return []
-    before, lines = tested.scores().dimensions, []
-    for one in fitted:
-        after = one.of(tested, scales).scores().dimensions
-        told = (
-            f"{name} CCC {number(before[name].ccc)} to {number(after[name].ccc)}, bias "
-            f"{number(before[name].bias, '+.3f')} to {number(after[name].bias, '+.3f')}"
-            for name in tested.dimensions
-        )
-        lines.append(f"{one.kind} calibration ({one.utterances:,} validation utterances; off): {'; '.join(told)}")
-    return lines
-
-
 def score_rows(findings: Findings) -> Rows:
     """Scores before and after calibration as a table."""
     header = ["dimension", "part", "map", "CCC", "bias", "slope", "RMSE"]

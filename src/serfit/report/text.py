@@ -1,11 +1,11 @@
 """What a run says in words: a line per epoch, the lines at its end, and best_result.txt."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from serfit.config.schema import ExperimentConfig
 from serfit.labels import Dimension, letter
 from serfit.metrics import Scores
-from serfit.records import EpochRecord
+from serfit.records import EpochRecord, EpochTime
 from serfit.report.reference import Measure, measure
 from serfit.results import Results
 
@@ -35,35 +35,52 @@ def best_result_text(config: ExperimentConfig, results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def epoch_line(record: EpochRecord, epochs: int, seconds: float) -> str:
-    """One epoch in one line.
+def epoch_heading(dimensions: Sequence[Dimension], groups: Sequence[str], epochs: int) -> str:
+    """What stands above the lines of `epoch_line`.
+
+    Args:
+        dimensions: those that are predicted.
+        groups: parameter groups with rates of their own ("encoder", "head").
+        epochs: how many epochs there are at most.
+    """
+    letters = [letter(name) for name in dimensions]
+    train = _cells([f"train {letters[0]}", *letters[1:]], 7)
+    validation = _cells([f"validation {letters[0]}", *letters[1:], "mean"], 12)
+    rates = "lr " + "/".join(groups)
+    return f"{'epoch':>{_epoch_width(epochs)}}    loss | {train} | {validation} | {rates} |  time (CCC, learning rates)"
+
+
+def epoch_line(record: EpochRecord, epochs: int, spent: EpochTime) -> str:
+    """One epoch in one line, beneath `epoch_heading`; speed and GPU memory where they were measured and fit.
 
     Args:
         record: the epoch.
         epochs: how many there are at most.
-        seconds: wall-clock time of the epoch.
+        spent: where its time went.
     """
-    rates = ", ".join(f"{group} {rate:.2g}" for group, rate in record.learning_rates.items())
-    parts = [
-        f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}",
-        f"loss {record.train_loss:.4f}",
-        f"train {_brief(record.train)}",
-        f"validation {_brief(record.validation)}",
-        f"gradient {record.gradient_norm:.2g}",
-        f"lr {rates}",
-        f"{seconds:.0f} s",
-    ]
-    if record.constant_batches:
-        parts.append(f"{record.constant_batches} batches with constant targets")
-    if record.best:
-        parts.append("best")
-    elif record.best_valence:
-        parts.append("best valence")
-    return " | ".join(parts)
+    names = list(record.validation.dimensions)
+    train = _cells([_number(record.train.ccc(name), ".3f") for name in names], 7)
+    scored = [*(record.validation.ccc(name) for name in names), record.validation.average]
+    rates = "/".join(f"{rate:.1e}".replace("e-0", "e-") for rate in record.learning_rates.values())
+    heading = len("lr " + "/".join(record.learning_rates))
+    line = (
+        f"{f'{record.epoch}/{epochs}':>{_epoch_width(epochs)}} {_loss(record.train_loss):>7} | {train} | "
+        f"{_cells([_number(value, '.3f') for value in scored], 12)} | {rates:>{heading}} | {spent.seconds:>4.0f} s"
+    )
+    best = "  best" if record.best else "  best V" if record.best_valence else ""
+    measured = [] if spent.gpu_memory is None else [f"{spent.gpu_memory / 2**30:.1f} GiB"]
+    measured += [] if spent.gpu_memory is None or spent.speed is None else [f"{spent.speed:.1f} utt/s"]
+    for more in measured:
+        line += f"  {more}" if len(f"{line}  {more}{best}") <= LINE else ""
+    return line + best
+
+
+LINE = 110
+"""Most characters of a line with a time before it on a terminal of 120 columns."""
 
 
 def result_lines(results: Results, corpus: str) -> list[str]:
-    """What training says at its end: test CCC per dimension, beside everything that puts it into perspective.
+    """What training says at its end: test CCC per dimension, above everything that puts it into perspective.
 
     Args:
         results: of one run.
@@ -71,31 +88,25 @@ def result_lines(results: Results, corpus: str) -> list[str]:
     """
     if not results.predictions.ids:
         return [f"trained on all of {corpus} for {results.best.epoch} epochs: nothing was left to test on"]
-    columns: list[tuple[str, Scores | None]] = [("test", results.test)]
-    columns.append(("validation", results.best.validation))
-    if results.baseline is not None:
-        columns += [("scenario baseline", results.baseline), ("within scenario", results.within)]
-    columns += [(style, results.styles[style]) for style in ("improvised", "scripted") if style in results.styles]
     names: tuple[Measure, ...] = (*results.predictions.dimensions, "average")
-    count = len(results.predictions.ids)
-    lines = [f"result on {corpus}: CCC of {count:,} test utterances with the weights of epoch {results.best.epoch}"]
-    lines.append(" " * 7 + "".join(f"{heading:>{_width(heading)}}" for heading, _ in columns))
-    for name in names:
-        values = ((heading, None if scores is None else measure(scores, name)) for heading, scores in columns)
-        title = "CCC-Avg" if name == "average" else f"CCC-{letter(name)}  "
-        lines.append(title + "".join(f"{_number(value):>{_width(heading)}}" for heading, value in values))
-    if results.agreement is not None:
-        lines.append(
-            f"raters' agreement (no ceiling): one rater against the others {_brief(results.agreement.rater)}; "
-            f"this run in a rater's place {_brief(results.agreement.system)}"
-        )
-    lines += [warning for name in results.predictions.dimensions for warning in _warnings(name, results)]
+    rows: list[tuple[str, Scores | None, str]] = [
+        (f"test ({len(results.predictions.ids):,} utterances)", results.test, "")
+    ]
     if results.baseline is not None:
-        lines.append(
-            "scenario baseline: each scenario's mean rating in the other parts, without any audio; "
-            "within scenario: deviations from the scenario means"
-        )
-    return lines
+        words = "scenario means of the ratings; a useful model is better"
+        rows += [("no-audio baseline", results.baseline, words)]
+        rows += [("within scenario", results.within, "scenario means taken out")]
+    if results.agreement is not None:
+        rows += [("one rater", results.agreement.rater, "with the mean of the others; not an upper bound")]
+        rows += [("model as a rater", results.agreement.system, "with the same means")]
+    width = max(len(title) for title, _, _ in rows)
+    heading = _cells([*(letter(name) for name in results.predictions.dimensions), "mean"], 7)
+    chosen = f"best epoch: {results.best.epoch} (mean validation CCC {_number(results.best.validation.average, '.3f')})"
+    lines = [f"{chosen}; the test set was scored once, with its weights", f"{'CCC':{width}} {heading}"]
+    for title, scores, words in rows:
+        values = [None if scores is None else measure(scores, name) for name in names]
+        lines.append(f"{title:{width}} {_cells([_number(value, '.3f') for value in values], 7)}   {words}".rstrip())
+    return lines + [warning for name in results.predictions.dimensions for warning in _warnings(name, results)]
 
 
 def _warnings(name: Dimension, results: Results) -> Iterable[str]:
@@ -105,7 +116,7 @@ def _warnings(name: Dimension, results: Results) -> Iterable[str]:
     if scored.ccc is None:
         yield f"CCC of {name} is undefined: look for predictions that are not finite, or ratings that are all equal"
     elif base is not None and scored.ccc <= base:
-        yield f"{name}: no better than the scenario baseline, which hears nothing ({scored.ccc:.4f} against {base:.4f})"
+        yield f"{name}: no better than the no-audio baseline ({scored.ccc:.4f} against {base:.4f})"
 
 
 def _score_lines(prefix: str, scores: Scores) -> list[str]:
@@ -113,14 +124,17 @@ def _score_lines(prefix: str, scores: Scores) -> list[str]:
     return [*lines, f"{prefix}ccc_avg: {_number(scores.average)}"]
 
 
-def _brief(scores: Scores) -> str:
-    """For example "V 0.512 A 0.634 avg 0.573"."""
-    parts = [f"{letter(name)} {_number(scores.ccc(name), '.3f')}" for name in scores.dimensions]
-    return " ".join([*parts, f"avg {_number(scores.average, '.3f')}"])
+def _cells(texts: Sequence[str], first: int) -> str:
+    """Cells of a row, aligned to the right; the first as wide as said, the others 7 wide."""
+    return "".join(f"{text:>{7 if place else first}}" for place, text in enumerate(texts))
 
 
-def _width(heading: str) -> int:
-    return max(len(heading), 7) + 3
+def _epoch_width(epochs: int) -> int:
+    return max(len("epoch"), 2 * len(str(epochs)) + 1)
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.2g}"
 
 
 def _number(value: float | None, form: str = ".4f") -> str:
