@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 
 import torch
 
-from serfit import __version__
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import NumericalError
 from serfit.features import Features
@@ -27,7 +26,7 @@ from serfit.report.text import LINE, result_lines
 from serfit.results import Results
 from serfit.resume import check_unchanged
 from serfit.runs import ENVIRONMENT, PREDICTIONS, VALIDATION, Run, predictions_csv
-from serfit.runtime import choose_precision, environment
+from serfit.runtime import choose_precision, environment, version_of
 from serfit.watch.diagnose import diagnose, doubts
 from serfit.watch.history import Reader, Stopped
 
@@ -39,7 +38,7 @@ def greet(log: Log, config: ExperimentConfig, material: Material, device_line: s
     """Say which experiment this is, where it runs, and on what."""
     split, notes = material.split, material.corpus.notes
     whose = f"{config.experiment.name}, fold {split.fold} of {split.folds}, seed {config.experiment.seed}"
-    log.say(f"serfit {__version__}: {whose}, {precision} on {device_line.removeprefix('device: ')}")
+    log.say(f"serfit {version_of('serfit')}: {whose}, {precision} on {device_line.removeprefix('device: ')}")
     log.say(f"data: {split.protocol.removeprefix(f'fold {split.fold} of {split.folds}: ')}")
     for note in (*notes[:MOST_NOTES], *advice(config), *doubts(config)):
         log.say(brief(note))

@@ -84,7 +84,7 @@ def gpu_busy(device: torch.device) -> float | None:
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, source commit, command and machine, as written into a run directory."""
     return {
-        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+        "packages": {name: version_of(name) for name in RECORDED_PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "commit": _commit(),
@@ -98,7 +98,8 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Version of an installed package; None where it is missing."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -128,8 +129,8 @@ def machine_lines() -> list[str]:
             lines.append(f"GPU {index}: {properties.name}, {free / 1024**3:.1f} of {total / 1024**3:.1f} GiB free")
         lines.append(f"bf16 mixed precision: {'yes' if computes_bf16() else 'no'}")
     lines.append(f"Python {platform.python_version()}, CUDA build {torch.version.cuda or 'none'}")
-    lines += [f"{name} {_version(name) or 'is missing'}" for name in RECORDED_PACKAGES]
-    if _version("torchaudio") is not None:
+    lines += [f"{name} {version_of(name) or 'is missing'}" for name in RECORDED_PACKAGES]
+    if version_of("torchaudio") is not None:
         try:
             importlib.import_module("torchaudio")
         except (ImportError, OSError, RuntimeError) as error:
