@@ -55,7 +55,8 @@ def test_a_run_from_the_command_line(release: Path, tmp_path: Path, capsys: pyte
     assert exit_code("train", "--config", config, "--fold", "2", "train.epochs=1", "--seed", "7") == 0
     shown = capsys.readouterr().out
     assert "fp32 on CPU with" in shown
-    assert "fold 2 of 5: tests on Ses02" in shown
+    assert "fold 2 of 5, seed 7" in shown
+    assert "data: tests on Ses02" in shown
     (run,) = (tmp_path / "runs").glob("tiny_fold2_seed7_*")
     assert f"saved: {run}" in shown.replace("\n", "")
     assert (tmp_path / "runs" / "experiment_comparison.md").is_file()
