@@ -14,13 +14,12 @@ from rich.console import Console
 
 from serfit import files, runs
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.folds import Split
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
 from serfit.experiment import run_experiment
 from serfit.log import Log
 from serfit.material import prepare
-from serfit.preflight import check_content, check_durations, check_known, check_polarity
+from serfit.preflight import check_durations, check_known, check_polarity
 from support import settings, small_release
 
 Configure = Callable[..., ExperimentConfig]
@@ -75,27 +74,6 @@ def test_unusable_audio_is_left_out_with_a_count_in_the_record(release: Path, co
     assert "2 of 40 utterances are left out" in environment["protocol"]
     assert first.stem in (run / runs.TRAIN_LOG).read_text()
     assert first.stem not in (run / runs.PREDICTIONS).read_text()
-
-
-def test_the_same_audio_in_two_parts_is_refused_and_within_one_is_told(release: Path, configure: Configure) -> None:
-    session1, session5 = wavs(release)[0], wavs(release)[-1]
-    original = session5.read_bytes()
-    shutil.copy(session1, session5)
-    with pytest.raises(UserError, match=rf"same audio is in two parts.*{session5.stem} \(train\) = {session1.stem} "):
-        prepare(configure())
-    session5.write_bytes(original)
-    shutil.copy(wavs(release)[-2], session5)
-    (warning,) = [note for note in prepare(configure()).corpus.notes if "same audio" in note]
-    assert warning.startswith("warning: the same audio stands 1 times under several names: Ses05F")
-
-
-def test_equal_sizes_are_not_equal_content(tmp_path: Path) -> None:
-    parts: dict[str, tuple[Utterance, ...]] = {}
-    for place, part in enumerate(("train", "validation", "test")):
-        path = tmp_path / f"{part}.wav"
-        path.write_bytes(b"a" * 5000 + bytes([place]) + b"b" * 5000)
-        parts[part] = (Utterance(part, path, {}),)
-    assert check_content(Split(1, 1, **parts, protocol="")) == []
 
 
 def emotional(arousal_of_angry: float, arousal_of_sad: float, count: int = 12) -> list[Utterance]:

@@ -23,6 +23,7 @@ from serfit.complaints import caught
 from serfit.errors import UserError
 from serfit.framing import counted, framing
 from serfit.mpeg import DECODER_DELAY, Framing
+from serfit.nearby import hint
 
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform."""
@@ -74,8 +75,7 @@ def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> NDAr
         rate = sound.samplerate
         first, last = _segment(path, rate, frames, start, end)
         begin, stop = _frames_needed(first, last, rate, frames)
-        samples = _decoded(path, sound, begin, stop)
-    (samples,) = _finite(path, rate, begin, [samples])
+        samples = np.concatenate(list(_finite(path, rate, begin, _blocks(path, sound, begin, stop))))
     if rate == SAMPLE_RATE:
         return samples
     skipped = first - begin * SAMPLE_RATE // rate
@@ -157,6 +157,19 @@ def audio_duration(path: Path, start: float = 0.0, end: float | None = None) -> 
         _segment(path, sound.samplerate, frames, start, end)
         whole = float(frames / sound.samplerate)
     return (whole if end is None else min(end, whole)) - start
+
+
+def loudest_channel(path: Path, start: float = 0.0, end: float | None = None) -> float:
+    """Largest distance between samples of one channel in a file, or in a segment of it, before channels are averaged.
+
+    Raises:
+        UserError: as `read_audio`.
+    """
+    with _opened(path) as (sound, frames):
+        begin, stop = _frames_needed(*_segment(path, sound.samplerate, frames, start, end), sound.samplerate, frames)
+        ranges = [(block.min(axis=0), block.max(axis=0)) for block in _channels(path, sound, begin, stop) if len(block)]
+    least, most = (np.stack(ends) for ends in zip(*ranges, strict=True))
+    return float((most.max(axis=0) - least.min(axis=0)).max())
 
 
 def content_digest(path: Path, start: float = 0.0, end: float | None = None) -> str:
@@ -315,15 +328,16 @@ def _frames_needed(first: int, last: int, rate: int, frames: int) -> tuple[int, 
     return begin, stop
 
 
-def _decoded(path: Path, sound: soundfile.SoundFile, begin: int, stop: int) -> NDArray[np.float32]:
-    """Frames begin to stop, channels averaged."""
-    return np.concatenate(list(_blocks(path, sound, begin, stop)), dtype=np.float32)
-
-
 def _blocks(
     path: Path, sound: soundfile.SoundFile, begin: int, stop: int
 ) -> Iterator[NDArray[np.float32 | np.float64]]:
     """Frames begin to stop in blocks, channels averaged (in float64, so that equal channels average to themselves)."""
+    for block in _channels(path, sound, begin, stop):
+        yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64)
+
+
+def _channels(path: Path, sound: soundfile.SoundFile, begin: int, stop: int) -> Iterator[NDArray[np.float32]]:
+    """Frames begin to stop in blocks [S, C]."""
     position, mpeg = 0, sound.subtype.startswith("MPEG")
     try:
         if sound.seekable() and not mpeg:  # MPEG decoders depend on where they entered
@@ -337,8 +351,7 @@ def _blocks(
                 raise UserError(f"{path} is damaged ({complaints[0]}, from {where:.3f} s on); fetch or export it again")
             if len(block) == 0:
                 break
-            mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64)
-            yield mono[max(0, begin - position) :]
+            yield block[max(0, begin - position) :]
             position += len(block)
     except soundfile.SoundFileError as error:
         raise UserError(
@@ -373,7 +386,9 @@ def _cut_short(path: Path, promised: float, present: float) -> UserError:
 
 def _unreadable(path: Path, error: OSError) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return UserError(f"there is no audio file {path}; check the corpus's folder and the path given for it")
+        return UserError(
+            f"there is no audio file {path}; check the corpus's folder and the path given for it{hint(path)}"
+        )
     return UserError(f"can't read the audio file {path}: {error.strerror or error}; check the file and its permissions")
 
 

@@ -5,14 +5,15 @@ import json
 from dataclasses import dataclass, replace
 
 from serfit.config.schema import ExperimentConfig
+from serfit.copies import check_copies
 from serfit.corpus.folds import Split, check_varying, make_split
 from serfit.corpus.load import load_corpus
 from serfit.corpus.utterance import Corpus, Utterance
 from serfit.preflight import (
     Measured,
-    check_content,
     check_durations,
     check_known,
+    check_levels,
     check_polarity,
     measure_audio,
     refuse_unusable,
@@ -86,7 +87,8 @@ def prepare(config: ExperimentConfig, *, decode: bool = False) -> Material:
     kept = [*split.train, *split.validation, *split.test]
     warnings = [
         *check_known(kept, config.data.split),
-        *check_content(split),
+        *check_copies(split, measured.seconds, measured.anchors),
+        *check_levels(kept, measured.doubts),
         *check_polarity(kept),
         *check_durations(kept, measured.seconds),
     ]

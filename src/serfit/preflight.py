@@ -1,30 +1,25 @@
 """What is checked before anything expensive begins: every complaint in one message."""
 
-import hashlib
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from serfit.audio import SAMPLE_RATE, audio_duration, read_audio
 from serfit.config.schema import ExperimentConfig
 from serfit.config.schema import Split as SplitSettings
-from serfit.corpus.folds import Split
+from serfit.copies import THREADS, Anchors, anchors_of
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, listed
 from serfit.labels import Dimension
+from serfit.level import SILENT, level_doubt
 
 SHORTEST_SECONDS = 0.025
 """400 samples at 16 kHz: the least from which the encoders' CNN makes one frame."""
-
-THREADS = 8
-"""Files looked at at the same time; the disk or the network is what one waits for."""
 
 DURATION_TOLERANCE = 0.5
 """Seconds by which audio may be longer or shorter than the corpus declares before it is worth a warning."""
@@ -49,10 +44,23 @@ class Measured:
     Attributes:
         seconds: duration by utterance id, of those that can be used.
         complaints: what is wrong with the others, by utterance id.
+        doubts: what is strange about the level of some, by utterance id; empty where nothing was decoded.
+        anchors: by which copies are found, by utterance id; empty where nothing was decoded.
     """
 
     seconds: Mapping[str, float]
     complaints: Mapping[str, str]
+    doubts: Mapping[str, str]
+    anchors: Mapping[str, Anchors]
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What the audio of one utterance turned out to be: see `Measured`."""
+
+    seconds: float
+    doubt: str | None = None
+    anchors: Anchors | None = None
 
 
 def check_folders(config: ExperimentConfig) -> None:
@@ -86,15 +94,18 @@ def measure_audio(utterances: Sequence[Utterance], *, decode: bool = False) -> M
 
     Args:
         utterances: all of them.
-        decode: read the audio to its end, which also brings to light damage in its middle and samples that aren't
-            finite; otherwise headers are compared with sizes.
+        decode: read the audio to its end, which also brings to light damage in its middle, samples that aren't
+            finite, silence and copies; otherwise headers are compared with sizes.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        outcomes = list(pool.map(partial(_seconds_or_complaint, decode=decode), utterances))
-    named = [(utterance.id, outcome) for utterance, outcome in zip(utterances, outcomes, strict=True)]
+        outcomes = list(pool.map(partial(_heard_or_complaint, decode=decode), utterances))
+    named = list(zip([utterance.id for utterance in utterances], outcomes, strict=True))
+    heard = {name: outcome for name, outcome in named if isinstance(outcome, _Heard)}
     return Measured(
-        seconds={name: outcome for name, outcome in named if isinstance(outcome, float)},
+        seconds={name: one.seconds for name, one in heard.items()},
         complaints={name: outcome for name, outcome in named if isinstance(outcome, str)},
+        doubts={name: one.doubt for name, one in heard.items() if one.doubt is not None},
+        anchors={name: one.anchors for name, one in heard.items() if one.anchors is not None},
     )
 
 
@@ -112,34 +123,25 @@ def refuse_unusable(measured: Measured) -> None:
         )
 
 
-def check_content(split: Split) -> list[str]:
-    """Look for the same audio under several names: a file copied from one part to another flatters the test.
+def check_levels(utterances: Sequence[Utterance], doubts: Mapping[str, str]) -> list[str]:
+    """Warnings about recordings that are silent, or whose samples are no fractions of 1.
 
-    Files are compared by their bytes; only those that are equal in size and in a sample of their content are read.
-
-    Returns:
-        Warnings about the same audio twice within a part.
+    Args:
+        utterances: those that can be used.
+        doubts: what is strange about the level of some, by id.
 
     Raises:
-        UserError: the same audio is in two parts.
+        UserError: all are silent.
     """
-    spoken = [(part, utterance) for part, utterances in split.parts.items() for utterance in utterances]
-    content = _content([utterance.path for _, utterance in spoken])
-    same: dict[tuple[str, float, float | None], list[tuple[str, str]]] = defaultdict(list)
-    for part, utterance in spoken:
-        same[content[utterance.path], utterance.start, utterance.end].append((part, utterance.id))
-    groups = [group for group in same.values() if len(group) > 1]
-    across = [group for group in groups if len({part for part, _ in group}) > 1]
-    if across:
-        named = [" = ".join(f"{name} ({part})" for part, name in group) for group in across]
-        raise UserError(
-            f"the same audio is in two parts of fold {split.fold}, so the test would flatter: {listed(named)}; remove "
-            "one of each from the corpus"
-        )
-    if not groups:
-        return []
-    named = [" = ".join(name for _, name in group) for group in groups]
-    return [f"warning: the same audio stands {len(groups)} times under several names: {listed(named)}"]
+    strange: dict[str, list[str]] = {}
+    for name in (utterance.id for utterance in utterances if utterance.id in doubts):
+        strange.setdefault(doubts[name], []).append(name)
+    named = [
+        f"{len(names)} of {len(utterances)} utterances: {doubt}: {listed(names)}" for doubt, names in strange.items()
+    ]
+    if utterances and sum(len(names) for doubt, names in strange.items() if doubt in SILENT) == len(utterances):
+        raise UserError(f"there is nothing to hear in any of {len(utterances)} utterances: {'; '.join(named)}")
+    return [f"warning: {line}" for line in named]
 
 
 def check_polarity(utterances: Sequence[Utterance]) -> list[str]:
@@ -202,16 +204,21 @@ def advice(config: ExperimentConfig) -> Iterable[str]:
         yield f"warning: train.loss.weights leaves out {listed(unseen)}; its predictions won't mean anything"
 
 
-def _seconds_or_complaint(utterance: Utterance, *, decode: bool) -> float | str:
+def _heard_or_complaint(utterance: Utterance, *, decode: bool) -> _Heard | str:
+    where = (utterance.path, utterance.start, utterance.end)
     try:
-        seconds = audio_duration(utterance.path, utterance.start, utterance.end)
+        heard = _Heard(audio_duration(*where))
         if decode:
-            seconds = len(read_audio(utterance.path, utterance.start, utterance.end)) / SAMPLE_RATE
+            samples = read_audio(*where)
+            heard = _Heard(len(samples) / SAMPLE_RATE, level_doubt(samples, *where), anchors_of(samples))
     except UserError as error:
         return f"{utterance.id}: {error}"
-    if seconds < SHORTEST_SECONDS:
-        return f"{utterance.id}: {utterance.path} lasts {seconds:.4f} s there; at least {SHORTEST_SECONDS} s are needed"
-    return seconds
+    if heard.seconds < SHORTEST_SECONDS:
+        return (
+            f"{utterance.id}: {utterance.path} lasts {heard.seconds:.4f} s there; at least {SHORTEST_SECONDS} s are "
+            "needed"
+        )
+    return heard
 
 
 def _ratings(
@@ -224,34 +231,3 @@ def _ratings(
             if dimension in utterance.ratings and (utterance.emotion or "").lower() in emotions
         ]
     )
-
-
-def _content(paths: Iterable[Path]) -> dict[Path, str]:
-    """A name for each file's content; equal for files that are equal byte by byte."""
-    unique = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(THREADS) as pool:
-        samples = list(pool.map(_sample, unique))
-        alike: dict[tuple[int, bytes], list[Path]] = defaultdict(list)
-        for path, sample in zip(unique, samples, strict=True):
-            alike[sample].append(path)
-        suspects = [path for group in alike.values() if len(group) > 1 for path in group]
-        digests = dict(zip(suspects, pool.map(_digest, suspects), strict=True))
-    return {path: digests.get(path, f"only {path}") for path in unique}
-
-
-def _sample(path: Path) -> tuple[int, bytes]:
-    """Size and some bytes from the middle of a file."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(size // 2)
-            return size, file.read(1024)
-    except OSError as error:
-        raise UserError(
-            f"can't read the audio file {path}: {error.strerror or error}; check its permissions"
-        ) from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -105,7 +105,7 @@ def test_a_byte_order_mark_padding_and_blank_lines_do_no_harm(tmp_path: Path) ->
     ]
 
 
-@pytest.mark.parametrize("cell", ["", "unknown", "Unknown", "NaN", "none", "NONE"])
+@pytest.mark.parametrize("cell", ["", "unknown", "Unknown", "NaN", "none", "NONE", "N/A", "null", "-", "<NA>"])
 def test_unknown_speakers_sessions_and_dialogues_are_none(tmp_path: Path, cell: str) -> None:
     corpus = read(tmp_path, f"file,V,A,who\na.wav,1,2, {cell}\n", speaker="who", session="who", dialogue="who")
     assert (corpus.utterances[0].speaker, corpus.utterances[0].session, corpus.utterances[0].dialogue) == (None,) * 3
@@ -284,3 +284,46 @@ def test_the_real_emo_db(tmp_path: Path) -> None:
     assert {utterance.speaker for utterance in corpus.utterances} == {"03", *(f"{n:02}" for n in range(8, 17))}
     assert {utterance.gender for utterance in corpus.utterances} == {"female", "male"}
     assert all(utterance.path.is_file() for utterance in corpus.utterances)
+
+
+# ---------------------------------------------------------------- names and paths that nearly agree
+
+
+def test_what_is_taken_for_unknown_is_told_and_nobody_shares_a_speaker(tmp_path: Path) -> None:
+    corpus = read(tmp_path, "file,V,A,who\na.wav,1,2,N/A\nb.wav,1,2,null\nc.wav,1,2,\n", speaker="who")
+    assert [utterance.speaker for utterance in corpus.utterances] == [None] * 3
+    assert corpus.notes == ('the speaker of 2 utterances is "N/A", "null", which is taken for an unknown speaker each',)
+
+
+@pytest.mark.parametrize("other", ["S1", "s1\u200b", "ｓ1"])
+@pytest.mark.parametrize("kind", ["speaker", "session", "dialogue"])
+def test_names_that_people_cannot_tell_apart_are_refused(tmp_path: Path, other: str, kind: str) -> None:
+    text = f"file,V,A,who\na.wav,1,2,s1\nb.wav,1,2,{other}\nc.wav,1,2,s2\n"
+    told = message(tmp_path, text, **{kind: "who"})
+    assert "has 1 names that differ in case, blanks or invisible characters alone: " + kind in told
+    assert '"s1"' in told
+    assert told.endswith("; spell each in one way")
+
+
+@pytest.mark.parametrize(
+    ("given_name", "there", "why"),
+    [
+        (r"wav\a.wav", "wav/a.wav", "folders are separated by /"),
+        ("wav/A.WAV", "wav/a.wav", "upper and lower case count"),
+        ("Wav/a.wav", "wav/a.wav", "upper and lower case count"),
+        ("wav/e\u0301.wav", "wav/\u00e9.wav", "another Unicode form"),
+        ("wav/a\u200b.wav", "wav/a.wav", "invisible or other characters"),
+        ("a.wav", "wav/a.wav", ""),
+        ("wav/a.wav", "a.wav", ""),
+    ],
+)
+def test_a_path_that_nearly_exists_gets_one_hint(tmp_path: Path, given_name: str, there: str, why: str) -> None:
+    root = tmp_path / "corpus"
+    told = message(root, f"file,V,A\n{given_name},1,2\n{given_name},1,2\n", files=there)
+    assert told.count("did you mean") == 1
+    assert f"(the header line is row 1); did you mean {root / there}?" in told
+    assert why in told
+
+
+def test_a_path_that_is_nowhere_near_gets_none(tmp_path: Path) -> None:
+    assert "did you mean" not in message(tmp_path, "file,V,A\nz.wav,1,2\n")

@@ -159,7 +159,11 @@ def check(
             continue
         hours = sum(part.seconds) / 3600
         print(f"{name}: {len(part.utterances)} utterances, {hours:.2f} h, longest {max(part.seconds):.1f} s")
-    print(f"all audio was {'opened' if headers_only else 'decoded to its end'}")
+    print(
+        "all audio was opened (decode it, without --headers-only, to find damage, silence and copies in other formats)"
+        if headers_only
+        else "all audio was decoded to its end"
+    )
     for line in forecast(chosen, material):
         print(line)
     print("nothing stands in the way of this experiment")

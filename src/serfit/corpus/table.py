@@ -9,14 +9,13 @@ from functools import cache
 from pathlib import Path
 
 from serfit.config.schema import Table
+from serfit.corpus.names import KINDS, known, spelled_twice, unknown_note
 from serfit.corpus.utterance import Corpus, Part, Utterance
 from serfit.errors import UserError, listed, nearest
 from serfit.files import open_text
 from serfit.labels import Dimension, LabelScale
+from serfit.nearby import hint
 from serfit.rows import numbered_rows
-
-UNKNOWN = frozenset({"", "unknown", "nan", "none"})
-"""Spellings, in lower case, of a speaker, session or dialogue that isn't known."""
 
 PARTS: Mapping[str, Part] = {
     "train": "train",
@@ -38,7 +37,9 @@ Cells = Mapping[str, str]
 
 
 class _RowError(Exception):
-    """What is wrong with a row."""
+    """What is wrong with a row, and the audio file that isn't there."""
+
+    missing: Path | None = None
 
 
 def read_table(
@@ -73,6 +74,8 @@ def read_table(
     numbers: dict[str, int] = {}
     left_out: Counter[str] = Counter()
     complaints: list[str] = []
+    unknown: dict[str, list[str]] = {}
+    missing: Path | None = None
     rows = 0
     for number, cells in _rows(path, table, dimensions):
         rows += 1
@@ -85,24 +88,34 @@ def read_table(
                 raise _RowError(f"id {utterance.id} stands in row {numbers[utterance.id]} already; ids must be unique")
         except _RowError as complaint:
             complaints.append(f"row {number}: {complaint}")
+            missing = missing or complaint.missing
         else:
+            for kind, cell in _unknown(cells, table):
+                unknown.setdefault(kind, []).append(cell)
             utterances[utterance.id] = utterance
             numbers[utterance.id] = number
     if complaints:
-        raise UserError(_all_complaints(path, complaints, rows))
+        raise UserError(_all_complaints(path, complaints, rows, "" if missing is None else hint(missing)))
     if not utterances:
         kept = f" beside {_counted(left_out)}" if left_out else ""
         raise UserError(f"{path} has no rows of utterances{kept}; give it a header line and one row per utterance")
-    return Corpus(path.name, tuple(utterances.values()), {name: scales[name] for name in dimensions}, _notes(left_out))
+    if twice := spelled_twice(utterances.values()):
+        raise UserError(
+            f"{path} has {len(twice)} names that differ in case, blanks or invisible characters alone: "
+            f"{listed(twice)}; spell each in one way"
+        )
+    notes = (*_notes(left_out), *(unknown_note(kind, found) for kind, found in unknown.items()))
+    return Corpus(path.name, tuple(utterances.values()), {name: scales[name] for name in dimensions}, notes)
 
 
-def _all_complaints(path: Path, complaints: Sequence[str], rows: int) -> str:
+def _all_complaints(path: Path, complaints: Sequence[str], rows: int, question: str) -> str:
     shown = "\n".join(f"  {complaint}" for complaint in complaints[:_MOST_COMPLAINTS])
     more = len(complaints) - _MOST_COMPLAINTS
     return (
         f"{path}: {len(complaints)} of {rows} rows can't be used:\n{shown}\n"
         + (f"  and {more} more\n" if more > 0 else "")
         + "correct or remove these rows, or correct data.table and data.scales (the header line is row 1)"
+        + question
     )
 
 
@@ -231,7 +244,9 @@ def _audio_path(audio: str, root: Path, column: str, exists: Callable[[Path], bo
         raise _RowError(f'audio file "{audio}" leads out of data.root; move it there, or give an absolute path')
     if not exists(path):
         absolute = " (an absolute path, so data.root isn't put before it)" if Path(audio).is_absolute() else ""
-        raise _RowError(f"audio file {path} doesn't exist{absolute}")
+        complaint = _RowError(f"audio file {path} doesn't exist{absolute}")
+        complaint.missing = path
+        raise complaint
     return path
 
 
@@ -292,9 +307,13 @@ def _number(cell: str) -> float | None:
 
 
 def _known(cells: Cells, column: str | None) -> str | None:
-    if column is None or cells[column].lower() in UNKNOWN:
-        return None
-    return cells[column]
+    return None if column is None else known(cells[column])
+
+
+def _unknown(cells: Cells, table: Table) -> list[tuple[str, str]]:
+    """Kind and spelling of what isn't empty but means that nobody knows."""
+    named = [(kind, cells[column]) for kind in KINDS if (column := getattr(table, kind)) is not None]
+    return [(kind, cell) for kind, cell in named if cell and known(cell) is None]
 
 
 def _part(cell: str) -> Part:

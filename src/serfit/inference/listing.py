@@ -10,6 +10,7 @@ from pathlib import Path
 
 from serfit.errors import UserError, listed
 from serfit.files import open_text
+from serfit.nearby import hint
 from serfit.rows import numbered_rows
 
 SUFFIXES = frozenset(
@@ -203,7 +204,7 @@ def _matched(argument: str) -> list[Path]:
         if found:
             return [Path(one) for one in found]
         raise UserError(f"nothing matches {argument}; check the pattern (** goes into folders)")
-    raise UserError(f"there is no {argument}; name audio files, folders, globs or a manifest (.csv)")
+    raise UserError(f"there is no {argument}; name audio files, folders, globs or a manifest (.csv){hint(path)}")
 
 
 def _refuse_model(path: Path) -> None:

@@ -1,0 +1,37 @@
+"""What the level of a recording says: silence, channels that cancel each other, samples that are no fractions of 1."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serfit.audio import loudest_channel
+
+SILENCE = 2.0**-14
+"""Largest distance between the samples of digital silence: two steps of 16 bits, as dither has them."""
+
+SILENT = ("silent", "silent as mono, for the channels cancel each other; take one of them")
+"""What is said of silence: of all channels, and of their mean."""
+
+LOUD = 8.0
+"""Peak from which samples, floats within 1 by convention, are taken for something else: 18 dB above full scale."""
+
+TOO_LOUD = f"samples reach {LOUD:g} and more where sound lies within 1; divide integers by 32768"
+
+
+def level_doubt(samples: NDArray[np.float32], path: Path, start: float = 0.0, end: float | None = None) -> str | None:
+    """What is strange about the level of a waveform, as one of `SILENT` or `TOO_LOUD`; None where nothing is.
+
+    Args:
+        samples: [S] as `serfit.audio.read_audio` gives them, S >= 1.
+        path: the file that they are from, which is read again where they are silent.
+        start: where they begin in it, in seconds.
+        end: where they end, None for its end.
+
+    Raises:
+        UserError: as `read_audio`.
+    """
+    least, most = float(samples.min()), float(samples.max())
+    if most - least <= SILENCE:
+        return SILENT[loudest_channel(path, start, end) > SILENCE]
+    return TOO_LOUD if max(-least, most) >= LOUD else None

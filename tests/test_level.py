@@ -1,0 +1,65 @@
+"""Silence, channels that cancel each other, samples that are no fractions of 1."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from serfit.audio import SAMPLE_RATE, loudest_channel, read_audio
+from serfit.config.schema import ExperimentConfig
+from serfit.errors import UserError
+from serfit.level import SILENT, TOO_LOUD, level_doubt
+from serfit.material import prepare
+from sounds import voice
+from support import settings, small_release
+
+
+@pytest.mark.parametrize(
+    ("samples", "doubt"),
+    [
+        (voice(), None),
+        (voice() / 1000, None),
+        (np.zeros(SAMPLE_RATE), SILENT[0]),
+        (np.full(SAMPLE_RATE, 0.25), SILENT[0]),
+        (np.random.default_rng(0).integers(-1, 2, SAMPLE_RATE) / 32_768, SILENT[0]),
+        (np.zeros((SAMPLE_RATE, 2)), SILENT[0]),
+        (np.stack([voice(), -voice()], axis=1), SILENT[1]),
+        (np.stack([voice(), voice()], axis=1), None),
+        (voice() * 12_000, TOO_LOUD),
+        (voice() * 3, None),
+    ],
+)
+def test_what_a_level_says(tmp_path: Path, samples: np.ndarray, doubt: str | None) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
+    assert level_doubt(read_audio(path), path) == doubt
+
+
+def test_the_loudest_channel_is_that_of_the_segment(tmp_path: Path) -> None:
+    quiet, loud = np.zeros((8_000, 2)), np.stack([np.zeros(8_000), np.tile([0.5, -0.25], 4_000)], axis=1)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([quiet, loud]), SAMPLE_RATE, subtype="FLOAT")
+    assert loudest_channel(tmp_path / "a.wav", 0.0, 0.5) == 0.0
+    assert loudest_channel(tmp_path / "a.wav", 0.5) == 0.75
+
+
+def test_a_check_names_silence_and_refuses_nothing_but_silence(tmp_path: Path) -> None:
+    release = small_release(tmp_path / "iemocap")
+    config = ExperimentConfig.model_validate(settings(release, tmp_path))
+    wavs = [utterance.path for utterance in prepare(config).corpus.utterances]
+    for number, path in enumerate(wavs[:7]):
+        samples, rate = soundfile.read(path)
+        sound = np.stack([samples, -samples], axis=1) if number > 4 else samples * (12_000 if number == 4 else 0)
+        soundfile.write(path, sound, rate, subtype="FLOAT")
+    assert not any("silent" in note for note in prepare(config).corpus.notes)
+    told = [note for note in prepare(config, decode=True).corpus.notes if note.startswith("warning: ")]
+    names = [path.stem for path in wavs]
+    assert f"warning: 4 of 40 utterances: {SILENT[0]}: {names[0]}, {names[1]}, {names[2]} and 1 more" in told
+    assert f"warning: 2 of 40 utterances: {SILENT[1]}: {names[5]}, {names[6]}" in told
+    assert f"warning: 1 of 40 utterances: {TOO_LOUD}: {names[4]}" in told
+    for number, path in enumerate(wavs):
+        soundfile.write(path, np.zeros(5_000 + number), SAMPLE_RATE)
+    with pytest.raises(
+        UserError, match="there is nothing to hear in any of 40 utterances: 40 of 40 utterances: silent"
+    ):
+        prepare(config, decode=True)
