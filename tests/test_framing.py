@@ -219,3 +219,10 @@ def test_what_the_mp3_decoder_complains_of_is_said_with_the_name(
 def test_instruments_without_a_sampling_rate_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="doesn't state its sampling rate"):
         read_audio(written(tmp_path / "a.xi", voice(), SAMPLE_RATE, "XI", "DPCM_16"))
+
+
+def test_git_lfs_pointers_are_named(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
+    for read in (read_audio, audio_duration):
+        with pytest.raises(UserError, match=r"a\.wav is a Git LFS pointer"):
+            read(bytes_of(tmp_path / "a.wav", pointer))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from serfit.complaints import caught
 from serfit.errors import UserError
+from serfit.files import refuse_lfs_pointer
 from serfit.framing import counted, framing
 from serfit.mpeg import DECODER_DELAY, Framing
 from serfit.nearby import hint
@@ -206,6 +207,7 @@ def _opened(path: Path, *, decode: bool = False) -> Iterator[tuple[soundfile.Sou
                 with caught() if mpeg else _NOTHING:
                     sound = soundfile.SoundFile(file.fileno(), closefd=False)
             except soundfile.SoundFileError as error:
+                refuse_lfs_pointer(path)
                 raise UserError(
                     f"{path} is not audio that can be read ({_reason(error)}); convert it to WAV or FLAC, for example "
                     "with ffmpeg"

@@ -327,3 +327,8 @@ def test_a_path_that_nearly_exists_gets_one_hint(tmp_path: Path, given_name: str
 
 def test_a_path_that_is_nowhere_near_gets_none(tmp_path: Path) -> None:
     assert "did you mean" not in message(tmp_path, "file,V,A\nz.wav,1,2\n")
+
+
+def test_a_table_that_is_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
+    assert "table.csv is a Git LFS pointer" in message(tmp_path, pointer)

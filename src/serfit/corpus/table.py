@@ -12,7 +12,7 @@ from serfit.config.schema import Table
 from serfit.corpus.names import KINDS, known, spelled_twice, unknown_note
 from serfit.corpus.utterance import Corpus, Part, Utterance
 from serfit.errors import UserError, listed, nearest
-from serfit.files import open_text
+from serfit.files import open_text, refuse_lfs_pointer
 from serfit.labels import Dimension, LabelScale
 from serfit.nearby import hint
 from serfit.rows import numbered_rows
@@ -69,6 +69,7 @@ def read_table(
             "it must be the folder that the paths of the corpus are relative to"
         )
     path = root / table.path.expanduser()
+    refuse_lfs_pointer(path)
     exists = _file_finder()
     utterances: dict[str, Utterance] = {}
     numbers: dict[str, int] = {}
