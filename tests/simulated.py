@@ -11,14 +11,16 @@ from serfit.statistics.contrast import Cell, Contrast, Layout, contrast, layout
 class System:
     """How predictions come about: slope * x + errors.
 
-    All but the slope are standard deviations: between speakers, dialogues, utterances, and between folds, each of
-    which has a trained model of its own.
+    All but the slope and `common` are standard deviations: between speakers, dialogues, utterances, and between folds,
+    each of which has a trained model of its own. `common` is the share of these models' variance that all of them have
+    in common, as models that share training data may.
     """
 
     slope: float = 0.6
     slope_by_fold: float = 0.0
     slope_by_speaker: float = 0.1
     fold: float = 0.0
+    common: float = 0.0
     speaker: float = 0.15
     dialogue: float = 0.3
     noise: float = 0.6
@@ -101,12 +103,18 @@ def predict(
     """[N] predictions; `people` as in `draw`."""
     people = people or random
     folds, speakers, dialogues = (column.max() + 1 for column in (corpus.session, corpus.speaker, corpus.dialogue))
-    slope = system.slope + random.normal(0, system.slope_by_fold, folds)[corpus.session]
+    slope = system.slope + _models(random, system.slope_by_fold, system.common, folds)[corpus.session]
     slope = slope + people.normal(0, system.slope_by_speaker, speakers)[corpus.speaker]
-    bias = random.normal(0, system.fold, folds)[corpus.session]
+    bias = _models(random, system.fold, system.common, folds)[corpus.session]
     bias = bias + people.normal(0, system.speaker, speakers)[corpus.speaker]
     bias = bias + random.normal(0, system.dialogue, dialogues)[corpus.dialogue]
     return slope * corpus.targets + bias + random.normal(0, system.noise, len(bias))
+
+
+def _models(random: np.random.Generator, deviation: float, common: float, count: int) -> np.ndarray:
+    """[count] effects of trained models with a given standard deviation."""
+    own = random.normal(0, deviation * (1 - common) ** 0.5, count)
+    return own + random.normal(0, deviation * common**0.5) if common else own
 
 
 def grouped(corpus: Corpus) -> Layout:

@@ -54,6 +54,8 @@ WORLDS: Mapping[str, tuple[Design, System]] = {
     "4 folds that differ": (replace(SMALL, sessions=4), FOLDS),
     "10 folds that differ": (replace(SMALL, sessions=10), FOLDS),
     "every speaker in all of 5 folds that differ": (SMALL, FOLDS),
+    "folds differ, and models have a quarter of that in common": (SMALL, replace(FOLDS, common=0.25)),
+    "folds differ, and models have half of that in common": (SMALL, replace(FOLDS, common=0.5)),
 }
 CROSSED = "every speaker in all of 5 folds that differ"
 

@@ -20,8 +20,8 @@ MOST_BESIDE = 4
 
 HOW_SURE = (
     "95% CI: confidence interval from leaving out whole clusters one at a time (jackknife), with t quantiles and df "
-    "degrees of freedom. Clusters are folds: with several, each has its own trained model and usually its own "
-    "speakers and dialogues. Speakers and dialogues in several folds are clusters too. With fewer than "
+    "degrees of freedom. Clusters are folds: each has its own trained model and usually its own speakers and "
+    "dialogues. Speakers and dialogues in several folds are clusters too. With fewer than "
     f"{FEWEST['fold']} folds the trained models are taken as given, with fewer than {FEWEST['speaker']} speakers these "
     "as well; the column “holds for” names what is left. Utterances alone are never clusters.",
     "SD over seeds: root of the mean variance inside a fold. With one seed, what a seed does to all folds alike is in "
