@@ -182,6 +182,14 @@ def test_unknown_speakers_are_never_counted_as_speakers(
         assert held is None or str(one.scope) == held
 
 
+def test_speakers_that_either_run_knows_are_known(write_run: Write, tmp_path: Path) -> None:
+    for fold in (1, 2, 3):
+        write_run("old", fold, noise=0.9)
+        write_run("new", fold, noise=0.5, described=True)
+    pairs = compare(tmp_path / "runs").evidence.pairs
+    assert {(pair.p is not None, pair.difference.scope.counts["speaker"]) for pair in pairs} == {(True, 6)}
+
+
 def test_every_view_names_what_its_intervals_hold_for(write_run: Write, tmp_path: Path) -> None:
     for folds, words in (
         (1, "other dialogues, with these trained models and these 2 speakers"),

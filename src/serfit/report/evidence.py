@@ -157,7 +157,7 @@ def _compared(one: ExperimentResult, other: ExperimentResult) -> list[Pair]:
     if not folds or not dimensions:
         return []
     ours, theirs = ([run for run in result.runs if run.fold in folds] for result in (one, other))
-    where, rows = _layout(ours)
+    where, rows = _layout([*ours, *theirs])
     measures: list[Measure] = [*dimensions] if len(dimensions) == 1 else [*dimensions, "average"]
     scores = {
         name: tuple(_score(runs, where, rows, name, dimensions, pool=False) for runs in (ours, theirs))
@@ -206,10 +206,13 @@ def _layout(runs: Sequence[FinishedRun]) -> tuple[Layout, dict[Key, int]]:
     for run in runs:
         described = zip(run.predictions.ids, run.described["speaker"], run.described["dialogue"], strict=True)
         for name, speaker, dialogue in described:
-            if rows.setdefault((run.fold, name), len(rows)) == len(speakers):
-                speakers.append(speaker)
-                dialogues.append(dialogue)
+            row = rows.setdefault((run.fold, name), len(rows))
+            if row == len(folds):
+                speakers.append("")
+                dialogues.append("")
                 folds.append(run.fold)
+            speakers[row] = speakers[row] or speaker  # an older run may not know it
+            dialogues[row] = dialogues[row] or dialogue
     return layout(speakers, dialogues, folds), rows
 
 
