@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from serfit.cli import main
+from serfit.cli import app, cache, main
 from support import config_file, small_release
 
 VERBS = (
@@ -175,3 +176,84 @@ def test_cross_validation_fills_the_store_once_runs_all_and_answers(
     assert (tmp_path / "runs" / "report.html").is_file()
     assert exit_code(*command) == 0
     assert "2 runs, 2 of them finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", [app, cache.app], ids=["serfit", "serfit cache"])
+def test_summaries_are_whole(group: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        group(["--help"], prog_name="serfit")
+    shown = capsys.readouterr().out
+    assert "..." not in shown.partition("Commands:")[2]
+    for command in group.registered_commands:
+        assert command.short_help, command
+        assert f"{command.short_help}\n" in shown
+
+
+def test_examples_can_be_copied_from_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for group, before in ((app, []), (cache.app, ["cache"])):
+        for command in group.registered_commands:
+            assert command.callback is not None
+            name = command.callback.__name__
+            (example,) = re.findall(r"Example: (serfit .*)", command.callback.__doc__ or "")
+            assert exit_code(*before, name, "--help") == 0
+            assert f"{example}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "train --epochs 3",
+            "error: no such option: --epochs; settings of the configuration follow without dashes: "
+            "train.epochs=VALUE\n",
+        ),
+        ("train --batch-size=3", "without dashes: data.loader.batch_size=VALUE\n"),
+        ("cv --train.epochs=3", "without dashes: train.epochs=VALUE\n"),
+        ("watch --epochs 3", "error: no such option: --epochs; see serfit watch --help\n"),
+        ("train --fold x", "; see serfit train --help\n"),
+        ("trian", "error: no such command"),
+        ("export", "error: missing argument"),
+        ("train --config nowhere.yaml", "error: there is no configuration file nowhere.yaml"),
+    ],
+)
+def test_every_mistake_has_one_prefix_one_hint_and_no_traceback(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*arguments.split()) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.startswith("error: ")
+    assert shown.count("\n") == 1
+    assert "Error" not in shown
+
+
+def test_without_arguments_everything_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code() == 2
+    shown = "".join(capsys.readouterr())
+    assert "Usage: serfit" in shown
+    assert "error: " not in shown
+
+
+def test_ctrl_c_and_a_file_that_ends_too_early_arent_taken_for_each_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def ended(*_: object) -> None:
+        raise EOFError("an own mistake")
+
+    monkeypatch.setattr("serfit.report.compare.chosen_directories", interrupted)
+    assert exit_code("compare", "runs") == 130
+    assert capsys.readouterr().err == "stopped: by Ctrl-C\n"
+    monkeypatch.setattr("serfit.report.compare.chosen_directories", ended)
+    with pytest.raises(EOFError, match="an own mistake"):
+        exit_code("compare", "runs")
+
+
+def test_a_broken_link_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """configs/demo.yaml is a link; copied alone it leads nowhere."""
+    (tmp_path / "demo.yaml").symlink_to("../src/serfit/demo/demo.yaml")
+    assert exit_code("check", "--config", tmp_path / "demo.yaml") == 2
+    said = capsys.readouterr().err
+    assert "demo.yaml is a link to ../src/serfit/demo/demo.yaml, which isn't there; copy the file itself" in said

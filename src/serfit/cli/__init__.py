@@ -7,7 +7,7 @@ Nothing heavy is imported before a verb runs.
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Annotated, NoReturn
 
@@ -16,6 +16,7 @@ import typer
 from serfit import __version__
 from serfit.cli import cache, publishing, reading, serving, training, using, watching
 from serfit.cli.boundary import lasting_output, system_trouble
+from serfit.cli.wording import USAGE_ERROR, help_text, usage_words
 from serfit.errors import NumericalError, UserError
 from serfit.interrupt import Interrupted
 
@@ -28,21 +29,30 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(training.train)
-app.command()(training.cv)
-app.command()(training.check)
-app.command()(watching.watch)
-app.command()(using.predict)
-app.command()(using.stream)
-app.command()(publishing.export)
-app.command()(publishing.calibration)
-app.command()(reading.compare)
-app.command()(reading.report)
-app.command()(reading.verdict)
-app.command()(training.baseline)
-app.command()(training.demo)
-app.command()(training.doctor)
-app.command()(serving.serve)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C where nothing was to be saved."""
+
+VERBS: tuple[tuple[Callable[..., None], str], ...] = (
+    (training.train, "Train, test and record one fold of one experiment."),
+    (training.cv, "Run folds and seeds of experiments, and compare them."),
+    (training.check, "Check settings, labels and all audio before training."),
+    (watching.watch, "Show the progress of runs, and problems with a remedy."),
+    (using.predict, "Label recordings, whole or over time."),
+    (using.stream, "Label speech from standard input as it arrives."),
+    (publishing.export, "Write a model as ONNX, bundle or folder for the hub."),
+    (publishing.calibration, "Show what calibration changes."),
+    (reading.compare, "Compare finished runs, with intervals and tests."),
+    (reading.report, "Write one HTML page about finished runs."),
+    (reading.verdict, "Compare an IEMOCAP run with a published result."),
+    (training.baseline, "Score hand-made features with ridge regression."),
+    (training.demo, "Try everything on synthetic speech, offline."),
+    (training.doctor, "Show device, memory and versions."),
+    (serving.serve, "Serve a page to try a model in the browser."),
+)
+"""The verbs with the summaries that `serfit --help` shows."""
+
+for verb, summary in VERBS:
+    app.command(help=help_text(verb), short_help=summary)(verb)
 app.add_typer(cache.app, name="cache")
 
 
@@ -58,16 +68,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if "\0" in argument:
                 raise UserError(f"the argument {argument!r} holds a NUL character, which no path can; remove it")
         with lasting_output():
-            app(args=given, prog_name="serfit")
+            code = app(args=given, prog_name="serfit", standalone_mode=False)
+            if code == INTERRUPTED:  # by typer, which is silent about it
+                raise KeyboardInterrupt
+            sys.exit(code)
     except (UserError, NumericalError, Interrupted) as error:
         _leave("stopped" if isinstance(error, Interrupted) else "error", str(error), error.exit_code)
+    except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(UserError.exit_code)
+        _leave("error", usage_words(error), UserError.exit_code)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if isinstance(error.__context__, EOFError):
+            raise error.__context__ from None
+        _leave("stopped", "by Ctrl-C", INTERRUPTED)
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
         trouble = system_trouble(error)
         if trouble is None:
             raise
         _leave("error", trouble, UserError.exit_code)
-    except KeyboardInterrupt:
-        _leave("stopped", "by Ctrl-C", 130)
 
 
 def _leave(kind: str, words: str, code: int) -> NoReturn:

@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from serfit.cli.options import Config, Overrides, experiment, new_log
+from serfit.cli.wording import help_text
 
 app = typer.Typer(help="Show, fill or clear the store of frozen features.", no_args_is_help=True, rich_markup_mode=None)
 
 Store = Annotated[Path, typer.Option("--store", help="Folder of the store, as in features.store.", show_default=True)]
 
 
-@app.command()
 def show(store: Store = Path("cache/features")) -> None:
     """List what the store of frozen features holds.
 
@@ -36,7 +36,6 @@ def show(store: Store = Path("cache/features")) -> None:
     print(f"{store} holds {holds}; {gigabytes(free_bytes(store))} are free there")
 
 
-@app.command()
 def clear(store: Store = Path("cache/features")) -> None:
     """Remove all features from the store; they are computed again when needed.
 
@@ -48,7 +47,6 @@ def clear(store: Store = Path("cache/features")) -> None:
     print(f"{gigabytes(clear_store(store))} freed in {store}")
 
 
-@app.command()
 def fill(
     overrides: Overrides = None,
     config: Config = None,
@@ -62,3 +60,11 @@ def fill(
     from serfit.experiment import fill_features
 
     fill_features(chosen, new_log(), gpu=gpu)
+
+
+for verb, summary in (
+    (show, "List what the store holds."),
+    (clear, "Remove all features from the store."),
+    (fill, "Compute and store the frozen features of a corpus."),
+):
+    app.command(help=help_text(verb), short_help=summary)(verb)

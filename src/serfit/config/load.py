@@ -117,6 +117,10 @@ def _read(path: Path) -> str:
         with open_text(path) as file:
             return file.read()
     except FileNotFoundError:
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a link to {os.readlink(path)}, which isn't there; copy the file itself"
+            ) from None
         beside = sorted(path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         close = nearest(path.name, [other.name for other in beside])
         hint = f"did you mean {path.with_name(close)}?" if close else "check the path given with --config"
