@@ -76,6 +76,13 @@ def test_every_fold_becomes_a_finished_run_that_compare_lists(tmp_path: Path) ->
     load_config(written[0] / runs.CONFIG)
     environment = json.loads((written[0] / runs.ENVIRONMENT).read_text())
     assert environment["system"] == SYSTEM
+    labels = runs.read_labels(written[0])
+    assert labels is not None
+    assert len(labels.cuts) == 5 * 2 * 8
+    assert environment["corpus"]["labels"] == labels.digests()
+    assert {directory: runs.recorded_corpus(directory)["labels"] for directory in written} == dict.fromkeys(
+        written, labels.digests()
+    )
     comparison = compare(tmp_path / "runs")
     (result,) = comparison.experiments
     assert result.label == f"tiny_{SUFFIX}"

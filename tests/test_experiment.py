@@ -57,6 +57,7 @@ def test_a_finished_run_describes_itself(run: Callable[..., Path]) -> None:
         runs.BEST_VALENCE_WEIGHTS,
         runs.CONFIG,
         runs.ENVIRONMENT,
+        runs.LABELS,
         runs.FINISHED,
         runs.TIMING,
         runs.TRAIN_LOG,

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,21 @@ def test_another_corpus_or_encoder_is_refused(cut: Callable[..., Path], run: Run
     path.write_text(json.dumps(about))
     run(directory, again=True)
     assert "begun with other packages" in (directory / runs.TRAIN_LOG).read_text()
+
+
+def test_labels_corrected_since_are_named(cut: Callable[..., Path], run: Runner) -> None:
+    directory = cut()
+    labels = runs.read_labels(directory)
+    assert labels is not None
+    valence = dict(labels.ratings["valence"])
+    for name in list(valence)[:3]:
+        valence[name] += 0.25
+    (directory / runs.LABELS).write_text(replace(labels, ratings={**labels.ratings, "valence": valence}).to_text())
+    about = json.loads((directory / runs.ENVIRONMENT).read_text())
+    about["corpus"]["digest"] = "0" * 64
+    (directory / runs.ENVIRONMENT).write_text(json.dumps(about))
+    with pytest.raises(UserError, match=rf"the corpus has changed .*3 of {len(valence)} valence ratings differ"):
+        run(directory, again=True)
 
 
 @pytest.mark.parametrize("damage", ["foreign", "torn"])

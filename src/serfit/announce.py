@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 import torch
 
 from serfit.config.schema import ExperimentConfig
+from serfit.corpus.identity import differences
 from serfit.errors import NumericalError
 from serfit.features import Features
 from serfit.files import WriteError
@@ -25,7 +26,7 @@ from serfit.report.reference import Reference
 from serfit.report.text import LINE, result_lines
 from serfit.results import Results
 from serfit.resume import check_unchanged
-from serfit.runs import ENVIRONMENT, PREDICTIONS, VALIDATION, Run, predictions_csv
+from serfit.runs import ENVIRONMENT, LABELS, PREDICTIONS, VALIDATION, Run, predictions_csv, read_labels
 from serfit.runtime import choose_precision, environment, version_of
 from serfit.watch.diagnose import diagnose, doubts
 from serfit.watch.history import Reader, Stopped
@@ -79,6 +80,7 @@ def introduce(
     where = f", stored in {features.store.folder.parent}" if features.store else ""
     log.say(f"model: {model.provenance.name}, {trainable:,} of {total:,} parameters trainable, input: {frozen}{where}")
     parts = {name: len(getattr(material.split, name)) for name in ("train", "validation", "test")}
+    labels = material.labels()
     about = environment(device) | {
         "precision": precision,
         "encoder": asdict(model.provenance),
@@ -91,12 +93,15 @@ def introduce(
             "counts": parts,
             "left_out": list(material.left_out),
             "digest": material.digest(),
+            "labels": labels.digests(),
         },
         "protocol": material.split.protocol,
         "folds": material.split.folds,
     }
-    for line in check_unchanged(run.before, about):
+    before = read_labels(run.directory)
+    for line in check_unchanged(run.before, about, "" if before is None else differences(before, labels)):
         log.say(line)
+    run.keep({LABELS: labels.to_text()})
     run.describe(about)
 
 

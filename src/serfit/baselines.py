@@ -171,6 +171,7 @@ def _one_fold(run: Run, config: ExperimentConfig, material: Material, known: dic
         _predictions(part, lines, table)
         for part, table in zip((material.validation, material.test), tables[1:], strict=True)
     )
+    run.keep({runs.LABELS: material.labels().to_text()})
     run.describe(_environment(material, penalties))
     write_text(run / runs.METRICS, "")
     scores = _scores(material, validated, tested)
@@ -232,7 +233,13 @@ def _environment(material: Material, penalties: Mapping[Dimension, float]) -> di
         "precision": "fp64",
         "features": len(feature_names()),
         "penalties": dict(penalties),
-        "corpus": {"name": material.corpus.name, "notes": list(material.corpus.notes), "counts": counts},
+        "corpus": {
+            "name": material.corpus.name,
+            "notes": list(material.corpus.notes),
+            "counts": counts,
+            "left_out": list(material.left_out),
+            "labels": material.labels().digests(),
+        },
         "protocol": material.split.protocol,
         "folds": material.split.folds,
     }

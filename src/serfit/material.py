@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from serfit.config.schema import ExperimentConfig
 from serfit.copies import check_copies
 from serfit.corpus.folds import Split, check_varying, make_split
+from serfit.corpus.identity import Labels, labels_of
 from serfit.corpus.load import load_corpus
 from serfit.corpus.utterance import Corpus, Utterance
 from serfit.preflight import (
@@ -47,6 +48,10 @@ class Material:
         return {
             spoken.id: length for part in parts for spoken, length in zip(part.utterances, part.seconds, strict=True)
         }
+
+    def labels(self) -> Labels:
+        """The utterances of the whole corpus and their ratings of the trained dimensions, whatever the parts."""
+        return labels_of(self.corpus, self.train.dimensions)
 
     def digest(self) -> str:
         """SHA-256 (hex) of which utterances stand in which part, where their audio begins and ends, and their ratings.

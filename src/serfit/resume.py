@@ -112,12 +112,13 @@ def restore(state: TrainingState, run: Run, frozen: str) -> list[str]:
     return [*notes, f"going on after step {state.step}, in epoch {state.epoch}"]
 
 
-def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], labels: str = "") -> list[str]:
     """Refuse to go on with a run on other data or another encoder than it was begun with.
 
     Args:
         before: environment.json as the run was begun; empty where it wasn't begun far enough.
         now: the same of the present process.
+        labels: what differs between the labels then and now, where that is known.
 
     Returns:
         What is different and may change bytes, though not what is computed: versions, device, threads.
@@ -132,16 +133,17 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     ):
         old, new = _of(before, value), _of(now, value)
         if old is not None and old != new:
+            changed = labels if labels and what == "the corpus" else f"{_short(old)} then, {_short(new)} now"
             raise UserError(
-                f"{what} has changed since this run was begun ({_short(old)} then, {_short(new)} now), so going on "
-                "would mix two experiments; bring it back, or start a new run"
+                f"{what} has changed since this run was begun ({changed}), so going on would mix two experiments; "
+                "bring it back, or start a new run"
             )
     compared = ("packages", "device", "device_type", "threads", "precision")
-    changed = [name for name in compared if name in before and before[name] != now.get(name)]
-    if not changed:
+    others = [name for name in compared if name in before and before[name] != now.get(name)]
+    if not others:
         return []
     return [
-        f"warning: the run was begun with other {', '.join(changed)} (see {runs.ENVIRONMENT}); going on computes the "
+        f"warning: the run was begun with other {', '.join(others)} (see {runs.ENVIRONMENT}); going on computes the "
         "same up to rounding, but not the same bytes"
     ]
 

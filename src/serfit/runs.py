@@ -2,6 +2,7 @@
 
     config.json          the whole configuration; `--config <run>/config.json` repeats the run
     environment.json     versions, commit, device, encoder revision and weight digest, corpus counts, protocol
+    labels.json          utterances and ratings of the whole corpus: runs of different ones are never averaged
     train.log            what was said, with times
     metrics.jsonl        one EpochRecord per line
     timing.jsonl         one EpochTime per line: where the time of each epoch went
@@ -34,6 +35,7 @@ from typing import Any
 
 from serfit.config.load import WITHOUT_EFFECT, config_differences, load_config, plain_config, result_fingerprint
 from serfit.config.schema import ExperimentConfig
+from serfit.corpus.identity import Labels
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, listed
 from serfit.files import WriteError, sweep, write_json, write_text
@@ -43,6 +45,7 @@ from serfit.records import EpochRecord, EpochTime, Predictions
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
+LABELS = "labels.json"
 TRAIN_LOG = "train.log"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
@@ -204,6 +207,23 @@ class Run:
     def discard(self) -> None:
         """Remove the directory of a run that couldn't begin."""
         shutil.rmtree(self.directory)
+
+
+def read_labels(directory: Path) -> Labels | None:
+    """The labels that a run was made from; None where it is older than their record, or the record is damaged."""
+    try:
+        return Labels.from_text((directory / LABELS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def recorded_corpus(directory: Path) -> Mapping[str, Any]:
+    """What environment.json says of a run's corpus; empty where there is nothing to read."""
+    try:
+        corpus = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))["corpus"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return corpus if isinstance(corpus, dict) else {}
 
 
 def check_unfinished(directory: Path) -> None:

@@ -183,11 +183,15 @@ def test_the_same_fold_with_other_utterances_is_not_comparable(write_run: Write,
     assert any("not all tested on the same utterances" in line for line in comparison.warnings)
 
 
-def test_corpora_of_different_size_are_warned_about(write_run: Write, tmp_path: Path) -> None:
+def test_runs_of_older_versions_on_corpora_of_different_sizes_are_different_experiments(
+    write_run: Write, tmp_path: Path
+) -> None:
     write_run("one", 1)
     write_run("one", 2, total=200)
-    (warning,) = (line for line in compare(tmp_path / "runs").warnings if "different sizes" in line)
-    assert "240 utterances: one fold 1; 200 utterances: one fold 2" in warning
+    comparison = compare(tmp_path / "runs")
+    assert [result.folds for result in comparison.experiments] == [(2,), (1,)]
+    (warning,) = comparison.warnings
+    assert "not recorded, 240 utterances (one fold 1); labels not recorded, 200 utterances (one fold 2)" in warning
 
 
 @pytest.mark.parametrize(

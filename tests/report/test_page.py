@@ -48,7 +48,7 @@ def runs(write_run: Write, tmp_path: Path) -> Path:
     for fold in range(1, 6):
         for seed in (1, 2):
             write_run("good_one", fold, seed, noise=0.4, described=True, total=10_039)
-        write_run("other", fold, noise=1.0, described=True, changes={"train.epochs": 50})
+        write_run("other", fold, noise=1.0, described=True, total=10_039, changes={"train.epochs": 50})
     return tmp_path / "runs"
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from serfit.config.schema import ExperimentConfig
+from serfit.corpus.identity import Labels
 from serfit.corpus.raters import Agreement
 from serfit.corpus.utterance import Utterance
 from serfit.counters import generator
 from serfit.labels import Dimension
 from serfit.metrics import DimensionScores, Scores, score
 from serfit.records import EpochRecord, EpochTime, Predictions
-from serfit.runs import ENVIRONMENT, FINISHED, METRICS, PREDICTIONS, Run, predictions_csv
+from serfit.runs import ENVIRONMENT, FINISHED, LABELS, METRICS, PREDICTIONS, Run, predictions_csv
 
 SIZES = (40, 44, 48, 52, 56)
 """Test utterances of folds 1 to 5."""
@@ -112,6 +113,7 @@ def write_run(
     changes: dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
     described: bool = False,
+    labels: Labels | None = None,
 ) -> Written:
     """Write a run that finished at a given second into a folder."""
     config = merged(settings(name, fold, seed, dimensions, corpus), changes or {})
@@ -128,7 +130,11 @@ def write_run(
         "corpus": {"name": corpus_name or corpus, "notes": ["a note"], "counts": counts},
         "protocol": f"fold {fold} of 5: tests on Ses{fold:02d} ({size} utterances)",
     }
-    run.describe(described | (environment or {}))
+    about = described | (environment or {})
+    if labels is not None:
+        about["corpus"] = {**about["corpus"], "labels": labels.digests()}
+        run.keep({LABELS: labels.to_text()})
+    run.describe(about)
     records = [epoch_record(epoch, dimensions, epoch <= best_epoch) for epoch in range(1, epochs + 1)]
     for record in records:
         run.add(record, EpochTime(record.epoch, 60.0))

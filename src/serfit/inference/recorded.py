@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
+from serfit.corpus.identity import agree, recorded
 from serfit.corpus.raters import Agreement
 from serfit.errors import UserError, listed
 from serfit.inference.bundle import Member
@@ -50,6 +51,8 @@ def recorded_tests(members: Sequence[Member]) -> list[RecordedTest]:
     first, *others = [_decisive(origin) for origin in origins]
     keys = sorted(first.keys() | {key for other in others for key in other})
     differing = [key for key in keys if any(other.get(key) != first.get(key) for other in others)]
+    labels = [recorded(origin["corpus"]) for origin in origins]
+    differing += ["labels"] if not all(agree(*pair) for pair in combinations(labels, 2)) else []
     if differing:
         raise UserError(
             f"a model card is about one experiment, and these networks differ in {listed(differing, most=5)}; name the "

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,7 @@ from serfit.calibration.record import calibrations_of
 from serfit.checkpoint import frozen_digest, load_weights
 from serfit.config.load import flatten, load_config
 from serfit.config.schema import ExperimentConfig
+from serfit.corpus.identity import agree, differences, recorded
 from serfit.corpus.load import rating_scales
 from serfit.errors import UserError, listed
 from serfit.features import model_of
@@ -180,7 +182,23 @@ def runs_of_one_experiment(folder: Path) -> list[Path]:
     for run, one in zip(found, told, strict=True):
         same = (one["data.split.fold"], one["experiment.seed"])
         latest[same] = max(latest.get(same, run), run, key=lambda each: (each / runs.FINISHED).stat().st_mtime_ns)
-    return sorted(latest.values())
+    chosen = sorted(latest.values())
+    _check_labels(folder, chosen)
+    return chosen
+
+
+def _check_labels(folder: Path, chosen: Sequence[Path]) -> None:
+    """Raise UserError where some runs of a folder are known to have been made from other labels than the rest."""
+    found = [(run, recorded(runs.recorded_corpus(run))) for run in chosen]
+    for (one, mine), (other, yours) in combinations(found, 2):
+        if not agree(mine, yours):
+            before, after = runs.read_labels(one), runs.read_labels(other)
+            what = "" if before is None or after is None else f" ({differences(before, after)})"
+            raise UserError(
+                f"{folder} holds runs that were made from different labels: {one.name} and {other.name}{what}; train "
+                f"those of the older labels again, or name runs one by one, the first as MODEL and others by --model, "
+                f"for example {one}"
+            )
 
 
 def _about(directory: Path, config: ExperimentConfig, model: EmotionModel, scores: Mapping[str, Any]) -> About:
@@ -195,7 +213,7 @@ def _about(directory: Path, config: ExperimentConfig, model: EmotionModel, score
         "run": directory.resolve().name,
         "settings": settings,
         "encoder": {**environment.get("encoder", {}), **encoder},
-        "corpus": {key: corpus[key] for key in ("name", "counts", "digest") if key in corpus}
+        "corpus": {key: corpus[key] for key in ("name", "counts", "digest", "labels") if key in corpus}
         | {"notes": public_notes(corpus)},
         **{key: environment[key] for key in kept if key in environment},
         "scores": dict(scores),

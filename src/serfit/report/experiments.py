@@ -17,6 +17,7 @@ from serfit.metrics import Scores
 from serfit.records import Predictions
 from serfit.report.finished import FinishedRun
 from serfit.report.reference import FROZEN, Measure, difference, measure, obstacle
+from serfit.report.versions import told_apart
 
 IRRELEVANT = WITHOUT_EFFECT | {"experiment.seed", "data.root", "data.split.fold"}
 """Settings in which the runs of one experiment may differ: they say which run it is, where things lie, or how a
@@ -45,6 +46,7 @@ class ExperimentResult:
 
     Attributes:
         label: name, followed by the settings that tell it from others of the same name.
+        corpus: name of the corpus, followed by which labels where runs of several have that name.
         runs: one per fold and seed, by fold and seed.
         missing: folds of the experiment without a run.
         test: test CCC.
@@ -60,6 +62,7 @@ class ExperimentResult:
     """
 
     label: str
+    corpus: str
     runs: tuple[FinishedRun, ...]
     missing: tuple[int, ...]
     test: Mapping[Measure, Summary]
@@ -70,11 +73,6 @@ class ExperimentResult:
     as_rater: Mapping[Measure, Summary]
     pooled: Mapping[Measure, float | None]
     difference: Mapping[Measure, float | None]
-
-    @property
-    def corpus(self) -> str:
-        """Name of the corpus."""
-        return self.runs[0].corpus
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -130,20 +128,22 @@ def over_folds(runs: Iterable[FinishedRun], pick: Callable[[FinishedRun], Scores
 
 def gather(runs: Iterable[FinishedRun]) -> tuple[tuple[ExperimentResult, ...], tuple[str, ...]]:
     """Runs as experiments, ordered by label, and what is to be said about repeated runs."""
+    runs = list(runs)
+    corpora, remarks = told_apart(runs)
     groups: dict[str, list[FinishedRun]] = defaultdict(list)
     for run in runs:
-        groups[json.dumps(_identity(run), sort_keys=True)].append(run)
+        groups[json.dumps(_identity(run, corpora[run.directory]), sort_keys=True)].append(run)
     identities = [json.loads(key) for key in groups]
-    latest, remarks = [], []
+    latest = []
     for identity, group in zip(identities, groups.values(), strict=True):
         label = label_of(identity, [other for other in identities if _name(other) == _name(identity)])
         kept, repeated = _latest(label, group)
-        latest.append((label, kept))
+        latest.append((label, str(identity["corpus"]), kept))
         remarks += repeated
     most: dict[str, int] = defaultdict(int)
-    for _, kept in latest:
-        most[kept[0].corpus] = max(most[kept[0].corpus], *(run.fold for run in kept), 1)
-    experiments = [_experiment(label, kept, most[kept[0].corpus]) for label, kept in latest]
+    for _, corpus, kept in latest:
+        most[corpus] = max(most[corpus], *(run.fold for run in kept), 1)
+    experiments = [_experiment(label, corpus, kept, most[corpus]) for label, corpus, kept in latest]
     return tuple(sorted(experiments, key=lambda result: result.label)), tuple(sorted(remarks))
 
 
@@ -152,7 +152,6 @@ def disagreements(experiments: Sequence[ExperimentResult]) -> list[str]:
     said = []
     for corpus in sorted({result.corpus for result in experiments}):
         among = [result for result in experiments if result.corpus == corpus]
-        said += _different_sizes(corpus, among)
         if len({result.tested_on for result in among}) > 1:
             tested = "; ".join(f"{result.label}: {ranges('fold', result.folds)}" for result in among)
             said.append(
@@ -203,9 +202,9 @@ def ranges(noun: str, numbers: Sequence[int]) -> str:
     return f"{noun}{'s' if len(numbers) != 1 else ''} {text}"
 
 
-def _identity(run: FinishedRun) -> dict[str, Any]:
+def _identity(run: FinishedRun, corpus: str) -> dict[str, Any]:
     """Everything that makes a run part of an experiment."""
-    return {"corpus": run.corpus} | {key: value for key, value in run.settings.items() if key not in IRRELEVANT}
+    return {"corpus": corpus} | {key: value for key, value in run.settings.items() if key not in IRRELEVANT}
 
 
 def _name(identity: Mapping[str, Any]) -> str:
@@ -246,7 +245,7 @@ def _latest(label: str, runs: Iterable[FinishedRun]) -> tuple[tuple[FinishedRun,
     return tuple(kept), remarks
 
 
-def _experiment(label: str, runs: tuple[FinishedRun, ...], most: int) -> ExperimentResult:
+def _experiment(label: str, corpus: str, runs: tuple[FinishedRun, ...], most: int) -> ExperimentResult:
     """Summarise the runs of one experiment; `most` is the number of folds where nothing else tells it."""
     expected = max(run.folds or most for run in runs)
     missing = tuple(sorted(set(range(1, expected + 1)) - {run.fold for run in runs}))
@@ -261,6 +260,7 @@ def _experiment(label: str, runs: tuple[FinishedRun, ...], most: int) -> Experim
     )
     return ExperimentResult(
         label=label,
+        corpus=corpus,
         runs=runs,
         missing=missing,
         test=test,
@@ -304,18 +304,6 @@ def concatenated(parts: Sequence[Predictions]) -> Predictions:
         targets=np.concatenate([part.targets for part in parts]),
         values=np.concatenate([part.values for part in parts]),
     )
-
-
-def _different_sizes(corpus: str, experiments: Sequence[ExperimentResult]) -> list[str]:
-    by_size: dict[int, list[str]] = defaultdict(list)
-    for result in experiments:
-        for size in sorted({run.utterances for run in result.runs}):
-            folds = tuple(sorted({run.fold for run in result.runs if run.utterances == size}))
-            by_size[size].append(f"{result.label} {ranges('fold', folds)}")
-    if len(by_size) < 2:
-        return []
-    sizes = "; ".join(f"{size:,} utterances: {', '.join(who)}" for size, who in sorted(by_size.items(), reverse=True))
-    return [f"runs on {corpus} read corpora of different sizes ({sizes}); their scores are not comparable"]
 
 
 def _shared_test_utterances(result: ExperimentResult) -> list[str]:

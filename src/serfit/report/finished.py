@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from serfit.corpus.identity import recorded
 from serfit.corpus.raters import Agreement
 from serfit.corpus.utterance import Style
 from serfit.errors import UserError
@@ -85,6 +86,11 @@ class FinishedRun:
     def corpus(self) -> str:
         """Name of the corpus."""
         return str(self.environment["corpus"]["name"])
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Digests of the labels it was made from (see `serfit.corpus.identity`); empty in runs of older versions."""
+        return recorded(self.environment["corpus"])
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -179,7 +185,15 @@ def read_run(directory: Path) -> FinishedRun:
             described=described,
             timing=_timing(directory / TIMING),
         )
-        _ = run.name, run.fold, run.seed, run.corpus, run.utterances, run.folds  # every key that is read later
+        _ = (
+            run.name,
+            run.fold,
+            run.seed,
+            run.corpus,
+            run.labels,
+            run.utterances,
+            run.folds,
+        )  # every key that is read later
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{directory} is not a run directory of this program: {CONFIG}, {ENVIRONMENT} or {SCORES} lacks "

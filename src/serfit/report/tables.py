@@ -189,7 +189,7 @@ def _reference_words(experiments: Sequence[ExperimentResult]) -> list[str]:
     if any(result.difference for result in experiments):
         words.append(_REFERENCE_WORDS)
     for result in experiments:
-        if result.corpus != FROZEN.corpus or result.difference:
+        if result.runs[0].corpus != FROZEN.corpus or result.difference:
             continue
         reasons = (obstacle(FROZEN, run.corpus, run.utterances) for run in result.runs)
         reason = next((reason for reason in reasons if reason is not None), None)

@@ -20,6 +20,7 @@ from serfit.report.compare import compare, read_run
 from serfit.report.experiments import summarise
 from serfit.report.finished import FinishedRun
 from serfit.report.markdown import number
+from serfit.report.versions import told_apart
 from serfit.sweep.plan import Job
 
 
@@ -57,9 +58,16 @@ def best_experiment(jobs: Sequence[Job]) -> tuple[tuple[Job, ...], str]:
 
     Args:
         jobs: finished, of one configuration or several.
+
+    Raises:
+        UserError: their labels differ, because these were changed while the sweep ran.
     """
     groups = _by_config(jobs)
-    means = {config: _mean_ccc([read_run(job.directory) for job in group]) for config, group in groups.items()}
+    finished = {config: [read_run(job.directory) for job in group] for config, group in groups.items()}
+    corpora, said = told_apart([run for found in finished.values() for run in found])
+    if len(set(corpora.values())) > 1:
+        raise UserError(f"no model is left: {'; '.join(said)}; then give the command again")
+    means = {config: _mean_ccc(found) for config, found in finished.items()}
     best = max(groups, key=lambda config: _rank(means[config]))
     name = load_config(best, groups[best][0].overrides).experiment.name
     if len(groups) == 1:

@@ -2,16 +2,20 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from serfit import runs
 from serfit.config.load import load_config, result_fingerprint
 from serfit.corpus.folds import make_split
+from serfit.corpus.identity import Labels, agree, differences, labels_of, recorded, short
 from serfit.corpus.load import load_corpus
 from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError
+from serfit.report.finished import read_run
+from serfit.report.versions import contradicted
 
 State = Literal["new", "unfinished", "finished"]
 
@@ -93,18 +97,84 @@ def plan_jobs(
     return tuple(jobs)
 
 
-def check_folds(jobs: Sequence[Job]) -> None:
+def on_present_labels(jobs: Sequence[Job], corpora: dict[Path, Corpus]) -> tuple[tuple[Job, ...], list[str]]:
+    """The jobs, in another directory where their own holds a run on labels that the corpus doesn't have any more.
+
+    Args:
+        jobs: of a sweep.
+        corpora: those that were read already, by configuration file; those read now are added.
+
+    Returns:
+        The jobs, and sentences about the runs that don't count.
+
+    Raises:
+        UserError: a corpus can't be read, and not all of its runs are finished.
+    """
+    settled, said = [], []
+    unread: dict[Path, str] = {}
+    for job in jobs:
+        if not job.begun or job.config in unread:
+            settled.append(job)
+            continue
+        try:
+            corpus = _corpus(job, corpora)
+        except UserError as error:
+            if any(other.config == job.config and other.state != "finished" for other in jobs):
+                raise
+            unread[job.config] = f"whether the labels are still those of the runs of {job.config} is unknown: {error}"
+            settled.append(job)
+            continue
+        found, differs = _settled(job, labels_of(corpus, load_config(job.config, job.overrides).data.dimensions))
+        settled.append(found)
+        if found.directory != job.directory:
+            said.append(
+                f"{job.name}: the run in {job.directory} was made from other labels ({differs}), so it doesn't count; "
+                f"it stays as it is, and {found.directory} is the run on the present labels ({found.state})"
+            )
+    return tuple(settled), [*said, *unread.values()]
+
+
+def _settled(job: Job, labels: Labels) -> tuple[Job, str]:
+    """The job in the first directory for it that is free or of these labels, and what differs in its own."""
+    differs = _other_labels(job, labels)
+    if differs is None:
+        return job, ""
+    stem = f"{job.directory.name}_{short(labels.digests())}"
+    for number in count(1):
+        found = replace(job, directory=job.directory.with_name(stem if number == 1 else f"{stem}-{number}"))
+        if not found.begun or _other_labels(found, labels) is None:
+            return found, differs
+    raise AssertionError("numbers have no end")
+
+
+def _other_labels(job: Job, labels: Labels) -> str | None:
+    """What differs between a run's labels and these; None where nothing is known to."""
+    corpus = runs.recorded_corpus(job.directory)
+    before, then = recorded(corpus), runs.read_labels(job.directory)
+    if before:
+        now = labels.without(corpus.get("left_out", ()))
+        if agree(before, now.digests()):
+            return None
+        return (then is not None and differences(then, now)) or "their digests differ"
+    if job.state == "finished" and contradicted(read_run(job.directory), labels):
+        return "its test ratings or its number of utterances differ"
+    return None
+
+
+def _corpus(job: Job, corpora: dict[Path, Corpus]) -> Corpus:
+    if job.config not in corpora:
+        corpora[job.config] = load_corpus(load_config(job.config, job.overrides).data)
+    return corpora[job.config]
+
+
+def check_folds(jobs: Sequence[Job], corpora: dict[Path, Corpus]) -> None:
     """Raise a UserError where the corpus doesn't have a fold of which the run is still to be made.
 
     The corpora are read for that, not their audio: otherwise a fold too many is found after all the others have run.
     """
-    corpora: dict[Path, Corpus] = {}
     for job in jobs:
         if job.state != "finished":
-            data = load_config(job.config, job.overrides).data
-            if job.config not in corpora:
-                corpora[job.config] = load_corpus(data)
-            make_split(corpora[job.config], data.split)
+            make_split(_corpus(job, corpora), load_config(job.config, job.overrides).data.split)
 
 
 def numbers(text: str, what: str) -> tuple[int, ...]:

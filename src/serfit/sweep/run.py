@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from rich.console import Console
 
 from serfit.config.load import load_config
+from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError
 from serfit.interrupt import Interrupted, StopRequest
 from serfit.report.answers import answers
@@ -24,7 +25,7 @@ from serfit.sweep.leave import (
     leave_with_retrained,
     retraining,
 )
-from serfit.sweep.plan import Job, check_folds, numbers, plan_jobs
+from serfit.sweep.plan import Job, check_folds, numbers, on_present_labels, plan_jobs
 from serfit.sweep.slots import Slots, choose_slots, held
 from serfit.sweep.slurm import Options, on_slurm, slurm_options
 from serfit.sweep.view import View
@@ -181,10 +182,14 @@ def run_cv(
     options = slurm_options(slurm)
     known = _engine(engine, gpus, address, options)
     jobs = plan_jobs(configs, numbers(folds, "--folds"), numbers(seeds, "--seeds"), overrides, gpus_per_run)
+    corpora: dict[Path, Corpus] = {}
+    jobs, notes = on_present_labels(jobs, corpora)
     check_leaving(jobs, ensemble, retrain)
-    check_folds(jobs)
+    check_folds(jobs, corpora)
     _make_folders(jobs)
     console = Console()
+    for note in notes:
+        _say(console, note)
     if known == "slurm":  # its runs fill the store together: this may be a login node, where nothing should compute
         chosen = Slots(count=slots or len(jobs))
     else:
@@ -212,7 +217,9 @@ def run_cv(
         leave_with_ensemble(best, ensemble)
         _say(console, f"written: {ensemble}, the ensemble of {len(best)} runs")
     if retrain is not None:
-        job = retraining(best)
+        (job,), notes = on_present_labels((retraining(best),), corpora)
+        for note in notes:
+            _say(console, note)
         if not swept([job]):
             return 1
         leave_with_retrained(job, best, retrain, among=len({one.config for one in jobs}))

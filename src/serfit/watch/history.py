@@ -1,7 +1,7 @@
 """A run directory read in whatever state it is: what happened so far, and whether anybody is still at it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -11,6 +11,7 @@ from serfit import runs
 from serfit.claims import Holder, Watch
 from serfit.config.load import load_config
 from serfit.config.schema import ExperimentConfig
+from serfit.corpus.identity import recorded
 from serfit.errors import UserError
 from serfit.labels import Dimension
 from serfit.metrics import Correlation
@@ -50,6 +51,7 @@ class History:
         stopped: how the last process ended; None while running, after a kill and once finished.
         corpus: name of the corpus; None before the run has said so.
         utterances: utterances of the corpus in all parts together; None likewise.
+        labels: digests of the labels it is made from; empty likewise, and in runs of older versions.
         device: kind of device, "cuda" or "cpu"; None likewise.
         card: which GPUs the run was given (CUDA_VISIBLE_DEVICES); None where it may use all, or none.
         precision: "fp32" or "bf16"; None likewise.
@@ -66,6 +68,7 @@ class History:
     stopped: Stopped | None = None
     corpus: str | None = None
     utterances: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     device: str | None = None
     card: str | None = None
     precision: str | None = None
@@ -175,6 +178,7 @@ class Reader:
                 stopped=Stopped(ended["kind"], ended["message"]) if ended and state == "stopped" else None,
                 corpus=corpus.get("name"),
                 utterances=None if counts is None else sum(counts.values()),
+                labels=recorded(corpus),
                 device=about.get("device_type"),
                 card=about.get("visible_gpus"),
                 precision=about.get("precision"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, median, stdev
 
 from serfit.config.load import flatten
+from serfit.corpus.identity import short
 from serfit.report.experiments import IRRELEVANT, label_of
 from serfit.watch.finding import Finding, gentler, plain
 from serfit.watch.history import History
@@ -26,9 +27,15 @@ their speakers; the CCC of one has a standard error of 0.03 to 0.05."""
 
 def experiments(histories: Sequence[History]) -> dict[str, list[History]]:
     """Runs by experiment, each named as in a comparison: by its name, and the settings that tell it from namesakes."""
-    groups: dict[str, list[History]] = defaultdict(list)
+    same: dict[str, list[History]] = defaultdict(list)
     for history in histories:
-        groups[_identity(history)].append(history)
+        same[_identity(history)].append(history)
+    groups: dict[str, list[History]] = defaultdict(list)
+    for key, group in same.items():
+        known = {short(one.labels) for one in group if one.labels}
+        for one in group:  # a run that has recorded none yet is taken for one of the others
+            labels = short(one.labels) if one.labels else "not recorded" if len(known) > 1 else next(iter(known), None)
+            groups[json.dumps(json.loads(key) | {"labels": labels}, sort_keys=True)].append(one)
     identities = {key: json.loads(key) for key in groups}
     found = {}
     for key, group in groups.items():
