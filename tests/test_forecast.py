@@ -2,13 +2,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from serfit import counters
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import UserError
 from serfit.features import features_of, model_of
 from serfit.files import gigabytes
-from serfit.forecast import _feature_bytes, _feature_shape, disk_lines, forecast, memory_table
+from serfit.forecast import (
+    Probe,
+    _duration,
+    _feature_bytes,
+    _feature_shape,
+    disk_lines,
+    forecast,
+    frozen_pace,
+    memory_table,
+)
 from serfit.material import prepare
 from serfit.memory import state_bytes
 from serfit.nn.model import build_model
@@ -82,3 +93,61 @@ def test_a_disk_that_is_too_small_is_said_before_anything_runs(
     monkeypatch.setattr("serfit.forecast.bytes_on_disk", lambda model: 0)
     with pytest.raises(UserError, match=r"the frozen features that are missing need about .*; set features.store"):
         list(forecast(config, prepare(config)))
+
+
+# ---------------------------------------------------------------- the frozen part
+
+
+@pytest.mark.parametrize("how", [{"freeze_speech_encoder": True, "pooling": "mean"}, {"freeze_layers": 1}, {}])
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_frozen_part_counts_once_where_it_is_stored_and_in_every_epoch_where_not(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, object], stored: bool
+) -> None:
+    plan = settings(release, tmp_path)
+    plan["model"]["params"] |= how
+    plan["features"]["store"] = str(tmp_path / "store") if stored else None
+    config = ExperimentConfig.model_validate(plan)
+    material = prepare(config)
+    monkeypatch.setattr("serfit.forecast.frozen_pace", lambda *_: 1000.0)  # seconds per second of speech
+    monkeypatch.setattr("serfit.forecast.probe", lambda *_: Probe(0.0, 0.0))
+    lines = list(forecast(config, material))
+    heard, scored = (sum(sum(part.seconds) for part in parts) for parts in (
+        (material.train, material.validation), (material.test,)
+    ))  # fmt: skip
+    (times,) = [line for line in lines if line.startswith("time on ")]
+    if stored:
+        assert f"an epoch about 0 s, {config.last_epoch} epochs about 0 s" in times
+        (line,) = [line for line in lines if line.startswith("before the first epoch, once: the ")]
+        assert line.endswith(
+            f" of 40 of 40 utterances is computed and stored, about {_duration(1000 * (heard + scored))}"
+        )
+        features = features_of(config, model_of(config))
+        assert len(list(features.fill(material.split.train))) == len(material.split.train)
+        rest = 1000 * (sum(material.validation.seconds) + sum(material.test.seconds))
+        assert f" of 16 of 40 utterances is computed and stored, about {_duration(rest)}" in "".join(
+            forecast(config, material)
+        )
+        list(features.fill([*material.split.validation, *material.split.test]))
+        assert any(line.endswith(" of all 40 utterances is stored already") for line in forecast(config, material))
+    else:
+        whole = 1000 * (config.last_epoch * heard + scored)
+        assert f"an epoch about {_duration(1000 * heard)}, {config.last_epoch} epochs about {_duration(whole)}" in times
+        (line,) = [line for line in lines if line.startswith("of that, in every epoch: the ")]
+        assert f"is computed anew, about {_duration(1000 * heard)}, since features.store is null" in line
+        assert "stored" not in line
+
+
+def test_the_pace_of_the_frozen_part_is_positive_and_that_of_the_waveform_is_not_asked(
+    release: Path, tmp_path: Path
+) -> None:
+    model = build_model(ExperimentConfig.model_validate(settings(release, tmp_path)).model.params, 2, 1)
+    assert frozen_pace(model, model.frozen_stages, [0.3, 0.4]) > 0.0
+
+
+def test_no_padding_is_no_negative_padding(tmp_path: Path) -> None:
+    release = small_release(tmp_path / "iemocap")
+    for path in release.rglob("*.wav"):
+        soundfile.write(path, counters.generator("padding", path.name).uniform(-1, 1, 4_813), 16_000)
+    config = ExperimentConfig.model_validate(settings(release, tmp_path))
+    (times,) = [line for line in forecast(config, prepare(config)) if line.startswith("time on ")]
+    assert "; 0.0% of it is padding" in times

@@ -17,9 +17,10 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
 from serfit.experiment import run_experiment
+from serfit.labels import LabelScale
 from serfit.log import Log
 from serfit.material import prepare
-from serfit.preflight import check_durations, check_known, check_polarity
+from serfit.preflight import check_durations, check_known, check_polarity, rating_lines
 from support import settings, small_release
 
 Configure = Callable[..., ExperimentConfig]
@@ -128,3 +129,28 @@ def test_the_digest_knows_ratings_parts_and_lengths_but_no_paths(configure: Conf
     samples, rate = soundfile.read(wavs(release)[3])
     soundfile.write(wavs(release)[3], samples[:-100], rate)
     assert prepare(configure()).digest() != one.digest()
+
+
+def test_what_is_predicted_is_told_with_its_ratings_and_raters() -> None:
+    scales = {"valence": LabelScale(1, 5), "arousal": LabelScale(-2, 2)}
+    utterances = [
+        Utterance("a", Path("x"), {"valence": 1.0, "arousal": 0.5}, raters=2),
+        Utterance("b", Path("x"), {"valence": 4.0, "arousal": -1.5}, raters=5),
+    ]
+    raters = ", 2 to 5 raters (mean 3.5)"
+    assert list(rating_lines(utterances, ("valence", "arousal"), scales)) == [
+        "valence: mean 2.50, standard deviation 1.50, from 1 to 4 on a scale of 1 to 5" + raters,
+        "arousal: mean -0.50, standard deviation 1.00, from -1.5 to 0.5 on a scale of -2 to 2" + raters,
+    ]
+    (line,) = rating_lines([replace(one, raters=None) for one in utterances], ("valence",), scales)
+    assert line.endswith("on a scale of 1 to 5")
+
+
+def test_what_is_left_out_is_told_in_a_list_that_ends(release: Path, configure: Configure) -> None:
+    for path in wavs(release)[:40:4] + wavs(release)[1:40:4] + wavs(release)[2:40:4]:
+        path.write_bytes(b"RIFF nonsense")
+    material = prepare(configure(data__unreadable="skip"))
+    assert len(material.left_out) == 30
+    where = next(n for n, note in enumerate(material.corpus.notes) if "30 of 40 utterances are left out" in note)
+    assert material.corpus.notes[where + 21] == "  and 10 more"
+    assert sum("RIFF" in note or "not audio" in note for note in material.corpus.notes) == 20

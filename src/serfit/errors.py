@@ -61,3 +61,13 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     shown = ", ".join(names[:most])
     rest = len(names) - most
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def below(complaints: Sequence[str], most: int = 10) -> str:
+    r"""The first few complaints, a line each, and how many more there are, for messages of several lines.
+
+    >>> below(["a", "b", "c"], most=2)
+    '  a\n  b\n  and 1 more'
+    """
+    rest = len(complaints) - most
+    return "\n".join(f"  {line}" for line in [*complaints[:most], *([f"and {rest} more"] if rest > 0 else [])])

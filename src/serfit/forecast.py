@@ -54,19 +54,57 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     if (warning := memory_warning(model, stage, float(lengths.max()), device, config.train, half=half)) is not None:
         yield warning
     budget = first_budget(model, stage, features.entries_per_second, device, config.train, half=half)
+    frozen = frozen_pace(model, stage, train.seconds) if stage > 0 else 0.0
     executor = Executor(model, stage, device, autocast, budget)
     plan = plan_epoch(lengths, config.optimisation_batch, seed=1, epoch=1, bucketing=config.data.loader.bucketing)
     pace = probe(executor, config, plan, lengths)
     padded = sum(len(batch) * lengths[batch].max() for batch in plan)
-    epoch = pace.seconds(len(plan), padded) + pace.seconds(0, sum(material.validation.seconds)) / 3.0
-    run = config.last_epoch * epoch + pace.seconds(0, sum(material.test.seconds)) / 3.0
+    heard, scored = sum(train.seconds) + sum(material.validation.seconds), sum(material.test.seconds)
+    anew = 0.0 if features.store is not None else frozen  # seconds of computing per second of speech, every time
+    epoch = pace.seconds(len(plan), padded) + pace.seconds(0, sum(material.validation.seconds)) / 3.0 + anew * heard
+    run = config.last_epoch * epoch + pace.seconds(0, scored) / 3.0 + anew * scored
     yield (
         f"time on {device} in {precision}, from a probe: {pace.update:.3g} s per update and {pace.speech:.3g} s per "
         f"second of speech, an epoch about {_duration(epoch)}, {config.last_epoch} epochs about {_duration(run)}; "
-        f"{1 - lengths.sum() / padded:.1%} of it is padding"
+        f"{max(0.0, 1 - lengths.sum() / padded):.1%} of it is padding"
     )
     if stage > 0:
-        yield f"before the first epoch, once: the {model.stage_name(stage)} of all utterances is computed and stored"
+        yield frozen_line(material, features, frozen)
+
+
+def frozen_line(material: Material, features: Features, pace: float) -> str:
+    """When the frozen part of the model is computed, and how long that takes.
+
+    Args:
+        material: all parts.
+        features: of a model with a frozen part.
+        pace: seconds that it takes per second of speech.
+    """
+    seconds, name = material.seconds(), features.model.stage_name(features.stage)
+    if features.store is None:
+        return (
+            f"of that, in every epoch: the {name} of all its utterances is computed anew, about "
+            f"{_duration(pace * (sum(material.train.seconds) + sum(material.validation.seconds)))}, since "
+            "features.store is null; name a folder to compute it once"
+        )
+    missing = features.missing([*material.split.train, *material.split.validation, *material.split.test])
+    if not missing:
+        return f"the {name} of all {len(seconds)} utterances is stored already"
+    return (
+        f"before the first epoch, once: the {name} of {len(missing)} of {len(seconds)} utterances is computed and "
+        f"stored, about {_duration(pace * sum(seconds[utterance.id] for utterance in missing))}"
+    )
+
+
+def frozen_pace(model: EmotionModel, stage: int, lengths: Sequence[float]) -> float:
+    """Seconds that the frozen part of a model takes per second of speech where it lies, from an utterance of noise."""
+    length = min(max(float(np.median(lengths)), 0.1), 5.0)
+    waveform, taken = torch.randn(round(SAMPLE_RATE * length)), []
+    for _ in range(3):
+        began = time.perf_counter()
+        model.prefix(waveform, stage).cpu()  # which waits for a GPU
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:]) / length
 
 
 def disk_lines(config: ExperimentConfig, material: Material, model: EmotionModel, features: Features) -> Iterator[str]:

@@ -10,6 +10,7 @@ from serfit.corpus.folds import Split, check_varying, make_split
 from serfit.corpus.identity import Labels, labels_of
 from serfit.corpus.load import load_corpus
 from serfit.corpus.utterance import Corpus, Utterance
+from serfit.errors import below
 from serfit.preflight import (
     Measured,
     check_durations,
@@ -111,7 +112,8 @@ def _without(corpus: Corpus, config: ExperimentConfig, measured: Measured) -> tu
     complaints = list(measured.complaints.values())
     kept = tuple(utterance for utterance in corpus.utterances if utterance.id not in measured.complaints)
     told = f"{len(complaints)} of {len(corpus.utterances)} utterances are left out (data.unreadable=skip)"
-    notes = (*corpus.notes, f"warning: {told}, for their audio can't be used:", *complaints)
+    named = below(complaints, most=20).splitlines()
+    notes = (*corpus.notes, f"warning: {told}, for their audio can't be used:", *named)
     smaller = replace(corpus, utterances=kept, notes=notes)
     split = make_split(smaller, config.data.split)
     return smaller, replace(split, protocol=f"{split.protocol}; {told}")

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +15,8 @@ from serfit.config.schema import ExperimentConfig
 from serfit.config.schema import Split as SplitSettings
 from serfit.copies import THREADS, Anchors, anchors_of
 from serfit.corpus.utterance import Utterance
-from serfit.errors import UserError, listed
-from serfit.labels import Dimension
+from serfit.errors import UserError, below, listed
+from serfit.labels import Dimension, LabelScale
 from serfit.level import SILENT, level_doubt
 
 SHORTEST_SECONDS = 0.025
@@ -117,10 +117,8 @@ def refuse_unusable(measured: Measured) -> None:
         total = len(complaints) + len(measured.seconds)
         raise UserError(
             f"{len(complaints)} of {total} utterances can't be used:\n"
-            + "\n".join(f"  {complaint}" for complaint in complaints[:20])
-            + (f"\n  and {len(complaints) - 20} more" if len(complaints) > 20 else "")
-            + "\nrepair or remove these files, take the utterances out of the corpus, or leave them out and have their "
-            "number written into the record with data.unreadable=skip"
+            f"{below(complaints, most=20)}\nrepair or remove these files, take the utterances out of the corpus, or "
+            "leave them out and have their number written into the record with data.unreadable=skip"
         )
 
 
@@ -143,6 +141,20 @@ def check_levels(utterances: Sequence[Utterance], doubts: Mapping[str, str]) -> 
     if utterances and sum(len(names) for doubt, names in strange.items() if doubt in SILENT) == len(utterances):
         raise UserError(f"there is nothing to hear in any of {len(utterances)} utterances: {'; '.join(named)}")
     return [f"warning: {line}" for line in named]
+
+
+def rating_lines(
+    utterances: Sequence[Utterance], dimensions: Sequence[Dimension], scales: Mapping[Dimension, LabelScale]
+) -> Iterator[str]:
+    """What is predicted, a line a dimension: mean, standard deviation and range of the ratings, and how many raters."""
+    raters = [utterance.raters for utterance in utterances if utterance.raters is not None]
+    said = f", {min(raters)} to {max(raters)} raters (mean {sum(raters) / len(raters):.1f})" if raters else ""
+    for name in dimensions:
+        ratings, scale = np.array([utterance.ratings[name] for utterance in utterances]), scales[name]
+        yield (
+            f"{name}: mean {ratings.mean():.2f}, standard deviation {ratings.std():.2f}, from {ratings.min():g} to "
+            f"{ratings.max():g} on a scale of {scale.minimum:g} to {scale.maximum:g}{said}"
+        )
 
 
 def check_polarity(utterances: Sequence[Utterance]) -> list[str]:

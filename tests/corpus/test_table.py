@@ -332,3 +332,12 @@ def test_a_path_that_is_nowhere_near_gets_none(tmp_path: Path) -> None:
 def test_a_table_that_is_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
     assert "table.csv is a Git LFS pointer" in message(tmp_path, pointer)
+
+
+def test_ratings_that_are_not_read_are_named(tmp_path: Path) -> None:
+    text = "file,V,A,Dominance\na.wav,1,2,3\n"
+    assert read(tmp_path, text).notes == ("column Dominance seems to rate dominance, which data.dimensions leaves out",)
+    assert read(tmp_path, text, dominance=["d1", "d2", "d3", "d4"]).notes == (
+        "column d1, d2, d3 and 1 more seems to rate dominance, which data.dimensions leaves out",
+    )
+    assert read(tmp_path, "file,V,A,Dialect\na.wav,1,2,3\n").notes == ()

@@ -146,7 +146,7 @@ def check(
     chosen = experiment(config, overrides or [], None, None)
     from serfit.forecast import forecast
     from serfit.material import prepare
-    from serfit.preflight import advice, check_folders
+    from serfit.preflight import advice, check_folders, rating_lines
     from serfit.watch.diagnose import doubts
 
     check_folders(chosen)
@@ -159,6 +159,9 @@ def check(
             continue
         hours = sum(part.seconds) / 3600
         print(f"{name}: {len(part.utterances)} utterances, {hours:.2f} h, longest {max(part.seconds):.1f} s")
+    everyone = [utterance for part in material.split.parts.values() for utterance in part]
+    for line in rating_lines(everyone, chosen.data.dimensions, material.corpus.scales):
+        print(line)
     print(
         "all audio was opened (decode it, without --headers-only, to find damage, silence and copies in other formats)"
         if headers_only

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from serfit.cli.boundary import forget_output
-from serfit.errors import UserError, listed
+from serfit.errors import UserError, below, listed
 
 if TYPE_CHECKING:
     from serfit.inference.labelling import Cutting
@@ -103,11 +103,9 @@ def predict(
         with _unless_closed():
             errors = label_to_lines(request, "csv", load(), lambda text: _write(encoded(text)), log)
     if errors:
-        told = "".join(f"\n  {error}" for error in errors[:MOST_TOLD])
-        more = f"\n  and {len(errors) - MOST_TOLD} more" if len(errors) > MOST_TOLD else ""
         raise UserError(
             f"{len(errors)} recordings couldn't be used wholly; their rows say why in the column error, everything "
-            f"else is done:{told}{more}"
+            f"else is done:\n{below(errors, MOST_TOLD)}"
         )
 
 

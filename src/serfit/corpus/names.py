@@ -1,6 +1,6 @@
 """Names of speakers, sessions and dialogues in tables: which of them mean "unknown", and which are one name twice."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from serfit.corpus.utterance import Utterance
 from serfit.errors import listed
@@ -38,7 +38,8 @@ def spelled_twice(utterances: Iterable[Utterance]) -> list[str]:
     ]
 
 
-def unknown_note(kind: str, cells: Sequence[str]) -> str:
-    """What to say of cells that are taken for "unknown" though they aren't empty."""
-    spelled = listed(sorted({f'"{cell}"' for cell in cells}), most=5)
-    return f"the {kind} of {len(cells)} utterances is {spelled}, which is taken for an unknown {kind} each"
+def unknown_notes(unknown: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """What to say of cells, by kind, that are taken for "unknown" though they aren't empty."""
+    for kind, cells in unknown.items():
+        spelled = listed(sorted({f'"{cell}"' for cell in cells}), most=5)
+        yield f"the {kind} of {len(cells)} utterances is {spelled}, which is taken for an unknown {kind} each"

@@ -101,8 +101,8 @@ def scale_notes(utterances: Sequence[Utterance]) -> list[str]:
     )
     if not off:
         return []
-    which = ", ".join(f"{DIMENSIONS[place]} {rating:g} x {count}" for (place, rating), count in sorted(off.items()))
+    values = [f"{DIMENSIONS[place]} {rating:g} x {count}" for (place, rating), count in sorted(off.items())]
     return [
         f"{off.total()} ratings lie off the scale of {SCALE.minimum:g} to {SCALE.maximum:g} and are kept as they are: "
-        f"{which}"
+        f"{listed(values, most=10)}"
     ]

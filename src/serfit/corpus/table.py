@@ -4,17 +4,17 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from serfit.config.schema import Table
-from serfit.corpus.names import KINDS, known, spelled_twice, unknown_note
+from serfit.corpus.names import KINDS, known, spelled_twice, unknown_notes
 from serfit.corpus.utterance import Corpus, Part, Utterance
-from serfit.errors import UserError, listed, nearest
+from serfit.errors import UserError, below, listed, nearest
 from serfit.files import open_text, refuse_lfs_pointer
-from serfit.labels import Dimension, LabelScale
-from serfit.nearby import hint
+from serfit.labels import DIMENSIONS, Dimension, LabelScale
+from serfit.nearby import comparable, hint
 from serfit.rows import numbered_rows
 
 PARTS: Mapping[str, Part] = {
@@ -30,7 +30,6 @@ PARTS: Mapping[str, Part] = {
 
 _GENDERS = {"f": "female", "female": "female", "m": "male", "male": "male"}
 _FURTHER_TEST = re.compile(r"test[ _-]?([02-9]|\d\d+)")
-_MOST_COMPLAINTS = 10
 
 Cells = Mapping[str, str]
 """One row: stripped cell by column name."""
@@ -78,8 +77,9 @@ def read_table(
     unknown: dict[str, list[str]] = {}
     missing: Path | None = None
     rows = 0
+    header: Sequence[str] = ()
     for number, cells in _rows(path, table, dimensions):
-        rows += 1
+        rows, header = rows + 1, list(cells)
         if table.part and _FURTHER_TEST.fullmatch(cells[table.part].lower()):
             left_out[cells[table.part]] += 1
             continue
@@ -100,34 +100,48 @@ def read_table(
     if not utterances:
         kept = f" beside {_counted(left_out)}" if left_out else ""
         raise UserError(f"{path} has no rows of utterances{kept}; give it a header line and one row per utterance")
-    if twice := spelled_twice(utterances.values()):
+    _check_spelling(path, utterances.values())
+    notes = (*_notes(left_out), *_ignored(header, table, dimensions), *unknown_notes(unknown))
+    return Corpus(path.name, tuple(utterances.values()), {name: scales[name] for name in dimensions}, notes)
+
+
+def _check_spelling(path: Path, utterances: Iterable[Utterance]) -> None:
+    if twice := spelled_twice(utterances):
         raise UserError(
             f"{path} has {len(twice)} names that differ in case, blanks or invisible characters alone: "
             f"{listed(twice)}; spell each in one way"
         )
-    notes = (*_notes(left_out), *(unknown_note(kind, found) for kind, found in unknown.items()))
-    return Corpus(path.name, tuple(utterances.values()), {name: scales[name] for name in dimensions}, notes)
 
 
 def _all_complaints(path: Path, complaints: Sequence[str], rows: int, question: str) -> str:
-    shown = "\n".join(f"  {complaint}" for complaint in complaints[:_MOST_COMPLAINTS])
-    more = len(complaints) - _MOST_COMPLAINTS
     return (
-        f"{path}: {len(complaints)} of {rows} rows can't be used:\n{shown}\n"
-        + (f"  and {more} more\n" if more > 0 else "")
-        + "correct or remove these rows, or correct data.table and data.scales (the header line is row 1)"
-        + question
+        f"{path}: {len(complaints)} of {rows} rows can't be used:\n{below(complaints)}\n"
+        "correct or remove these rows, or correct data.table and data.scales (the header line is row 1)" + question
     )
 
 
 def _counted(left_out: Counter[str]) -> str:
-    return ", ".join(f"{count} of part {name}" for name, count in sorted(left_out.items()))
+    return listed([f"{count} of part {name}" for name, count in sorted(left_out.items())], most=8)
 
 
 def _notes(left_out: Counter[str]) -> tuple[str, ...]:
     if not left_out:
         return ()
     return (f"{left_out.total()} rows are left out ({_counted(left_out)}): only test or test1 is tested on",)
+
+
+def _ignored(header: Sequence[str], table: Table, dimensions: Sequence[Dimension]) -> Iterator[str]:
+    """What to say of ratings that the table has, or its settings name, and that aren't read."""
+    used = {column for _, column in _named_columns(table, dimensions)}
+    for name in DIMENSIONS:
+        if name in dimensions:
+            continue
+        columns: str | list[str] = getattr(table, name) or []
+        named = [columns] if isinstance(columns, str) else columns
+        alike = {name, name[:3], name[0], f"emo{name[:3]}", f"{name}_mean", f"mean_{name}"}
+        found = named or [column for column in header if comparable(column) in alike and column not in used]
+        if found:
+            yield f"column {listed(found)} seems to rate {name}, which data.dimensions leaves out"
 
 
 def _rows(path: Path, table: Table, dimensions: Sequence[Dimension]) -> Iterator[tuple[int, Cells]]:
@@ -159,8 +173,7 @@ def _check_columns(path: Path, header: Sequence[str], table: Table, dimensions: 
         separators = "; is it separated by something else than commas?" if len(header) == 1 else ""
         raise UserError(
             f"{path} doesn't have the columns that are asked for:\n"
-            + "\n".join(f"  {complaint}" for complaint in complaints)
-            + f"\nits columns are {listed(header, most=30) or 'none'}{separators}"
+            f"{below(complaints)}\nits columns are {listed(header, most=30) or 'none'}{separators}"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serfit.errors import UserError, listed
+from serfit.errors import UserError, below, listed
 from serfit.files import open_text
 from serfit.nearby import hint
 from serfit.rows import numbered_rows
@@ -23,7 +23,6 @@ COLUMNS = ("file", "start", "end", "id")
 """Columns of a manifest; all but the first may be missing."""
 
 _MODEL_MARKS = ("best.safetensors", "serfit.json")
-_MOST_COMPLAINTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +132,9 @@ def read_manifest(path: Path) -> tuple[list[Item], list[str]]:
             complaints.append(f"row {number}: {complaint}")
         unused = sorted(set(cells) - set(COLUMNS))
     if complaints:
-        shown = "\n".join(f"  {complaint}" for complaint in complaints[:_MOST_COMPLAINTS])
-        more = len(complaints) - _MOST_COMPLAINTS
         raise UserError(
-            f"{path}: {len(complaints)} of {len(complaints) + len(items)} rows can't be used:\n{shown}\n"
-            + (f"  and {more} more\n" if more > 0 else "")
-            + "correct or remove them (the header line is row 1)"
+            f"{path}: {len(complaints)} of {len(complaints) + len(items)} rows can't be used:\n{below(complaints)}\n"
+            "correct or remove them (the header line is row 1)"
         )
     if not items:
         raise UserError(f"{path} has no rows; give it a header line ({','.join(COLUMNS)}) and one row per recording")

@@ -12,6 +12,7 @@ import numpy as np
 
 from serfit.config.load import WITHOUT_EFFECT
 from serfit.corpus.utterance import Style
+from serfit.errors import listed
 from serfit.labels import DIMENSIONS, Dimension
 from serfit.metrics import Scores
 from serfit.records import Predictions
@@ -164,7 +165,7 @@ def disagreements(experiments: Sequence[ExperimentResult]) -> list[str]:
                 continue  # untrained weights follow the seed
             values = {str(_look_up(run.environment, path)) for run in result.runs}
             if len(values) > 1:
-                said.append(f"runs of {result.label} differ in {what}: {', '.join(sorted(values))}")
+                said.append(f"runs of {result.label} differ in {what}: {listed(sorted(values), most=5)}")
         said += _shared_test_utterances(result)
     return said
 
@@ -237,7 +238,7 @@ def _latest(label: str, runs: Iterable[FinishedRun]) -> tuple[tuple[FinishedRun,
         same.sort(key=lambda run: (run.finished, run.directory.name))
         kept.append(same[-1])
         if len(same) > 1:
-            others = ", ".join(sorted(run.directory.name for run in same[:-1]))
+            others = listed(sorted(run.directory.name for run in same[:-1]), most=5)
             remarks.append(
                 f"{label}, fold {fold}, seed {seed} was run {len(same)} times; the latest counts, "
                 f"{same[-1].directory.name}, and not {others}"
