@@ -139,7 +139,13 @@ def test_the_readme_from_check_to_comparison(checkout: Path) -> None:
 
     assert in_turn == {name for name in in_turn if "configs/finetune_full.yaml" in command(checkout, name)}
 
-    at_once = shell(checkout, block("for FOLD", "CUDA_VISIBLE_DEVICES"))
+    parallel = block("for FOLD", "CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        refused = shell(checkout, parallel)
+        assert refused.stderr.count("asks for GPUs, but torch sees none") == 5
+        assert set(finished(checkout)) == before | in_turn
+        parallel = parallel.replace("--fold $FOLD &", "--fold $FOLD --cpu &")
+    at_once = shell(checkout, parallel)
     assert at_once.returncode == 0, at_once.stderr
     in_parallel = set(finished(checkout)) - before - in_turn
     assert sorted(re.findall(r"fold(\d)", " ".join(in_parallel))) == ["1", "2", "3", "4", "5"]

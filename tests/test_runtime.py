@@ -1,9 +1,20 @@
 """The machine as serfit sees it, with stand-ins for GPUs."""
 
+import os
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 import torch
 
-from serfit.runtime import choose_precision, machine_lines
+from serfit.cli import main
+from serfit.errors import UserError
+from serfit.runtime import choose_device, choose_precision, machine_lines
+from serfit.sweep.slots import choose_slots
+from support import config_file
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
@@ -25,3 +36,57 @@ def test_auto_takes_bf16_where_the_gpu_computes_in_it_itself(
     card = type("Card", (), {"name": "a card", "total_memory": 2**34})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
     assert f"bf16 mixed precision: {'yes' if expected == 'bf16' else 'no'}" in machine_lines()
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return monkeypatch
+
+
+@pytest.mark.parametrize("visible", ["0", "3", " 1,2", "GPU-8932f937", "MIG-8932f937"])
+def test_gpus_that_are_asked_for_and_not_there_are_no_reason_to_take_the_cpu(
+    visible: str, no_gpu: pytest.MonkeyPatch
+) -> None:
+    no_gpu.setenv("CUDA_VISIBLE_DEVICES", visible)
+    for choose in (lambda: choose_device(None), lambda: choose_slots(None, None), lambda: choose_slots(None, 5)):
+        with pytest.raises(UserError, match=f"CUDA_VISIBLE_DEVICES={visible} asks for GPUs.*give --cpu"):
+            choose()
+    assert machine_lines()[0].startswith("warning: CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize("visible", [None, "", "-1", "NoDevFiles"])
+def test_no_gpu_asked_for_means_the_cpu(visible: str | None, no_gpu: pytest.MonkeyPatch) -> None:
+    if visible is None:
+        no_gpu.delenv("CUDA_VISIBLE_DEVICES")
+    else:
+        no_gpu.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert choose_device(None)[0].type == "cpu"
+    assert choose_slots(None, 5).total == 5
+
+
+def test_training_on_the_cpu_must_be_asked_for_where_a_gpu_was(
+    release: Path, tmp_path: Path, no_gpu: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(config_file(tmp_path / "tiny.yaml", release, tmp_path, train__epochs=1))
+    for command in (["train", config], ["check", config], ["cv", config, "--folds", "1", "--slots", "1"]):
+        no_gpu.setenv("CUDA_VISIBLE_DEVICES", "3")
+        with pytest.raises(SystemExit) as refused:
+            main(command)
+        assert refused.value.code == 2
+        assert "give --cpu to compute on the CPU" in capsys.readouterr().err
+        assert not list(tmp_path.rglob("metrics.jsonl"))
+    for command in (["check", config, "--cpu"], ["cv", config, "--cpu", "--folds", "1", "--slots", "1"]):
+        no_gpu.setenv("CUDA_VISIBLE_DEVICES", "3")
+        with pytest.raises(SystemExit) as done:
+            main(command)
+        assert not done.value.code
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert len(list(tmp_path.rglob("FINISHED"))) == 1
+
+
+def test_every_extra_is_asked_for_by_some_sentence_of_serfit() -> None:
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    source = "".join(path.read_text() for path in (REPOSITORY / "src").rglob("*.py"))
+    assert sorted(extras) == sorted(set(re.findall(r"--extra (\w+)", source)))

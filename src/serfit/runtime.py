@@ -3,9 +3,10 @@
 import importlib
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,10 +26,11 @@ def choose_device(gpu: int | None) -> tuple[torch.device, str]:
         gpu: index among the visible GPUs, or None for the first one, else the CPU.
 
     Raises:
-        UserError: when that GPU doesn't exist.
+        UserError: when that GPU doesn't exist, or CUDA_VISIBLE_DEVICES names GPUs and there are none.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu is None and count == 0:
+        check_cpu_is_meant()
         threads = torch.get_num_threads()
         return torch.device("cpu"), f"device: CPU with {threads} thread{'s' * (threads != 1)} (no GPU is visible)"
     index = 0 if gpu is None else gpu
@@ -45,6 +47,19 @@ def choose_device(gpu: int | None) -> tuple[torch.device, str]:
     return torch.device("cuda", index), f"device: GPU {index}, {properties.name}, {gibibytes:.0f} GiB"
 
 
+def check_cpu_is_meant(environment: Mapping[str, str] = os.environ) -> None:
+    """Where torch sees no GPU, raise UserError if CUDA_VISIBLE_DEVICES asks for some. Empty or -1 asks for none.
+
+    Five trainings, each with a GPU of its own, would otherwise share one CPU, with a line in a log to show it.
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    if re.match(r"\s*(\d|GPU-|MIG-)", visible):
+        raise UserError(
+            f"CUDA_VISIBLE_DEVICES={visible} asks for GPUs, but torch sees none; mend the driver or the torch build "
+            "(`serfit doctor`), or give --cpu to compute on the CPU"
+        )
+
+
 def choose_precision(
     precision: Literal["auto", "fp32", "bf16"], device: torch.device
 ) -> tuple[str, Callable[[], AbstractContextManager[object]]]:
@@ -57,6 +72,13 @@ def choose_precision(
     if precision == "fp32":
         return precision, nullcontext
     return precision, lambda: torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+
+
+def computer_memory() -> int:
+    """Bytes of memory of this computer; 8 GiB where the system doesn't say (Windows)."""
+    if not hasattr(os, "sysconf"):
+        return 8 * 1024**3
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def computes_bf16() -> bool:
@@ -121,12 +143,17 @@ def _commit() -> str | None:
 
 def machine_lines() -> list[str]:
     """Device, versions and known troubles of this machine, one line each."""
-    lines = [choose_device(None)[1]]
+    try:
+        lines = [choose_device(None)[1]]
+    except UserError as error:
+        lines = [f"warning: {error}"]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             free, total = torch.cuda.mem_get_info(index)
             lines.append(f"GPU {index}: {properties.name}, {free / 1024**3:.1f} of {total / 1024**3:.1f} GiB free")
+        if version_of("nvidia-ml-py") is None:
+            lines.append("how busy a GPU is stays unknown without nvidia-ml-py: `uv sync --extra gpu`")
         lines.append(f"bf16 mixed precision: {'yes' if computes_bf16() else 'no'}")
     lines.append(f"Python {platform.python_version()}, CUDA build {torch.version.cuda or 'none'}")
     lines += [f"{name} {version_of(name) or 'is missing'}" for name in RECORDED_PACKAGES]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from serfit.cli.options import Config, Overrides, experiment, new_log
+from serfit.cli.options import Config, Cpu, Overrides, experiment, new_log
 from serfit.cli.wording import help_text
 
 app = typer.Typer(help="Show, fill or clear the store of frozen features.", no_args_is_help=True, rich_markup_mode=None)
@@ -51,6 +51,7 @@ def fill(
     overrides: Overrides = None,
     config: Config = None,
     gpu: Annotated[int | None, typer.Option("--gpu", help="Index among the visible GPUs.")] = None,
+    cpu: Cpu = False,
 ) -> None:
     """Compute and store what an experiment's frozen part makes of the whole corpus, for all its folds and seeds.
 

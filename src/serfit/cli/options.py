@@ -1,5 +1,6 @@
 """What the verbs share: the arguments that name an experiment, and what they become."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,16 @@ Overrides = Annotated[
     ),
 ]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The experiment, a YAML file.")]
+
+
+def _hide_gpus(wanted: bool) -> bool:
+    """For this process and all that it starts, before torch looks for GPUs."""
+    if wanted:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return wanted
+
+
+Cpu = Annotated[bool, typer.Option("--cpu", callback=_hide_gpus, help="Compute on the CPU, whatever GPUs there are.")]
 
 
 def experiment(

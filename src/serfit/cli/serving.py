@@ -5,6 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from serfit.cli.options import Cpu
 from serfit.cli.using import Calibrate, Gpu
 from serfit.errors import UserError
 
@@ -30,6 +31,7 @@ def serve(
     minutes: Annotated[float, typer.Option("--minutes", help="Longest recording accepted.")] = 5.0,
     megabytes: Annotated[float, typer.Option("--megabytes", help="Largest file accepted.")] = 100.0,
     gpu: Gpu = None,
+    cpu: Cpu = False,
     calibrate: Calibrate = None,
 ) -> None:
     """Open a page on which to record or drop speech and see its emotion through time.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from serfit.cli.options import Config, Overrides, experiment, new_log
+from serfit.cli.options import Config, Cpu, Overrides, experiment, new_log
 from serfit.errors import UserError
 
 
@@ -23,6 +23,7 @@ def train(
         str | None,
         typer.Option("--gpus", metavar="0,1,...", help="Several GPUs for this run: the same result, sooner."),
     ] = None,
+    cpu: Cpu = False,
     run_dir: Annotated[
         Path | None,
         typer.Option("--run-dir", help="Directory of this run, instead of a new one in experiment.runs_dir."),
@@ -87,6 +88,7 @@ def cv(
     slots: Annotated[
         int | None, typer.Option("--slots", min=1, help="Runs at a time: on the CPU, or on a Slurm cluster.")
     ] = None,
+    cpu: Cpu = False,
     gpus_per_run: Annotated[int, typer.Option("--gpus-per-run", min=1, help="GPUs that one run uses together.")] = 1,
     engine: Annotated[str, typer.Option("--engine", help="auto, inline (one after another), ray or slurm.")] = "auto",
     address: Annotated[str | None, typer.Option("--address", help="A Ray cluster: auto or host:port.")] = None,
@@ -135,6 +137,7 @@ def cv(
 def check(
     overrides: Overrides = None,
     config: Config = None,
+    cpu: Cpu = False,
     headers_only: Annotated[
         bool, typer.Option("--headers-only", help="Trust audio headers, as train does, instead of decoding everything.")
     ] = False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from serfit.cli.boundary import forget_output
+from serfit.cli.options import Cpu
 from serfit.errors import UserError, below, listed
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def predict(
         Path | None, typer.Option("--picture", help="Folder for SVG pictures of every recording's curve.")
     ] = None,
     gpu: Gpu = None,
+    cpu: Cpu = False,
     precision: Precision = "fp32",
     calibrate: Calibrate = None,
 ) -> None:
@@ -122,6 +124,7 @@ def stream(
         bool, typer.Option("--microphone", help='Listen to the microphone (extra "microphone") instead of stdin.')
     ] = False,
     gpu: Gpu = None,
+    cpu: Cpu = False,
     precision: Precision = "fp32",
     calibrate: Calibrate = None,
 ) -> None:

@@ -39,15 +39,19 @@ def choose_slots(gpus: Sequence[int] | None, count: int | None, environment: Map
         environment: may say CUDA_VISIBLE_DEVICES.
 
     Raises:
-        UserError: a GPU that doesn't exist, or both kinds of slots asked for.
+        UserError: a GPU that doesn't exist, both kinds of slots asked for, or no GPU where the environment names some.
     """
     if gpus is not None and count is not None:
         raise UserError("--gpus and --slots both say where to compute; give one of them")
-    if count is not None:
-        return Slots(count=count)
     import torch
 
+    from serfit.runtime import check_cpu_is_meant
+
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if there == 0 and not gpus:
+        check_cpu_is_meant(environment)
+    if count is not None:
+        return Slots(count=count)
     missing = [index for index in gpus or () if index >= there]
     if missing:
         raise UserError(
