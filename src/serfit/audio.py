@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from serfit.complaints import caught
 from serfit.errors import UserError
-from serfit.files import refuse_lfs_pointer
+from serfit.files import read_start, refuse_lfs_pointer
 from serfit.framing import counted, framing
 from serfit.mpeg import DECODER_DELAY, Framing
 from serfit.nearby import hint
@@ -247,7 +247,7 @@ def _promised_frames(descriptor: int, sound: soundfile.SoundFile) -> float | Non
     """
     log = sound.extra_info
     if sound.format == "NIST":
-        header = os.pread(descriptor, 1024, 0).decode("latin-1")
+        header = read_start(descriptor, 1024).decode("latin-1")
         count = re.search(r"^sample_count -i (\d+)", header, re.MULTILINE)
         return float(count[1]) if count else None
     counted = re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)|Valid frames +: (\d+)", log)

@@ -20,6 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ASKABLE = hasattr(os, "killpg")
+"""Whether signal 0 asks if a process lives. On Windows it is Ctrl-C, so there only signs of life count."""
+
 HEARTBEAT = 5.0
 """Seconds between two signs of life of a holder."""
 
@@ -48,8 +51,8 @@ class Holder:
         return cls(_host(), os.getpid())
 
     def dead(self) -> bool:
-        """Whether the process is known not to run any more; False for processes of other machines."""
-        if self.host != _host():
+        """Whether the process is known not to run any more; False where one can't ask, as of other machines."""
+        if not ASKABLE or self.host != _host():
             return False
         try:
             os.kill(self.pid, 0)

@@ -9,7 +9,6 @@ float32: it is the same whether it comes from the store or not, and whatever bat
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -24,6 +23,7 @@ from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
 from serfit.nn.model import EmotionModel, build_model
 from serfit.nn.weights import weights_digest
+from serfit.runtime import computer_memory
 from serfit.store import FeatureStore
 from serfit.tally import Tally
 from serfit.waveforms import Waveforms, is_plain, open_waveforms
@@ -31,7 +31,7 @@ from serfit.waveforms import Waveforms, is_plain, open_waveforms
 FORMAT = 2
 """Version of what the prefix computes; raised when the same weights would give another feature."""
 
-HELD_BYTES = min(2 * 1024**3, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 20)
+HELD_BYTES = min(2 * 1024**3, computer_memory() // 20)
 """Most bytes of features that a process keeps in memory, so that small ones are read from the disk once: five folds at
 a time hold at most a quarter of the computer's."""
 

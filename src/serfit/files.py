@@ -100,6 +100,16 @@ def open_text(path: Path, *, encoding: str = "utf-8-sig") -> TextIO:
     return path.open(encoding=encoding, newline="")
 
 
+def read_start(descriptor: int, count: int) -> bytes:
+    """The first bytes of an open file, whose position stays as it is."""
+    before = os.lseek(descriptor, 0, os.SEEK_CUR)
+    try:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return os.read(descriptor, count)
+    finally:
+        os.lseek(descriptor, before, os.SEEK_SET)
+
+
 def sweep(folder: Path, *, older_than: float = 0.0, pattern: str = ".*.tmp") -> int:
     """Remove the temporary files that a killed process left in a folder (not below it).
 

@@ -11,6 +11,9 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 """SIGHUP comes when the terminal is closed, or the connection to it is lost."""
 
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""Ends a process that won't end itself; Windows knows only one way."""
+
 _PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 

@@ -9,13 +9,12 @@ The file also says who holds it and is touched every few seconds, for two cases 
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from serfit.claims import HEARTBEAT, PATIENCE, Holder, Watch, claimed, heartbeat
+from serfit.claims import ASKABLE, HEARTBEAT, PATIENCE, Holder, Watch, claimed, heartbeat
 
 WATCHED = 2.5 * HEARTBEAT
 """Seconds for which a lock of another machine is watched for a sign of life."""
@@ -36,10 +35,10 @@ def take(path: Path, sleep: Callable[[float], None] = time.sleep) -> ExitStack |
         stack = ExitStack()
         stack.callback(os.close, descriptor)
         got = _flock(descriptor)
-        noted = Holder.from_bytes(os.pread(descriptor, 4096, 0)) if hasattr(os, "pread") else None
         if got is None:
             stack.close()
             return _take_without_flock(path, sleep)
+        noted = Holder.from_bytes(os.pread(descriptor, 4096, 0))
         if not got:
             stack.close()
             return noted or Holder("another process", 0)
@@ -70,7 +69,7 @@ def _take_without_flock(path: Path, sleep: Callable[[float], None]) -> ExitStack
             holder = Holder.from_bytes(claim.read_bytes())
         except OSError:
             holder = None
-        here = holder is not None and holder.host == Holder.me().host and not holder.dead()
+        here = ASKABLE and holder is not None and holder.host == Holder.me().host and not holder.dead()
         if here or waited > PATIENCE + 2 * HEARTBEAT:
             return holder or Holder("another process", 0)
         sleep(HEARTBEAT)
@@ -79,10 +78,10 @@ def _take_without_flock(path: Path, sleep: Callable[[float], None]) -> ExitStack
 
 def _flock(descriptor: int) -> bool | None:
     """Whether the lock was got; None where there is no such thing."""
-    if sys.platform == "win32":
+    try:
+        import fcntl
+    except ImportError:  # Windows
         return None
-    import fcntl
-
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

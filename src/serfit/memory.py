@@ -4,7 +4,6 @@ The guess uses the machine's total memory and the model's shape, never what happ
 machine always makes the same plan (and thereby the same bytes).
 """
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from serfit.config.schema import Train
 from serfit.nn.encoder import CNN, EMBEDDING, WAVEFORM
 from serfit.nn.model import EmotionModel
+from serfit.runtime import computer_memory
 
 TYPICAL_SECONDS = 15.0
 """Length at which the quadratic memory of attention is reckoned for a budget."""
@@ -213,4 +213,4 @@ def total_memory(device: torch.device) -> int:
     """Bytes of memory of a GPU, or half of the computer's (the CPU's is shared with everything else)."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return computer_memory() // 2

@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from serfit.errors import UserError
-from serfit.interrupt import die_with_parent
+from serfit.interrupt import KILL, die_with_parent
 
 Value = TypeVar("Value")
 
@@ -176,7 +176,7 @@ def leading(count: int, follow: Callable[..., None], arguments: Sequence[object]
 
 def _followed(ranks: Ranks, port: int, follow: Callable[..., None], arguments: Sequence[object]) -> None:
     """The life of a process that `leading` started; what stops it stops the first process too, which says so."""
-    die_with_parent(signal.SIGKILL)
+    die_with_parent(KILL)
     store = dist.TCPStore(  # type: ignore[attr-defined]
         "127.0.0.1", port, is_master=False, timeout=PATIENCE
     )

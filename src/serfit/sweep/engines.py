@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def _on_worker(job: Job, gpus: Sequence[str], folder: Path) -> Outcome:
     try:
         os.chdir(folder)  # a worker of an existing cluster stands where `ray start` was called
     except OSError as error:
-        words = f"error: {folder} can't be entered on {os.uname().nodename} ({error.strerror}); it must be shared"
+        words = f"error: {folder} can't be entered on {platform.node()} ({error.strerror}); it must be shared"
         return Outcome(job, "failed", 1, words)
     environment: Mapping[str, str] = dict(os.environ)
     booked = [str(number) for number in ray.get_gpu_ids()]

@@ -4,11 +4,10 @@ Said in the child itself, between fork and exec of `subprocess`, the same isn't 
 """
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
-from serfit.interrupt import die_with_parent
+from serfit.interrupt import KILL, die_with_parent
 
 
 def leashed(command: Sequence[str]) -> list[str]:
@@ -19,5 +18,5 @@ def leashed(command: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    die_with_parent(signal.SIGKILL, int(sys.argv[1]))
+    die_with_parent(KILL, int(sys.argv[1]))
     os.execvp(sys.argv[2], sys.argv[2:])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from serfit.interrupt import KILL
 from serfit.sweep.leash import leashed
 from serfit.sweep.plan import Job
 
@@ -137,13 +138,16 @@ def _stop(process: "subprocess.Popen[bytes]") -> int:
     try:
         return process.wait(GRACE)
     except subprocess.TimeoutExpired:
-        _signal(process, signal.SIGKILL)
+        _signal(process, KILL)
         return process.wait()
 
 
 def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, number)
+        else:  # Windows
+            process.send_signal(number)
 
 
 def last_lines(path: Path) -> str:
