@@ -1,14 +1,17 @@
-"""A CSV corpus through the whole path: eight utterances are learnt by heart, frozen and unfrozen alike."""
+"""A CSV corpus through the whole path: eight utterances are learnt by heart, and READMEs' file trains as it is."""
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
 import soundfile
+import yaml
 from rich.console import Console
 
 from serfit import counters
+from serfit.config.load import load_config
 from serfit.config.schema import ExperimentConfig
 from serfit.experiment import run_experiment
 from serfit.log import Log
@@ -71,3 +74,34 @@ def test_eight_utterances_are_learnt_by_heart(tmp_path: Path, frozen: bool) -> N
         value = learnt.ccc(dimension)
         assert value is not None
         assert value > 0.95
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_file_in_the_readme_is_whole_and_trains(tmp_path: Path, readme: str) -> None:
+    text = (Path(__file__).parents[1] / readme).read_text()
+    (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", text, flags=re.S) if "corpus: csv" in one]
+    (tmp_path / "mycorpus.yaml").write_text(block)
+    table = yaml.safe_load(block)["data"]["table"]
+    columns = [table["audio"], table["speaker"], *table["valence"], *table["arousal"]]
+    with (tmp_path / table["path"]).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for number in range(20):
+            random = counters.generator("readme corpus", number)
+            valence, arousal = random.uniform(size=2)
+            soundfile.write(tmp_path / f"{number}.wav", tone(arousal, valence, 0.3, random), 16_000)
+            ratings = [4 * valence - 2] * len(table["valence"]) + [1 + 4 * arousal] * len(table["arousal"])
+            writer.writerow([f"{number}.wav", f"s{number % 5}", *(round(rating, 3) for rating in ratings)])
+    config = load_config(
+        tmp_path / "mycorpus.yaml",
+        [
+            f"data.root={tmp_path}",
+            f"experiment.runs_dir={tmp_path}/runs",
+            f"features.store={tmp_path}/store",
+            "model.params.speech_encoder=random:tiny",
+            "train.epochs=1",
+        ],
+    )
+    run = read_run(run_experiment(config, Log(Console(file=io.StringIO()))))
+    assert run.directory.name.startswith("mycorpus_fold1")
+    assert run.records
