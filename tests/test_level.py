@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from serfit.audio import SAMPLE_RATE, loudest_channel, read_audio
+from serfit.audio import SAMPLE_RATE, loudness, read_audio
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import UserError
-from serfit.level import SILENT, TOO_LOUD, level_doubt
+from serfit.level import SILENT, TOO_LOUD, level_doubt, silence
 from serfit.material import prepare
 from sounds import voice
 from support import settings, small_release
@@ -39,8 +39,17 @@ def test_what_a_level_says(tmp_path: Path, samples: np.ndarray, doubt: str | Non
 def test_the_loudest_channel_is_that_of_the_segment(tmp_path: Path) -> None:
     quiet, loud = np.zeros((8_000, 2)), np.stack([np.zeros(8_000), np.tile([0.5, -0.25], 4_000)], axis=1)
     soundfile.write(tmp_path / "a.wav", np.concatenate([quiet, loud]), SAMPLE_RATE, subtype="FLOAT")
-    assert loudest_channel(tmp_path / "a.wav", 0.0, 0.5) == 0.0
-    assert loudest_channel(tmp_path / "a.wav", 0.5) == 0.75
+    assert loudness(tmp_path / "a.wav", 0.0, 0.5, enough=1.0) == (0.0, 0.0)
+    assert loudness(tmp_path / "a.wav", 0.5, enough=1.0) == (0.375, 0.75)
+
+
+def test_a_glance_ends_where_sound_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", np.concatenate([np.zeros(10_000), voice(seconds=20.0)]), SAMPLE_RATE)
+    asked, read = [], soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *a, **k: asked.append(a[1]) or read(*a, **k))
+    assert silence(tmp_path / "a.wav") is None
+    assert sum(asked) < 20_000
+    assert silence(tmp_path / "a.wav", 0.0, 0.6) == SILENT[0]
 
 
 def test_a_check_names_silence_and_refuses_nothing_but_silence(tmp_path: Path) -> None:
@@ -51,15 +60,15 @@ def test_a_check_names_silence_and_refuses_nothing_but_silence(tmp_path: Path) -
         samples, rate = soundfile.read(path)
         sound = np.stack([samples, -samples], axis=1) if number > 4 else samples * (12_000 if number == 4 else 0)
         soundfile.write(path, sound, rate, subtype="FLOAT")
-    assert not any("silent" in note for note in prepare(config).corpus.notes)
-    told = [note for note in prepare(config, decode=True).corpus.notes if note.startswith("warning: ")]
     names = [path.stem for path in wavs]
-    assert f"warning: 4 of 40 utterances: {SILENT[0]}: {names[0]}, {names[1]}, {names[2]} and 1 more" in told
-    assert f"warning: 2 of 40 utterances: {SILENT[1]}: {names[5]}, {names[6]}" in told
-    assert f"warning: 1 of 40 utterances: {TOO_LOUD}: {names[4]}" in told
+    for decode in (False, True):
+        told = [note for note in prepare(config, decode=decode).corpus.notes if note.startswith("warning: ")]
+        assert f"warning: 4 of 40 utterances: {SILENT[0]}: {names[0]}, {names[1]}, {names[2]} and 1 more" in told
+        assert f"warning: 2 of 40 utterances: {SILENT[1]}: {names[5]}, {names[6]}" in told
+        assert (f"warning: 1 of 40 utterances: {TOO_LOUD}: {names[4]}" in told) == decode
     for number, path in enumerate(wavs):
         soundfile.write(path, np.zeros(5_000 + number), SAMPLE_RATE)
     with pytest.raises(
         UserError, match="there is nothing to hear in any of 40 utterances: 40 of 40 utterances: silent"
     ):
-        prepare(config, decode=True)
+        prepare(config)

@@ -7,7 +7,6 @@ that are damaged, cut short or say something untrue about their length are refus
 import hashlib
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
@@ -21,8 +20,8 @@ from numpy.typing import NDArray
 
 from serfit.complaints import caught
 from serfit.errors import UserError
-from serfit.files import read_start, refuse_lfs_pointer
-from serfit.framing import counted, framing
+from serfit.files import refuse_lfs_pointer
+from serfit.framing import SAMPLE_BY_SAMPLE, counted, framing, promised_frames
 from serfit.mpeg import DECODER_DELAY, Framing
 from serfit.nearby import hint
 
@@ -41,15 +40,10 @@ CONTEXT = 0.05
 _BLOCK = 1 << 20
 """Samples of all channels decoded at a time, so that a header that promises terabytes doesn't allocate them."""
 
-_SAMPLE_BY_SAMPLE = frozenset(
-    {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "DPCM_8", "DPCM_16"}
-)
-"""Encodings that write each sample by itself, and no blocks of them."""
+_GLANCE = 1 << 12
+"""Samples of all channels decoded at a time where a few are probably enough."""
 
 _NOTHING: nullcontext[list[str]] = nullcontext([])
-
-_UNKNOWN_SIZE = 0x7FFF_F000
-"""Chunk sizes from here on stand for "unknown" in files written to pipes."""
 
 
 def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> NDArray[np.float32]:
@@ -160,17 +154,32 @@ def audio_duration(path: Path, start: float = 0.0, end: float | None = None) -> 
     return (whole if end is None else min(end, whole)) - start
 
 
-def loudest_channel(path: Path, start: float = 0.0, end: float | None = None) -> float:
-    """Largest distance between samples of one channel in a file, or in a segment of it, before channels are averaged.
+def loudness(path: Path, start: float = 0.0, end: float | None = None, *, enough: float) -> tuple[float, float]:
+    """Distance between the least and the greatest sample of a file, or of a segment of it, read only as far as needed.
+
+    Args:
+        path: as for `read_audio`.
+        start: likewise.
+        end: likewise.
+        enough: a distance of the mono samples with which reading ends.
+
+    Returns:
+        The distance of the mono samples, and that of the channel where it is greatest, in what was read.
 
     Raises:
-        UserError: as `read_audio`.
+        UserError: as `read_audio`, as far as it was read.
     """
+    low, high = np.full(1, np.inf), np.full(1, -np.inf)
     with _opened(path) as (sound, frames):
         begin, stop = _frames_needed(*_segment(path, sound.samplerate, frames, start, end), sound.samplerate, frames)
-        ranges = [(block.min(axis=0), block.max(axis=0)) for block in _channels(path, sound, begin, stop) if len(block)]
-    least, most = (np.stack(ends) for ends in zip(*ranges, strict=True))
-    return float((most.max(axis=0) - least.min(axis=0)).max())
+        for block in _channels(path, sound, begin, stop, most=_GLANCE):
+            every = np.column_stack([block.mean(axis=1, dtype=np.float64), block])
+            if len(every):
+                low, high = np.fmin(low, np.fmin.reduce(every)), np.fmax(high, np.fmax.reduce(every))  # not NaN
+                if high[0] - low[0] > enough:
+                    break
+    distances = high - low
+    return float(distances[0]), float(distances[1:].max())
 
 
 def content_digest(path: Path, start: float = 0.0, end: float | None = None) -> str:
@@ -233,33 +242,10 @@ def _check_header(path: Path, descriptor: int, sound: soundfile.SoundFile) -> No
         raise UserError(f"{path} holds no audio (its header counts 0 samples); remove it or export it again")
     if frames > 1 << 40:
         raise UserError(f"{path} doesn't say how long it is; convert it to WAV or FLAC, for example with ffmpeg")
-    promised = _promised_frames(descriptor, sound)
-    spare = TOLERANCE * rate if sound.subtype in _SAMPLE_BY_SAMPLE else 0.0  # others lose a block for a missing byte
+    promised = promised_frames(descriptor, sound)
+    spare = TOLERANCE * rate if sound.subtype in SAMPLE_BY_SAMPLE else 0.0  # others lose a block for a missing byte
     if promised is not None and promised - frames > spare:
         raise _cut_short(path, promised / rate, frames / rate)
-
-
-def _promised_frames(descriptor: int, sound: soundfile.SoundFile) -> float | None:
-    """Frames that the header counts where libsndfile trusts the file's size instead, else None.
-
-    libsndfile notes such repairs in its log: "data : 96000 (should be 57582)", sizes in bytes; a wrong RIFF size alone
-    harms nothing.
-    """
-    log = sound.extra_info
-    if sound.format == "NIST":
-        header = read_start(descriptor, 1024).decode("latin-1")
-        count = re.search(r"^sample_count -i (\d+)", header, re.MULTILINE)
-        return float(count[1]) if count else None
-    counted = re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)|Valid frames +: (\d+)", log)
-    if counted:
-        return float(counted[1] or counted[2])
-    sizes = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if sizes is None or int(sizes[1]) >= _UNKNOWN_SIZE:
-        return None
-    size, present = int(sizes[1]), int(sizes[2])
-    if present == 0:
-        return None if sound.subtype in _SAMPLE_BY_SAMPLE else math.inf
-    return float(sound.frames * size / present)
 
 
 @contextmanager
@@ -338,16 +324,18 @@ def _blocks(
         yield block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64)
 
 
-def _channels(path: Path, sound: soundfile.SoundFile, begin: int, stop: int) -> Iterator[NDArray[np.float32]]:
-    """Frames begin to stop in blocks [S, C]."""
+def _channels(
+    path: Path, sound: soundfile.SoundFile, begin: int, stop: int, most: int | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Frames begin to stop in blocks [S, C] of at most so many samples of all channels, `_BLOCK` if None."""
     position, mpeg = 0, sound.subtype.startswith("MPEG")
     try:
         if sound.seekable() and not mpeg:  # MPEG decoders depend on where they entered
             position = sound.seek(begin)
         while position < stop:
-            most = max(1, _BLOCK // sound.channels)
+            size = max(1, (most or _BLOCK) // sound.channels)
             with caught() if mpeg else _NOTHING as complaints:
-                block = sound.read(min(most, stop - position), dtype="float32", always_2d=True)
+                block = sound.read(min(size, stop - position), dtype="float32", always_2d=True)
             if complaints:
                 where = position / sound.samplerate
                 raise UserError(f"{path} is damaged ({complaints[0]}, from {where:.3f} s on); fetch or export it again")

@@ -4,11 +4,16 @@ libsndfile resynchronises after damage, stops at the first of several joined fil
 the end. The functions here walk through the bytes and return what is wrong, to go behind the file's name, or None.
 """
 
+import math
+import re
 import struct
 import zlib
 from io import BytesIO
 from typing import BinaryIO
 
+import soundfile
+
+from serfit.files import read_start
 from serfit.mpeg import Framing, mpeg_framing, with_count
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -17,6 +22,14 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _MARKS = {"FLAC": 8, "AU": 8, "CAF": 12, "NIST": 16, "RF64": 16, "W64": 16}
 """First bytes of a file that nothing but another such file repeats, for formats that libsndfile reads to the join or
 beyond, the second header as if it were sound; it refuses joined WAV and AIFF files itself."""
+
+SAMPLE_BY_SAMPLE = frozenset(
+    {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "DPCM_8", "DPCM_16"}
+)
+"""Encodings that write each sample by itself, and no blocks of them."""
+
+_UNKNOWN_SIZE = 0x7FFF_F000
+"""Chunk sizes from here on stand for "unknown" in files written to pipes."""
 
 _PIECE = 1 << 20
 _JOINED = "holds several recordings one after another, of which the second begins at byte {}"
@@ -130,3 +143,26 @@ def _mpeg_stream(file: BinaryIO, container: str) -> bytes:
     begin, size = (0, -1) if container == "MP3" else _riff_data(file)
     file.seek(begin)
     return file.read(size)
+
+
+def promised_frames(descriptor: int, sound: soundfile.SoundFile) -> float | None:
+    """Frames that the header counts where libsndfile trusts the file's size instead, else None.
+
+    libsndfile notes such repairs in its log: "data : 96000 (should be 57582)", sizes in bytes; a wrong RIFF size alone
+    harms nothing.
+    """
+    log = sound.extra_info
+    if sound.format == "NIST":
+        header = read_start(descriptor, 1024).decode("latin-1")
+        count = re.search(r"^sample_count -i (\d+)", header, re.MULTILINE)
+        return float(count[1]) if count else None
+    counted = re.search(r"frame count \d+ does not match value from 'ds64' chunk of (\d+)|Valid frames +: (\d+)", log)
+    if counted:
+        return float(counted[1] or counted[2])
+    sizes = re.search(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if sizes is None or int(sizes[1]) >= _UNKNOWN_SIZE:
+        return None
+    size, present = int(sizes[1]), int(sizes[2])
+    if present == 0:
+        return None if sound.subtype in SAMPLE_BY_SAMPLE else math.inf
+    return float(sound.frames * size / present)

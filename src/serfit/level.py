@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.audio import loudest_channel
+from serfit.audio import loudness
 
 SILENCE = 2.0**-14
 """Largest distance between the samples of digital silence: two steps of 16 bits, as dither has them."""
@@ -33,5 +33,15 @@ def level_doubt(samples: NDArray[np.float32], path: Path, start: float = 0.0, en
     """
     least, most = float(samples.min()), float(samples.max())
     if most - least <= SILENCE:
-        return SILENT[loudest_channel(path, start, end) > SILENCE]
+        return silence(path, start, end)
     return TOO_LOUD if max(-least, most) >= LOUD else None
+
+
+def silence(path: Path, start: float = 0.0, end: float | None = None) -> str | None:
+    """One of `SILENT` where a file, or a segment of it, is silent, else None, which a first glance mostly shows.
+
+    Raises:
+        UserError: as `serfit.audio.read_audio`, as far as it was read.
+    """
+    mono, loudest = loudness(path, start, end, enough=SILENCE)
+    return None if mono > SILENCE else SILENT[loudest > SILENCE]
