@@ -77,6 +77,8 @@ def test_the_numbers_of_the_card_are_those_of_the_records(card: str, runs: list[
         for summary in (result.test[name], result.baseline[name], result.rater[name]):
             assert f"{summary.mean:.4f}" in card
         assert f"{comparison.details[result.label].miscalibration[name].bias:+.3f}" in card
+    (pair,) = comparison.details[result.label].together
+    assert f"valence, arousal | {pair.predicted:.3f} | {pair.rated:.3f}" in card
     for words in (
         "16 test utterances",
         "folds 1-2, seed 1",

@@ -13,7 +13,7 @@ from serfit.inference.reached import KEY, expectation, intervals_hold_for, measu
 from serfit.inference.recorded import in_words, mean_ccc, recorded_tests, results
 from serfit.inference.source import public_name, public_notes
 from serfit.labels import Dimension
-from serfit.report.answers import miscalibration_rows
+from serfit.report.answers import ONE_AXIS_WORDS, miscalibration_rows, together_rows
 from serfit.report.beside import baseline_rows, rater_rows, what_stands_beside
 from serfit.report.comparison import Comparison
 from serfit.report.experiments import ExperimentResult, ranges
@@ -259,14 +259,16 @@ def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
             "The mean of all networks has no score here: a network of one fold may have been trained on what is the "
             "test part of another."
         )
-    for table in (baseline_rows([result]), rater_rows([result])):
+    details = comparison.details[result.label]
+    calibrated = miscalibration_rows([result], {result.label: details.miscalibration})
+    together = together_rows([result], {result.label: details.together})
+    for table in (baseline_rows([result]), rater_rows([result]), calibrated, together):
         if table is not None:
             blocks.append(as_markdown(Rows(table.header[1:], [row[1:] for row in table.rows])))
-    table = miscalibration_rows([result], {result.label: comparison.details[result.label].miscalibration})
-    blocks += [as_markdown(Rows(table.header[1:], [row[1:] for row in table.rows]))]
     said = [
         "Bias is the mean of prediction minus rating, slope that of the line that gives ratings from predictions, "
         "spread the deviation of the predictions over that of the ratings.",
+        *([ONE_AXIS_WORDS] if together else []),
         *what_stands_beside([result]),
     ]
     if not result.rater:

@@ -139,6 +139,12 @@ def miscalibration_rows(
     return Rows(header, rows, left=2)
 
 
+ONE_AXIS_WORDS = (
+    "r is Pearson's correlation of two dimensions over all test utterances; one axis: predictions correlate so much more "
+    "than ratings do that they hardly tell the two dimensions apart."
+)
+
+
 def together_rows(experiments: Sequence[ExperimentResult], found: Mapping[str, Sequence[Correlation]]) -> Rows | None:
     """Correlation of every two dimensions in predictions beside that in ratings; None where each predicts only one."""
     header = ["experiment", "dimensions", "r of predictions", "r of ratings", ""]

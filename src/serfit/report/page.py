@@ -15,6 +15,7 @@ from serfit.report import figures
 from serfit.report.answers import (
     HOW_SURE,
     MOST_GROUPS,
+    ONE_AXIS_WORDS,
     answers,
     group_rows,
     heading,
@@ -108,7 +109,12 @@ def to_html(comparison: Comparison, *, players: bool = False) -> str:
     reading = [*HOW_TO_READ, *HOW_SURE, *how_to_read_groups()]
     reading += what_stands_beside(comparison.experiments)
     style = Markup((files("serfit.report") / STYLE).read_text(encoding="utf-8"))
-    return template.render(style=style, corpora=corpora, warnings=comparison.warnings, reading=reading) + "\n"
+    return (
+        template.render(
+            style=style, corpora=corpora, warnings=comparison.warnings, reading=reading, one_axis=ONE_AXIS_WORDS
+        )
+        + "\n"
+    )
 
 
 def _corpus(experiments: Sequence[ExperimentResult], comparison: Comparison, players: bool) -> dict[str, Any]:
