@@ -140,8 +140,8 @@ def miscalibration_rows(
 
 
 ONE_AXIS_WORDS = (
-    "r is Pearson's correlation of two dimensions over all test utterances; one axis: predictions correlate so much more "
-    "than ratings do that they hardly tell the two dimensions apart."
+    "r is Pearson's correlation of two dimensions over all test utterances; one axis: predictions correlate so much "
+    "more than ratings do that they hardly tell the two dimensions apart."
 )
 
 
