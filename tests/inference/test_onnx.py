@@ -3,21 +3,28 @@
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import serfit
 from extras import need
+from serfit import runs
 from serfit.cli import main
 from serfit.errors import UserError
 from serfit.inference import export
 from serfit.inference.export import write_onnx
-from serfit.inference.onnx import METADATA
+from serfit.inference.heldout import heldout_speech
+from serfit.inference.onnx import METADATA, open_onnx
 from serfit.inference.source import calibrated_members, open_members
 
 onnx = need("onnx", "onnx")
@@ -112,6 +119,99 @@ def test_eight_bits_are_near_and_their_difference_is_written_down(published: Pat
     assert np.abs(model.estimate(WAVEFORMS).values - network.estimate(WAVEFORMS).values).max() < 0.5
 
 
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.sampled_from([1.0, 1e-3, 1e4])), min_size=1, max_size=5),
+    bad=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["short", "empty", "long", "nan"])), max_size=2),
+    more=st.integers(0, 3_000),
+    rubbish=st.sampled_from([0.0, 1e6, np.nan, np.inf]),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_a_row_is_the_same_alone_and_in_any_batch(
+    published: Path, name: str, rows: list[tuple[int, float]], bad: list[tuple[int, str]], more: int, rubbish: float
+) -> None:
+    session = opened(published / "published" / name)
+    good = [(loud * WAVEFORMS[index], len(WAVEFORMS[index])) for index, loud in rows]
+    width = max(len(one) for one, _ in good) + more
+    batch: list[tuple[Any, int, bool]] = [(one, length, True) for one, length in good]
+    for index, kind in bad:
+        length = {"short": 399, "empty": 0, "long": width + 1, "nan": 500}[kind]
+        batch.insert(index, (np.full(min(length, width), np.nan if kind == "nan" else 0.5, np.float32), length, False))
+    array = np.full((len(batch), width), rubbish, dtype=np.float32)
+    for row, (one, _, _) in zip(array, batch, strict=True):
+        row[: len(one)] = one
+    names = ["unit", "values", "embedding"]
+    together = session.run(names, {"waveform": array, "lengths": np.array([length for _, length, _ in batch])})
+    for row, (one, length, usable) in enumerate(batch):
+        for index, said in enumerate(together):
+            if usable:
+                (alone,) = session.run([names[index]], {"waveform": one[None], "lengths": np.array([length])})
+                np.testing.assert_allclose(said[row], alone[0], atol=1e-5, rtol=1e-5)
+            else:
+                assert np.isnan(said[row]).all(), "no number is made up for a row that can't be used"
+
+
+def test_rows_that_cant_be_used_are_named(published: Path) -> None:
+    network = open_onnx(published / "published" / "model.int8.onnx", torch.device("cpu"))
+    for length in (0, 399, 801, -5):
+        with pytest.raises(UserError, match=f"row 2 of 2 is said to have {length} samples, and the model needs 400 to"):
+            network.run(np.zeros((2, 800), np.float32), [800, length])
+
+
+@cache
+def opened(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options)
+
+
+def test_the_difference_is_measured_on_the_test_set_of_the_run(published: Path, tmp_path: Path) -> None:
+    (run,) = (published / "runs").glob("*fold1*")
+    for file in yaml.safe_load((published / "published" / "model.yaml").read_text())["files"]:
+        assert file["measured_on"] == "8 of 8 test utterances of the runs"
+    with (run / runs.PREDICTIONS).open() as table:
+        expected = {row["id"]: float(row["valence_predicted"]) for row in csv.DictReader(table)}
+    speech = heldout_speech([run], 400)
+    assert speech is not None
+    values = serfit.load(run).estimate(speech.waveforms).values[:, 0]
+    np.testing.assert_allclose(sorted(values), sorted(expected.values()), atol=1e-3)
+
+    moved = shutil.copytree(run, tmp_path / "elsewhere")
+    config = json.loads((run / runs.CONFIG).read_text())
+    config["data"]["root"] = str(tmp_path / "gone")
+    (moved / runs.CONFIG).write_text(json.dumps(config))
+    assert left("export", moved, "--to", "onnx", "--output", tmp_path / "moved.onnx") == 0
+    (file,) = yaml.safe_load((tmp_path / "moved.yaml").read_text())["files"]
+    assert file["measured_on"].startswith("7 synthetic waveforms")
+
+
+def test_eight_bits_need_nothing_that_an_older_onnxruntime_lacks(
+    folds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`onnxruntime.quantization` ends in a traceback below 1.32; the oldest allowed has to write the file, too."""
+    monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
+    assert left("export", folds[0], "--to", "onnx", "--output", tmp_path / "old.onnx", "--int8") == 0
+    model = onnx.load(tmp_path / "old.int8.onnx")
+    assert {node.domain for node in model.graph.node} == {""}  # standard operators only
+    assert [one.version for one in model.opset_import if one.domain == ""] <= [21]
+
+
+def test_the_exact_file_stays_when_eight_bits_fail(
+    folds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("[ShapeInferenceError] (128) vs (256)")
+
+    monkeypatch.setattr(export, "write_eight_bits", fail)
+    assert left("export", folds[0], "--to", "onnx", "--output", tmp_path / "kept.onnx", "--int8") == 2
+    assert "kept.onnx is written and complete, but kept.int8.onnx isn't" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.onnx", "kept.yaml"]
+    assert len(yaml.safe_load((tmp_path / "kept.yaml").read_text())["files"]) == 1
+    assert serfit.load(tmp_path / "kept.onnx").estimate(WAVEFORMS).values.shape == (5, 2)
+
+
 def test_the_yaml_says_what_is_what(published: Path) -> None:
     told = yaml.safe_load((published / "published" / "model.yaml").read_text())
     assert (told["sample_rate"], told["dimensions"], told["shortest_waveform"]) == (16_000, ["valence", "arousal"], 400)
@@ -120,6 +220,30 @@ def test_the_yaml_says_what_is_what(published: Path) -> None:
     assert set(told["inputs"]) == {"waveform", "lengths"}
     assert set(told["outputs"]) == {"values", "unit", "embedding"}
     assert told["calibration"] == [None]
+    text = (published / "published" / "model.yaml").read_text()
+    assert "example: |" in text  # as it is, to be copied
+    assert "not clipped" in told["outputs"]["values"]
+
+
+def test_the_example_of_the_yaml_gives_the_values_of_the_run(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(published / "published")
+    example = yaml.safe_load(Path("model.yaml").read_text())["example"].replace("speech.wav", "../speech.wav")
+    names: dict[str, Any] = {}
+    exec(example, names)
+    (run,) = (published / "runs").glob("*fold1*")
+    emotion = serfit.load(run).predict("../speech.wav")
+    np.testing.assert_allclose(names["values"][0], list(emotion.values.values()), atol=4e-4)
+
+
+def test_axes_have_names(published: Path, ensemble: Path) -> None:
+    import onnxruntime
+
+    for path in (published / "published" / "model.onnx", published / "published" / "model.int8.onnx", ensemble):
+        session = onnxruntime.InferenceSession(str(path))
+        shapes = {one.name: one.shape for one in (*session.get_inputs(), *session.get_outputs())}
+        assert (shapes.pop("waveform"), shapes.pop("lengths")) == (["batch", "samples"], ["batch"])
+        assert {shape[0] for shape in shapes.values()} == {"batch"}
+        assert all(isinstance(size, int) for shape in shapes.values() for size in shape[1:])
 
 
 def test_labels_through_onnx_are_those_of_the_run(published: Path, tmp_path: Path) -> None:
@@ -153,7 +277,7 @@ def test_a_graph_that_isnt_the_network_is_not_left_behind(
     other = published / "published" / "model.onnx"
     monkeypatch.setattr(export, "_trace", lambda graph, path, described, members: shutil.copy(other, path))
     with pytest.raises(UserError, match=r"the ONNX graph isn't the network: on \[0, 1\] it is off by"):
-        write_onnx(open_members(trained(data__split__fold=2)), [None], tmp_path / "new" / "bad.onnx")
+        list(write_onnx(open_members(trained(data__split__fold=2)), [None], tmp_path / "new" / "bad.onnx"))
     assert not list((tmp_path / "new").iterdir())
 
 

@@ -102,15 +102,21 @@ def calibration(
 def _to_onnx(models: "Sequence[str]", output: Path, calibrate: str | None, int8: bool) -> None:
     from serfit.inference.calibrated import chosen
     from serfit.inference.export import check_onnx_target, onnx_paths, write_onnx
+    from serfit.inference.heldout import heldout_speech
 
     check_onnx_target(output, onnx_paths(output, int8))
     members, _ = _members(models, calibrate)
     maps = [chosen(one.calibration, None, one.about.dimensions, one.about.name) for one in members]
     print(f"tracing {_count(len(members))}; large encoders take minutes", flush=True)
-    for one in write_onnx(members, maps, output, int8=int8):
+    speech = heldout_speech(models, max(one.about.shortest for one in members))
+    for one in write_onnx(members, maps, output, int8=int8, speech=speech):
         values = ", ".join(f"{name} {value:.2g}" for name, value in one.values.items())
-        size = one.path.stat().st_size / 1e6
-        print(f"written: {one.path} ({one.precision}, {size:.1f} MB); greatest difference to torch: {values}")
+        path = output.with_name(one.file)
+        size = path.stat().st_size / 1e6
+        print(
+            f"written: {path} ({one.precision}, {size:.1f} MB); greatest difference to torch, on {one.measured_on}: "
+            f"{values}"
+        )
     print(f"written: {output.with_suffix('.yaml')}")
 
 

@@ -26,10 +26,12 @@ from serfit.files import write_text
 from serfit.inference.about import About
 from serfit.inference.bundle import Member
 from serfit.inference.calibrated import Calibrated
+from serfit.inference.eight_bits import write_eight_bits
 from serfit.inference.graph import INPUTS, PublishedGraph, output_names
+from serfit.inference.heldout import Heldout
 from serfit.inference.networks import Network, TorchNetwork, Waveform
-from serfit.inference.onnx import FORMAT, METADATA, OnnxNetwork, open_onnx
-from serfit.inference.recogniser import Recogniser
+from serfit.inference.onnx import FORMAT, METADATA, OnnxNetwork, first_line, open_onnx
+from serfit.inference.recogniser import Estimates, Recogniser
 from serfit.labels import Dimension
 from serfit.runtime import choose_precision
 
@@ -46,36 +48,38 @@ class Written:
     """An ONNX file and how far it is from torch.
 
     Attributes:
-        path: the file.
+        file: its name.
         precision: fp32, or int8 for the weights of the transformer's matrix products.
-        values: largest absolute difference per dimension, on the corpus's scale, over the probes.
+        values: largest absolute difference per dimension, on the corpus's scale, over what it was measured on.
         embedding: largest difference of a pooled vector's entry, relative to the largest entry.
-        probes: waveforms that both were asked about.
+        measured_on: what both predicted, in words.
     """
 
-    path: Path
+    file: str
     precision: str
     values: Mapping[Dimension, float]
     embedding: float
-    probes: int
+    measured_on: str
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, without the folder."""
+        """As plain data."""
         return {
-            "file": self.path.name,
+            "file": self.file,
             "precision": self.precision,
             "greatest_difference_to_torch": {name: float(f"{value:.3g}") for name, value in self.values.items()},
             "greatest_relative_difference_of_embedding": float(f"{self.embedding:.3g}"),
-            "measured_on": f"{self.probes} waveforms from {MEASURED_ON}",
+            "measured_on": self.measured_on,
         }
 
 
-MEASURED_ON = "the shortest that can be heard to several seconds: synthetic speech, noise and silence"
-
-
 def write_onnx(
-    members: Sequence[Member], calibrations: Sequence[Calibration | None], path: Path, *, int8: bool = False
-) -> list[Written]:
+    members: Sequence[Member],
+    calibrations: Sequence[Calibration | None],
+    path: Path,
+    *,
+    int8: bool = False,
+    speech: Heldout | None = None,
+) -> Iterator[Written]:
     """Write a network, or the mean of several, as one ONNX file with a YAML file beside it.
 
     Args:
@@ -83,13 +87,14 @@ def write_onnx(
         calibrations: for each the one to put inside, or None.
         path: ends with .onnx; with int8, NAME.int8.onnx is written beside it.
         int8: also write a variant with eight-bit weights.
+        speech: what to measure the difference to torch on; None measures it on synthetic waveforms.
 
-    Returns:
-        What was written; the first is the fp32 file.
+    Yields:
+        What is written, as soon as it is there and described in the YAML file; the fp32 file first.
 
     Raises:
-        UserError: the extra is missing, a file is in the way, the members don't go together, or the graph doesn't say
-            what the network says; nothing is left behind then.
+        UserError: the extra is missing, a file is in the way, the members don't go together, or the graph isn't the
+            network; nothing is left behind then. The eight-bit file can't be made; the fp32 file stays.
     """
     paths = onnx_paths(path, int8)
     check_onnx_target(path, paths)
@@ -99,19 +104,35 @@ def write_onnx(
     assert len(kinds) == 1, f"one calibration for all members, not {kinds}"
     kind = None if kinds == ["none"] else kinds[0]
     described = {"format": FORMAT, "members": len(members), "calibration": kind, "about": about.to_json()}
-    graph = PublishedGraph([one.model for one in members], calibrations, about.dimensions, about.scales).eval()
-    probes = list(_probes(about.shortest))
+    graph = PublishedGraph(
+        [one.model for one in members], calibrations, about.dimensions, about.scales, about.shortest
+    ).eval()
+    comparison = _Comparison(reference, tuple(_probes(about.shortest)), speech)
     with _workshop(path.parent) as folder:
         _trace(graph, folder / path.name, json.dumps(described, allow_nan=False), len(members))
-        written = [_checked(folder / path.name, reference, probes, "fp32", MOST_DIFFERENCE)]
-        if int8:
-            _quantise(folder / path.name, folder / paths[1].name)
-            written.append(_checked(folder / paths[1].name, reference, probes, "int8", None))
-        for made in sorted(folder.iterdir(), key=lambda made: made.suffix == ".onnx"):  # weights before their graph
-            made.replace(path.parent / made.name)
-    done = [replace(one, path=path.parent / one.path.name) for one in written]
-    write_text(path.with_suffix(".yaml"), _yaml(about, members, calibrations, done))
-    return done
+        written = [comparison.of(folder / path.name, "fp32", MOST_DIFFERENCE)]
+        _move_in(folder, path.parent)
+    write_text(path.with_suffix(".yaml"), _yaml(about, members, calibrations, written))
+    yield written[0]
+    if int8:
+        try:
+            with _workshop(path.parent) as folder:
+                write_eight_bits(path, folder / paths[1].name, MOST_INLINE_BYTES)
+                written.append(comparison.of(folder / paths[1].name, "int8", np.inf))
+                _move_in(folder, path.parent)
+        except Exception as error:  # of onnx and onnxruntime, of many classes: what is done must not be lost
+            raise UserError(
+                f"{path} is written and complete, but {paths[1].name} isn't ({first_line(error)}); report this with "
+                "the versions of onnx and onnxruntime, or export without --int8"
+            ) from error
+        write_text(path.with_suffix(".yaml"), _yaml(about, members, calibrations, written))
+        yield written[1]
+
+
+def _move_in(folder: Path, target: Path) -> None:
+    """Move everything out of a folder into another, weights before the graph that names them."""
+    for made in sorted(folder.iterdir(), key=lambda made: made.suffix == ".onnx"):
+        made.replace(target / made.name)
 
 
 def onnx_paths(path: Path, int8: bool) -> list[Path]:
@@ -191,7 +212,6 @@ def _probes(shortest: int) -> Iterator[Waveform]:
 
 def _trace(graph: PublishedGraph, path: Path, described: str, members: int) -> None:
     """Write the graph, without the traces of this machine that the exporter leaves in it."""
-    dynamic = torch.export.Dim.DYNAMIC
     lengths = torch.tensor([SAMPLE_RATE, SAMPLE_RATE // 2 + 17])
     example = (torch.linspace(-0.5, 0.5, 2 * SAMPLE_RATE).reshape(2, -1), lengths)
     with torch.no_grad(), _quiet():
@@ -202,7 +222,7 @@ def _trace(graph: PublishedGraph, path: Path, described: str, members: int) -> N
             verbose=False,
             input_names=list(INPUTS),
             output_names=list(output_names(members)),
-            dynamic_shapes=({0: dynamic, 1: dynamic}, {0: dynamic}),
+            dynamic_shapes=({0: "batch", 1: "samples"}, {0: "batch"}),
         )
     model = program.model
     for part in (model.graph, *model.functions.values()):
@@ -233,57 +253,58 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _quantise(source: Path, target: Path) -> None:
-    """The same graph with eight-bit weights in its matrix products; convolutions and the head stay as they are."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """ONNX files compared with torch.
 
-    large = source.with_name(f"{source.name}.data").exists()
-    with tempfile.TemporaryDirectory(dir=source.parent) as folder:
-        prepared = str(Path(folder) / "prepared.onnx")
-        quant_pre_process(
-            str(source), prepared, skip_optimization=True, skip_symbolic_shape=True, save_as_external_data=large
-        )
-        quantize_dynamic(
-            prepared,
-            str(target),
-            op_types_to_quantize=["MatMul"],
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            use_external_data_format=large,
-        )
-    (described,) = [one.value for one in onnx.load(source, load_external_data=False).metadata_props]
-    model = onnx.load(target, load_external_data=False)
-    onnx.helper.set_model_props(model, {METADATA: described})
-    model.producer_name, model.producer_version, model.doc_string = "serfit", __version__, ""
-    onnx.save(model, target)
-
-
-def _checked(
-    path: Path, reference: Recogniser, probes: Sequence[Waveform], precision: str, most: float | None
-) -> Written:
-    """Ask a file about the probes - together, each alone, and with rubbish where the padding is.
-
-    Raises:
-        UserError: it is further from the reference than `most`.
+    Attributes:
+        reference: torch's network.
+        probes: edge cases, on which a file must agree.
+        speech: what the reported difference is measured on; None for the probes.
     """
-    network = open_onnx(path, torch.device("cpu"))
-    told = reference.estimate(probes)
-    outputs = list(_asked(network, probes))
-    units = np.stack([unit for unit, _ in outputs])
-    ranges = np.array([one.maximum - one.minimum for one in (reference.scales[name] for name in reference.dimensions)])
-    away = np.abs(units - told.unit).max(axis=(0, 1))
-    largest = max(float(np.abs(told.embeddings).max()), 1e-12)
-    apart = max(float(np.abs(embedding - told.embeddings).max()) / largest for _, embedding in outputs)
-    if most is not None and not max(float(away.max()), apart) <= most:
-        raise UserError(
-            f"the ONNX graph isn't the network: on [0, 1] it is off by {away.max():.2g}, its pooled vectors by "
-            f"{apart:.2g} of their largest entry, and {most:g} is allowed; nothing was written; report this with the "
-            "versions of torch and onnxruntime"
-        )
-    values = dict(zip(reference.dimensions, (away * ranges).tolist(), strict=True))
-    return Written(path, precision, values, apart, len(probes))
+
+    reference: Recogniser
+    probes: tuple[Waveform, ...]
+    speech: Heldout | None
+
+    def of(self, path: Path, precision: str, most: float) -> Written:
+        """Compare a file with torch: on probes together, each alone and with rubbish for padding, and on speech.
+
+        Raises:
+            UserError: it is further from the reference than `most`, or not finite.
+        """
+        network = open_onnx(path, torch.device("cpu"))
+        expected = self.reference.estimate(self.probes)
+        far, apart = _distance(expected, list(_asked(network, self.probes)))
+        words = f"{len(self.probes)} synthetic waveforms: speech, noise and silence, from the shortest to several s"
+        if self.speech is not None:
+            outputs = network(self.speech.waveforms)
+            told = self.reference.estimate(self.speech.waveforms)
+            said, said_apart = _distance(told, [(outputs.unit, outputs.embeddings)])
+            words = f"{len(self.speech.waveforms):,} of {self.speech.total:,} test utterances of the runs"
+        else:
+            said, said_apart = far, apart
+        worst, worst_apart = max(*far, *said), max(apart, said_apart)
+        if not max(worst, worst_apart) <= most or not np.isfinite(worst):
+            raise UserError(
+                f"the ONNX graph isn't the network: on [0, 1] it is off by {worst:.2g}, its pooled vectors by "
+                f"{worst_apart:.2g} of their largest entry, and {most:g} is allowed; nothing was written; report this "
+                "with the versions of torch and onnxruntime"
+            )
+        scales = self.reference.scales
+        ranges = [scales[name].maximum - scales[name].minimum for name in self.reference.dimensions]
+        values = {name: away * by for name, away, by in zip(self.reference.dimensions, said, ranges, strict=True)}
+        return Written(path.name, precision, values, said_apart, words)
+
+
+def _distance(
+    expected: Estimates, outputs: Sequence[tuple[NDArray[Any], NDArray[np.float32]]]
+) -> tuple[list[float], float]:
+    """Largest difference on [0, 1] per dimension, and of pooled vectors relative to their largest entry."""
+    away = np.abs(np.stack([unit for unit, _ in outputs]) - expected.unit).max(axis=(0, 1))
+    largest = max(float(np.abs(expected.embeddings).max()), 1e-12)
+    apart = max(float(np.abs(embedding - expected.embeddings).max()) / largest for _, embedding in outputs)
+    return [float(one) for one in away], apart
 
 
 def _asked(
@@ -316,8 +337,10 @@ def _yaml(
         "shortest_waveform": about.shortest,
         "inputs": {
             "waveform": "float32 [batch, samples]: mono, as read, padded at the end with anything",
-            "lengths": "int64 [batch]: samples of each that count",
+            "lengths": f"int64 [batch]: samples of each that count, {about.shortest} to the width of waveform; the "
+            "outputs of a row beyond these limits are NaN",
         },
+        "example": _EXAMPLE.format(file=written[0].file, rate=SAMPLE_RATE),
         "outputs": _outputs(about, count),
         "dimensions": list(about.dimensions),
         "scales": {name: [scale.minimum, scale.maximum] for name, scale in about.scales.items()},
@@ -325,15 +348,39 @@ def _yaml(
         "calibration": [None if one is None else one.to_json() for one in calibrations],
         "origin": dict(about.origin),
     }
-    text: str = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=110)
+    text: str = yaml.dump(said, Dumper=_Blocks, sort_keys=False, allow_unicode=True, width=110)
     return text
+
+
+class _Blocks(yaml.SafeDumper):
+    """Writes text of several lines as it is, to be read and copied."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Blocks.add_representer(str, _text)
+
+
+_EXAMPLE = """\
+import numpy as np
+import onnxruntime
+import soundfile
+
+speech, rate = soundfile.read("speech.wav", dtype="float32")
+assert rate == {rate} and speech.ndim == 1
+session = onnxruntime.InferenceSession("{file}")
+(values,) = session.run(["values"], {{"waveform": speech[None], "lengths": np.array([len(speech)])}})
+"""
 
 
 def _outputs(about: About, members: int) -> dict[str, str]:
     order = ", ".join(about.dimensions)
     said = {
-        "values": f"float32 [batch, {len(about.dimensions)}]: {order} on the corpus's scale",
-        "unit": f"float32 [batch, {len(about.dimensions)}]: the same on [0, 1], where a little beyond is possible",
+        "values": f"float32 [batch, {len(about.dimensions)}]: {order} on the corpus's scale; not clipped, so a little "
+        "beyond it is possible",
+        "unit": f"float32 [batch, {len(about.dimensions)}]: the same with that scale mapped to [0, 1]",
         "embedding": f"float32 [batch, {about.embedding_width}]: pooled vectors",
         "spread": "float32: standard deviation over the members, on the corpus's scale",
         "members": f"float32 [batch, {members}, {len(about.dimensions)}]: what each member says, on [0, 1]",

@@ -57,6 +57,7 @@ class PublishedGraph(nn.Module):
         calibrations: Sequence[Calibration | None],
         dimensions: Sequence[Dimension],
         scales: Mapping[Dimension, LabelScale],
+        shortest: int,
     ) -> None:
         """Wrap M models without copying their weights.
 
@@ -65,8 +66,10 @@ class PublishedGraph(nn.Module):
             calibrations: as many; None leaves a model's values as they are.
             dimensions: names of the D values.
             scales: the corpus's.
+            shortest: fewest samples that all models can process.
         """
         super().__init__()
+        self.shortest = shortest
         self.networks = nn.ModuleList([ExportableModel(model) for model in models])
         self.maps = nn.ModuleList(
             [
@@ -82,16 +85,22 @@ class PublishedGraph(nn.Module):
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """What `output_names` names: [B, D] on the corpus's scale and on [0, 1], [B, P], then [B, D] and [B, M, D].
 
+        A row that is too short, or is said to be longer than S, is NaN in every output: ONNX has no operator that
+        raises, and any number would be made up. It changes nothing for the other rows.
+
         Args:
-            waveform: [B, S], as for `ExportableModel`.
+            waveform: [B, S], as for `ExportableModel`, S at least `shortest`.
             lengths: [B] int64.
         """
-        heard = [network(waveform, lengths) for network in self.networks]
-        units = [_mapped(maps, unit) for maps, (unit, _) in zip(self.maps, heard, strict=True)]
+        usable = (lengths >= self.shortest) & (lengths <= waveform.shape[1])
+        counted = torch.where(usable, lengths, self.shortest)
+        heard = [network(waveform, counted) for network in self.networks]
+        mapped = [_mapped(maps, unit) for maps, (unit, _) in zip(self.maps, heard, strict=True)]
+        units = [torch.where(usable[:, None], unit, torch.nan) for unit in mapped]
         members = torch.stack(units, dim=1)
         unit = members.mean(dim=1)
         values = unit * self.range + self.minimum
-        embedding = torch.cat([pooled for _, pooled in heard], dim=1)
+        embedding = torch.where(usable[:, None], torch.cat([pooled for _, pooled in heard], dim=1), torch.nan)
         if len(units) == 1:
             return values, unit, embedding
         deviation = ((members - unit[:, None]).square().sum(1) / (len(units) - 1)).sqrt()

@@ -61,8 +61,16 @@ class OnnxNetwork:
         """The graph's outputs by name, for a padded batch [B, S] of waveforms with lengths [B], in one pass.
 
         Raises:
-            UserError: onnxruntime fails, for want of memory as a rule.
+            UserError: a row is too short or said to be longer than it is; onnxruntime fails, usually because memory
+                runs out.
         """
+        for row, length in enumerate(lengths, start=1):
+            if not self.about.shortest <= length <= batch.shape[1]:
+                raise UserError(
+                    f"row {row} of {len(lengths)} is said to have {length:,} samples, and the model needs "
+                    f"{self.about.shortest:,} to {batch.shape[1]:,} of them, the width of the array; leave the row "
+                    "out, or correct its length"
+                )
         inputs = {"waveform": batch, "lengths": np.array(lengths, dtype=np.int64)}
         names = output_names(self.members)
         try:
@@ -70,7 +78,7 @@ class OnnxNetwork:
         except Exception as error:  # onnxruntime's own, of many classes
             seconds = max(lengths) / SAMPLE_RATE
             raise UserError(
-                f"onnxruntime fails with {seconds:.1f} s of speech in one piece ({_first_line(error)}); cut it into "
+                f"onnxruntime fails with {seconds:.1f} s of speech in one piece ({first_line(error)}); cut it into "
                 "windows (--window 3), or use a machine with more memory"
             ) from error
 
@@ -132,7 +140,7 @@ def _session(path: Path, device: torch.device) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own, of many classes
         raise UserError(
-            f"{path} can't be opened as ONNX ({_first_line(error)}); it is damaged, of another kind, or lacks its file "
+            f"{path} can't be opened as ONNX ({first_line(error)}); it is damaged, of another kind, or lacks its file "
             "of weights"
         ) from error
 
@@ -149,5 +157,6 @@ def _described(session: Any, path: Path) -> dict[str, Any]:
     return data
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 200 characters, to quote it in a sentence."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

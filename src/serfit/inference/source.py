@@ -88,16 +88,26 @@ def open_members(source: str | Path) -> list[Member]:
     path = Path(source).expanduser()
     if is_bundle(path):
         return read_bundle(path)
-    if (path / runs.CONFIG).is_file():
-        return [member_of_run(path)]
     if path.is_dir():
-        return [member_of_run(run) for run in runs_of_one_experiment(path)]
+        return [member_of_run(run) for run in directories_of(path)]
     if path.exists() or len(Path(source).parts) != 2 or path.is_absolute():
         raise UserError(
             f"{source} is neither a run directory, a folder of runs, a bundle nor a name on the hub (owner/name); "
             "see runs/ for what there is"
         )
     return read_bundle(_fetched(str(source)))
+
+
+def directories_of(source: str | Path) -> list[Path]:
+    """The run directories behind one source; none behind a bundle or a name on the hub.
+
+    Raises:
+        UserError: as `runs_of_one_experiment`.
+    """
+    path = Path(source).expanduser()
+    if not path.is_dir() or is_bundle(path):
+        return []
+    return [path] if (path / runs.CONFIG).is_file() else runs_of_one_experiment(path)
 
 
 def calibrated_members(sources: Sequence[str | Path], choice: Choice) -> tuple[list[Member], Kind | None]:
