@@ -107,7 +107,7 @@ def resampled(blocks: Iterable[NDArray[np.float32]], rate: int) -> Iterator[NDAr
     yield np.asarray(stream.resample_chunk(np.empty(0, dtype=np.float32), last=True), dtype=np.float32)
 
 
-def as_waveform(samples: NDArray[Any], rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
+def as_waveform(samples: NDArray[Any], rate: int) -> NDArray[np.float32]:
     """Samples that are in memory already, as `read_audio` would give them.
 
     Args:

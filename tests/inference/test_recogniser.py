@@ -1,6 +1,7 @@
 """What a recogniser says of speech: the run's own predictions, whatever the company, order and padding."""
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 import soundfile
 
 import serfit
+from inference.heard import listener
 from serfit import runs
 from serfit.audio import SAMPLE_RATE, read_audio
 from serfit.corpus.iemocap import read_iemocap
 from serfit.errors import UserError
+from serfit.inference import recogniser
 from serfit.inference.recogniser import Recogniser
+from serfit.inference.windows import curve, windows
 
 RECIPES = [
     {},
@@ -76,13 +80,66 @@ def test_arrays_files_and_stretches_agree(trained: Callable[..., Path], tmp_path
     samples = np.random.default_rng(2).uniform(-0.5, 0.5, (2 * SAMPLE_RATE, 2))
     path = tmp_path / "stereo.wav"
     soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
-    from_file, from_array = model.predict(path), model.predict(samples.astype(np.float32))
+    from_file, from_array = model.predict(path), model.predict(samples.astype(np.float32), rate=SAMPLE_RATE)
     assert from_file.values == pytest.approx(from_array.values, abs=1e-5)
     assert (from_file.start, from_file.end) == (0.0, 2.0)
     part = model.predict(path, start=0.5, end=1.25)
-    assert part.values == pytest.approx(model.predict(samples, start=0.5, end=1.25).values, abs=1e-5)
+    assert part.values == pytest.approx(model.predict(samples, SAMPLE_RATE, start=0.5, end=1.25).values, abs=1e-5)
     assert (part.start, part.end) == (0.5, 1.25)
     assert part.valence == part.values["valence"] == pytest.approx(1 + 4 * part.unit["valence"])
+
+
+def test_an_array_needs_its_rate(trained: Callable[..., Path]) -> None:
+    model = serfit.load(trained())
+    samples = np.random.default_rng(3).uniform(-0.5, 0.5, 8_000)
+    for use in (model.predict, lambda sound: curve(model, sound), lambda sound: next(windows(model, sound))):
+        with pytest.raises(UserError, match=r"an array doesn't contain its sampling rate.*for example rate=16000"):
+            use(samples)
+    assert (model.predict(samples, rate=8_000).end, model.predict(samples, 16_000).end) == (1.0, 0.5)
+
+
+def test_a_list_is_predicted_as_each_of_it(
+    trained: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = serfit.load(trained())
+    paths = [tmp_path / f"{number}.wav" for number in range(5)]
+    for number, path in enumerate(paths):
+        soundfile.write(path, np.random.default_rng(number).uniform(-0.5, 0.5, 4_000 + 900 * number), SAMPLE_RATE)
+    monkeypatch.setattr(recogniser, "AT_ONCE", 2)
+    for given in (paths, tuple(map(str, paths)), iter(paths)):
+        together = model.predict(given)  # type: ignore[call-overload]
+        assert [one.end for one in together] == [model.predict(path).end for path in paths]
+        for one, path in zip(together, paths, strict=True):
+            assert one.values == pytest.approx(model.predict(path).values, abs=1e-5)
+    arrays = [read_audio(path) for path in paths]
+    assert model.predict(arrays, rate=SAMPLE_RATE)[4].values == pytest.approx(together[4].values, abs=1e-5)
+    assert model.predict([]) == []
+    for bad in (5, [0.1, 0.2], {"a.wav": 1.0}.items()):
+        with pytest.raises(UserError, match="is neither an audio file nor an array of samples"):
+            model.predict(bad)  # type: ignore[call-overload]
+    with pytest.raises(UserError, match=r"gone\.wav"):
+        model.predict([paths[0], tmp_path / "gone.wav"])
+
+
+def test_a_dimension_that_isnt_predicted_is_no_attribute(trained: Callable[..., Path]) -> None:
+    emotion = serfit.load(trained()).predict(np.zeros(800), rate=SAMPLE_RATE)
+    assert hasattr(emotion, "valence")
+    assert not hasattr(emotion, "dominance")
+    assert getattr(emotion, "dominance", None) is None
+    assert {"valence", "arousal", "values", "predict"} & set(dir(emotion)) == {"valence", "arousal", "values"}
+    assert "dominance" not in dir(emotion)
+    with pytest.raises(AttributeError, match="dominance isn't predicted by this model, only valence, arousal"):
+        _ = emotion.dominance
+
+
+def test_values_beyond_the_scale_are_given_as_they_are() -> None:
+    """Nothing is clipped, anywhere: a row of `predict` is the row of predictions.csv, and docs say so."""
+    emotion = listener(2.0).predict(np.full(16_000, 0.5, np.float32), rate=16_000)
+    assert emotion.unit["valence"] == pytest.approx(2.5)
+    assert emotion.valence == pytest.approx(11.0)
+    pages = [Path(__file__).parents[2] / name for name in ("docs/using.md", "docs/publishing.md", "README.md")]
+    for page in pages:
+        assert re.search(r"beyond\s+(?:the|its)\s+scale", page.read_text()), page.name
 
 
 def test_what_cant_be_heard_is_one_sentence(trained: Callable[..., Path]) -> None:
@@ -90,13 +147,13 @@ def test_what_cant_be_heard_is_one_sentence(trained: Callable[..., Path]) -> Non
     with pytest.raises(UserError, match=r"a\.wav lasts 24\.9 ms.* at least 25 ms"):
         model.estimate([np.zeros(399, dtype=np.float32)], ["a.wav"])
     with pytest.raises(UserError, match=r"lasts 121 s.*--window"):
-        model.predict(np.zeros(121 * SAMPLE_RATE))
+        model.predict(np.zeros(121 * SAMPLE_RATE), rate=SAMPLE_RATE)
     huge = np.zeros(8_000, dtype=np.float32)
     huge[100] = 3e38  # its square is infinite, and divided by that the rest would be silence
     for waveform in (huge, np.full(1_000, np.inf, dtype=np.float32), np.full(1_000, np.nan, dtype=np.float32)):
         with pytest.raises(UserError, match=r"the samples of b\.wav reach (3e\+38|inf|nan), and sound lies within 1"):
             model.estimate([waveform], ["b.wav"])
-    silence = model.predict(np.zeros(800))
+    silence = model.predict(np.zeros(800), rate=SAMPLE_RATE)
     assert np.isfinite(list(silence.values.values())).all()
 
 

@@ -72,7 +72,7 @@ def test_a_curve_is_what_the_same_stretches_are_alone(
         np.testing.assert_allclose(found.estimates.values[row], list(alone.values.values()), atol=2e-5)
     samples = read_audio(path)
     np.testing.assert_allclose(
-        curve(model, samples, window=0.5, hop=0.2).estimates.values, found.estimates.values, atol=1e-5
+        curve(model, samples, rate=16_000, window=0.5, hop=0.2).estimates.values, found.estimates.values, atol=1e-5
     )
 
 
@@ -90,7 +90,7 @@ def test_stretches_keep_the_clock_of_the_recording(tmp_path: Path) -> None:
 
 
 def test_audio_shorter_than_a_window_is_one_window() -> None:
-    found = curve(listener(), noise(800))
+    found = curve(listener(), noise(800), rate=16_000)
     assert (found.starts.tolist(), found.ends.tolist()) == ([0.0], [0.05])
 
 

@@ -73,6 +73,8 @@ def predict(
 ) -> None:
     """Label recordings: values on the corpus's scale and on [0, 1], and the spread of several models.
 
+    Values may lie a little beyond the scale; nothing is clipped.
+
     Repeat the command after any interruption: it goes on where it stopped. Recordings that can't be used get a row
     with the reason, and exit code 2 at the end.
 
@@ -129,6 +131,8 @@ def stream(
     calibrate: Calibrate = None,
 ) -> None:
     """Follow emotion while somebody speaks: raw samples on standard input, a CSV line per hop with its latency.
+
+    Values may lie a little beyond the scale; nothing is clipped.
 
     Example: serfit stream runs/ema_iemocap_finetune_fold1_seed1_20260101-120000 --hop 1 < speech.raw
     """

@@ -27,7 +27,7 @@ LIMITS = (
     "It gives a number for silence, noise and music as well. Leave out what isn't speech before asking.",
     "Very short utterances say little. Windows of a few seconds are a change of task from whole utterances.",
     "A value is on the scale of this corpus and its raters. The same number on another corpus's scale means something "
-    "else.",
+    "else. Values may lie a little beyond the scale: nothing is clipped.",
     "Don't decide about people with it: not about hiring, grading, policing, health or credit.",
 )
 

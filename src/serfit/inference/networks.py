@@ -29,7 +29,7 @@ class Outputs:
     """What a network says of N waveforms.
 
     Attributes:
-        unit: [N, D] float64, values on [0, 1] (where the head is linear, a little beyond is possible).
+        unit: [N, D] float64, values on [0, 1] (if the head is linear, a little beyond is possible).
         embeddings: [N, P] float32, pooled vectors; P is 0 where the network doesn't give them.
         members: [M, N, D] as unit, where the network is itself the mean of M; None where it is one.
     """

@@ -1,9 +1,9 @@
 """One network or several, asked what they hear in arrays and files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,13 @@ from serfit.audio import SAMPLE_RATE, as_waveform, read_audio
 from serfit.errors import UserError
 from serfit.inference.about import About
 from serfit.inference.networks import Network, Waveform
-from serfit.labels import Dimension, LabelScale
+from serfit.labels import DIMENSIONS, Dimension, LabelScale
 
 LONGEST = 120.0
 """Most seconds of speech that are heard as one utterance; the memory of attention grows with their square."""
+
+AT_ONCE = 32
+"""Most sounds of a list that are held in memory at a time."""
 
 LOUDEST = 1e9
 """Samples from here on are no sound; in float32 their squares would soon be infinite, and the rest be silence."""
@@ -30,7 +33,7 @@ class Estimates:
 
     Attributes:
         dimensions: names of the D columns.
-        unit: [N, D] on [0, 1]; the mean over the networks.
+        unit: [N, D] on [0, 1], a little beyond is possible; the mean over the networks.
         values: [N, D] on the corpus's scale.
         spread: [N, D] standard deviation over the networks, on the corpus's scale; None with one network.
         embeddings: [N, P] float32, pooled vectors of all networks side by side.
@@ -47,11 +50,15 @@ class Estimates:
 class Emotion:
     """What was recognised in one stretch of speech.
 
+    Each dimension that is predicted is an attribute too: `emotion.valence` is `emotion.values["valence"]`. Values may
+    lie a little beyond the scale: the head is linear unless model.params.output is sigmoid, and nothing is clipped,
+    so that they are the values that the run was scored with.
+
     Attributes:
         start: where it begins, in seconds.
         end: where it ends, in seconds.
         values: per dimension, on the corpus's scale.
-        unit: per dimension, on [0, 1].
+        unit: per dimension, the scale as [0, 1]; a little beyond is possible.
         spread: per dimension, how far several networks differ (standard deviation, on the corpus's scale); empty
             where there is one network.
         embedding: pooled vector [P], float32.
@@ -66,18 +73,28 @@ class Emotion:
 
     @property
     def valence(self) -> float:
-        """Valence on the corpus's scale. Raises KeyError where it isn't predicted."""
-        return self.values["valence"]
+        """Valence on the corpus's scale. Raises AttributeError if it isn't predicted."""
+        return self._value("valence")
 
     @property
     def arousal(self) -> float:
-        """Arousal on the corpus's scale. Raises KeyError where it isn't predicted."""
-        return self.values["arousal"]
+        """Arousal on the corpus's scale. Raises AttributeError if it isn't predicted."""
+        return self._value("arousal")
 
     @property
     def dominance(self) -> float:
-        """Dominance on the corpus's scale. Raises KeyError where it isn't predicted."""
-        return self.values["dominance"]
+        """Dominance on the corpus's scale. Raises AttributeError if it isn't predicted."""
+        return self._value("dominance")
+
+    def __dir__(self) -> list[str]:
+        """Name the attributes that can be read; of the dimensions, those that are predicted."""
+        return sorted({*object.__dir__(self)} - {*DIMENSIONS} | {*self.values})
+
+    def _value(self, name: Dimension) -> float:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(f"{name} isn't predicted by this model, only {', '.join(self.values)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +135,29 @@ class Recogniser:
         """Fewest seconds of audio that can be heard."""
         return max(network.about.shortest for network in self.networks) / SAMPLE_RATE
 
-    def predict(self, sound: Sound, rate: int = SAMPLE_RATE, start: float = 0.0, end: float | None = None) -> Emotion:
-        """What is heard in a file or an array, taken as one utterance.
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+        self, sound: Sound, rate: int | None = None, start: float = 0.0, end: float | None = None
+    ) -> Emotion: ...
+
+    @overload
+    def predict(
+        self, sound: Sequence[Sound], rate: int | None = None, start: float = 0.0, end: float | None = None
+    ) -> list[Emotion]: ...
+
+    def predict(
+        self, sound: Sound | Sequence[Sound], rate: int | None = None, start: float = 0.0, end: float | None = None
+    ) -> Emotion | list[Emotion]:
+        """Predict the emotion of a file or an array, taken as one utterance, or of each in a list.
 
         Args:
-            sound: a file, or samples [S] or [S, C].
-            rate: of samples, in Hz; files say theirs.
+            sound: a file, or samples [S] or [S, C]; or a list of them.
+            rate: of samples, in Hz; required for arrays, unused for files.
             start: where to begin, in seconds.
             end: where to end, in seconds; None for the end.
+
+        Returns:
+            One emotion, or a list of them in the order given.
 
         >>> import serfit
         >>> emotion = serfit.load("mine").predict("speech.wav", start=1.0, end=2.5)
@@ -134,13 +166,22 @@ class Recogniser:
         True
         >>> serfit.load("mine").predict(np.zeros((8000, 2)), rate=8000).end
         1.0
+        >>> [emotion.end for emotion in serfit.load("mine").predict(["speech.wav", "speech.wav"])]
+        [4.0, 4.0]
 
         Raises:
-            UserError: audio that can't be read, or is too short or too long for one utterance.
+            UserError: an array without a rate; audio that can't be read, or is too short or too long for one utterance.
         """
-        waveform = waveform_of(sound, rate, start, end)
-        estimates = self.estimate([waveform], [name_of(sound)])
-        return emotions(estimates, [(start, start + len(waveform) / SAMPLE_RATE)])[0]
+        if isinstance(sound, str | Path | np.ndarray):
+            return self._predict([sound], rate, start, end)[0]
+        sounds = _sounds(sound)
+        groups = [sounds[begin : begin + AT_ONCE] for begin in range(0, len(sounds), AT_ONCE)]
+        return [one for group in groups for one in self._predict(group, rate, start, end)]
+
+    def _predict(self, sounds: Sequence[Sound], rate: int | None, start: float, end: float | None) -> list[Emotion]:
+        waveforms = [waveform_of(sound, rate, start, end) for sound in sounds]
+        estimates = self.estimate(waveforms, [name_of(sound) for sound in sounds])
+        return emotions(estimates, [(start, start + len(waveform) / SAMPLE_RATE) for waveform in waveforms])
 
     def estimate(self, waveforms: Sequence[Waveform], names: Sequence[str] = ()) -> Estimates:
         """What is heard in N waveforms, each taken as one utterance, whatever stands beside it.
@@ -205,10 +246,26 @@ def check_together(abouts: Sequence[About]) -> None:
             )
 
 
-def waveform_of(sound: Sound, rate: int = SAMPLE_RATE, start: float = 0.0, end: float | None = None) -> Waveform:
+def _sounds(given: Any) -> list[Sound]:
+    sounds = list(given) if isinstance(given, Iterable) else [given]
+    for one in sounds:
+        if not isinstance(one, str | Path | np.ndarray):
+            raise UserError(
+                f"{type(one).__name__} is neither an audio file nor an array of samples; give a path, a NumPy array "
+                "with its rate, or a list of these"
+            )
+    return sounds
+
+
+def waveform_of(sound: Sound, rate: int | None = None, start: float = 0.0, end: float | None = None) -> Waveform:
     """A file, or samples, or a stretch of them, as mono float32 [S] at 16 kHz. Raises UserError."""
     if isinstance(sound, str | Path):
         return read_audio(Path(sound).expanduser(), start, end)
+    if rate is None:
+        raise UserError(
+            "an array doesn't contain its sampling rate, and at a wrong one the values are wrong; give it in Hz, for "
+            "example rate=16000"
+        )
     waveform = as_waveform(sound, rate)
     seconds = len(waveform) / SAMPLE_RATE
     stop = seconds if end is None else end

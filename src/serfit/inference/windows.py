@@ -51,14 +51,14 @@ class Curve:
 
 
 def curve(
-    recogniser: Recogniser, sound: Sound, *, rate: int = SAMPLE_RATE, window: float = WINDOW, hop: float = HOP
+    recogniser: Recogniser, sound: Sound, *, rate: int | None = None, window: float = WINDOW, hop: float = HOP
 ) -> Curve:
     """Emotion through time in a file or an array.
 
     Args:
         recogniser: the model.
         sound: a file, or samples [S] or [S, C].
-        rate: of samples, in Hz; files say theirs.
+        rate: of samples, in Hz; required for arrays, unused for files.
         window: seconds of speech heard at a time.
         hop: seconds from the beginning of one window to that of the next.
 
@@ -77,7 +77,7 @@ def windows(
     recogniser: Recogniser,
     sound: Sound,
     *,
-    rate: int = SAMPLE_RATE,
+    rate: int | None = None,
     window: float = WINDOW,
     hop: float = HOP,
     start: float = 0.0,
@@ -89,7 +89,7 @@ def windows(
     Args:
         recogniser: the model.
         sound: a file, or samples [S] or [S, C].
-        rate: of samples, in Hz; files say theirs.
+        rate: of samples, in Hz; required for arrays, unused for files.
         window: seconds of speech heard at a time.
         hop: seconds from the beginning of one window to that of the next.
         start: where to begin, in seconds; the times of the windows count from the beginning of the sound all the same.

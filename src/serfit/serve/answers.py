@@ -132,7 +132,7 @@ def answers(recogniser: Recogniser, waveform: Waveform, words: Words, limits: Li
     yield listening(0.0, seconds, words)
     pieces = []
     try:
-        for piece in windows(recogniser, waveform, window=limits.window, hop=limits.hop):
+        for piece in windows(recogniser, waveform, rate=SAMPLE_RATE, window=limits.window, hop=limits.hop):
             pieces.append(piece)
             yield listening(float(piece.ends[-1]), seconds, words)
     except UserError as error:

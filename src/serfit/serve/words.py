@@ -94,7 +94,8 @@ ENGLISH = Words(
     download="Download as CSV",
     meaning=(
         "These are estimates of how listeners would rate the voice, not of what anybody feels. Silence, music, noise "
-        "and speech unlike the training speech get numbers too; those mean little."
+        "and speech unlike the training speech get numbers too; those mean little. Values may lie a little beyond the "
+        "scale."
     ),
     too_big="This file is larger than {megabytes:g} MB; cut it, or save it as FLAC, Ogg or MP3.",
     too_long=(
@@ -140,7 +141,7 @@ CHINESE = Words(
     download="下载 CSV",
     meaning=(
         "这些数值估计的是听者会如何评价这段声音，而不是说话人的真实感受。静音、音乐、噪声以及与训练语音差异较大的"
-        "语音也会得到数值，但意义不大。"
+        "语音也会得到数值，但意义不大。数值可能略微超出评分范围。"
     ),
     too_big="文件超过 {megabytes:g} MB；请剪短，或另存为 FLAC、Ogg 或 MP3。",
     too_long="录音长 {minutes:.1f} 分钟，本页面最多分析 {most:g} 分钟；请剪短，或使用能处理长录音的 “serfit predict”。",
@@ -189,7 +190,8 @@ GERMAN = Words(
     download="Als CSV herunterladen",
     meaning=(
         "Geschätzt wird, wie Zuhörer die Stimme bewerten würden, nicht, was jemand fühlt. Auch Stille, Musik, Lärm und "
-        "Sprache, die den Trainingsdaten nicht gleicht, bekommen Zahlen; sie bedeuten wenig."
+        "Sprache, die den Trainingsdaten nicht gleicht, bekommen Zahlen; sie bedeuten wenig. Werte können etwas "
+        "außerhalb der Skala liegen."
     ),
     too_big="Diese Datei ist größer als {megabytes:g} MB; bitte kürzen oder als FLAC, Ogg oder MP3 speichern.",
     too_long=(
@@ -245,7 +247,8 @@ SPANISH = Words(
     download="Descargar como CSV",
     meaning=(
         "Se estima cómo valorarían la voz los oyentes, no lo que alguien siente. El silencio, la música, el ruido y "
-        "las voces distintas de las del entrenamiento también reciben números, que significan poco."
+        "las voces distintas de las del entrenamiento también reciben números, que significan poco. Los valores pueden "
+        "salirse un poco de la escala."
     ),
     too_big="Este archivo supera los {megabytes:g} MB; recórtelo o guárdelo como FLAC, Ogg o MP3.",
     too_long=(
