@@ -60,6 +60,7 @@ RESULT: dict[str, tuple[Any, dict[str, Any]]] = {
 ELSEWHERE = {
     "experiment.name": "names directories: tests/test_guide.py",
     "data.corpus": "tests/corpus/test_load.py",
+    "data.name": "tests/corpus/test_load.py and tests/inference/test_hub.py",
     "data.root": "every test that has a corpus",
     "data.scales": "tests/corpus/test_load.py and test_table.py",
     "data.unreadable": "tests/test_preflight.py",

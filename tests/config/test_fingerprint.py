@@ -39,6 +39,8 @@ CHANGED: dict[str, Any] = {
     "experiment.name": "z",
     "experiment.runs_dir": "elsewhere",
     "data.root": "elsewhere",
+    "data.name": "another",
+    "data.language": "en, de",
     "data.dimensions": ["valence"],
     "data.split.scheme": "official",
     "data.split.group": "session",

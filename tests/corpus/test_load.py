@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from serfit.config.schema import Data, Table
 from serfit.corpus import load
-from serfit.corpus.load import check_rated, load_corpus
+from serfit.corpus.load import check_rated, languages, load_corpus
 from serfit.corpus.utterance import Corpus, Utterance
 from serfit.demo.release import ReleaseUtterance, write_release
 from serfit.errors import UserError
@@ -37,6 +38,17 @@ def test_a_table_brings_the_scales_of_the_trained_dimensions(tmp_path: Path) -> 
     corpus = load_corpus(write_table(tmp_path, "4"))
     assert corpus.scales == {"valence": LabelScale(-2, 2), "arousal": LabelScale(1, 5)}
     assert corpus.utterances[0].ratings == {"valence": 0.5, "arousal": 4.0}
+
+
+def test_the_name_is_the_given_one_or_the_readers(tmp_path: Path) -> None:
+    data = write_table(tmp_path, "4")
+    assert load_corpus(data).name == "table.csv"
+    named = Data.model_validate(data.model_dump() | {"name": "Mein <Korpus>", "language": "de, en"})
+    assert load_corpus(named).name == "Mein <Korpus>"
+    assert languages({"data.language": named.language}, "Mein <Korpus>") == ("de", "en")
+    for key, value in (("name", ""), ("name", "a\x1b]0;x\x07"), ("name", "a\nb"), ("language", "German")):
+        with pytest.raises(ValidationError, match=f"(?s){key}.*should"):
+            Data.model_validate(data.model_dump() | {key: value})
 
 
 def test_a_table_must_keep_to_its_scale(tmp_path: Path) -> None:

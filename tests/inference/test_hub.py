@@ -13,12 +13,15 @@ import pytest
 import yaml
 
 import serfit
+from serfit.demo.run import demo_config
 from serfit.errors import UserError
-from serfit.inference.bundle import Member
+from serfit.inference.bundle import Member, write_bundle
 from serfit.inference.hub import write_hub_folder
 from serfit.inference.reached import KEY, reached
 from serfit.inference.source import calibrated_members, open_members
+from serfit.inference.terms import SYNTHETIC, licences, limits
 from serfit.report.compare import compare
+from serfit.report.markdown import escaped
 
 WAVEFORMS = [np.random.default_rng(7).standard_normal(size).astype(np.float32) for size in (3_000, 12_345, 800)]
 
@@ -118,6 +121,53 @@ def test_a_card_of_an_encoder_from_the_hub_names_it_and_its_licence(
     assert front["base_model"] == "microsoft/wavlm-large"
     assert "Creative Commons Attribution-ShareAlike 3.0" in text
     assert "without calibration" in text
+
+
+NAME = "Radio <b>voices</b> [x](y) | 1"
+
+
+def test_a_named_corpus_is_nobody_elses(trained: Callable[..., Path], tmp_path: Path) -> None:
+    run = trained(data__name=NAME, data__language="de, fr")
+    write_hub_folder(tmp_path / "card", [run], open_members(run), None)
+    write_bundle(tmp_path / "bundle", open_members(run))
+    bundle = tmp_path / "bundle"
+    write_hub_folder(tmp_path / "again", [bundle], open_members(bundle), None)
+    for folder in ("card", "again"):
+        text = (tmp_path / folder / "README.md").read_text()
+        front = yaml.safe_load(text.split("---")[1])
+        assert front["language"] == ["de", "fr"]
+        assert NAME in front["tags"]
+        body = text.split("---", 2)[2]
+        assert "release form" not in body, "IEMOCAP's licence isn't that of a corpus in its layout"
+        assert "one language" not in body
+        assert "people who don't act" not in body
+        for words in (
+            f"the scale of {escaped(NAME)}",
+            "(language: de, fr)",
+            "spoken in de, fr",
+            "has terms of its own",
+            "pip install ./serfit",
+        ):
+            assert words in body, words
+        for line in body.splitlines():
+            assert NAME not in line or line.startswith("- "), "names are text, not markup"
+
+
+def test_a_card_of_the_demos_corpus_says_that_it_is_synthetic() -> None:
+    for name in ("demo", "demo_frozen"):
+        config = demo_config(name, Path("demo"))
+        assert config.data.name == SYNTHETIC
+        assert config.data.language is None
+    (corpus,) = (one for one in licences("random:tiny", SYNTHETIC) if one.startswith("Corpus"))
+    assert "synthetic" in corpus
+    assert "IEMOCAP" not in corpus
+    assert "never been trained on a human voice" in limits(SYNTHETIC, ())[0]
+
+
+def test_iemocap_is_english_and_an_unknown_language_is_unknown(card: str) -> None:
+    assert yaml.safe_load(card.split("---")[1])["language"] == ["en"]
+    assert "raters of iemocap, spoken in en." in card
+    assert "whose language isn't recorded" in limits("radio", ())[0]
 
 
 def test_what_has_no_record_gets_no_card(published: Path, trained: Callable[..., Path], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from serfit.files import open_text
 WITHOUT_EFFECT = frozenset(
     {
         "experiment.runs_dir",
+        "data.language",
         "data.loader.workers",
         "features.store",
         "features.max_gb",
@@ -28,7 +29,7 @@ WITHOUT_EFFECT = frozenset(
         "train.checkpoint_minutes",
     }
 )
-"""Keys that move memory, time or files about and leave the result as it is."""
+"""Keys that move memory, time or files about, or describe, and leave the result as it is."""
 
 
 def load_config(

@@ -118,6 +118,12 @@ class Data(Section):
 
     corpus: Literal["iemocap", "csv"] = "iemocap"
     """iemocap: the release as distributed; csv: a table described in data.table."""
+    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$")] | None = None
+    """Name of the corpus in tables, reports and model cards; null takes iemocap, or the name of the CSV file. Runs on
+    corpora of different names are never compared."""
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(, ?[a-z]{2,3})*$")] | None = None
+    """Language spoken in the corpus as an ISO 639 code, or several with commas (en, de), for model cards; null is
+    unknown, except that IEMOCAP is en."""
     root: Path
     """Folder of the corpus. For iemocap the one that holds Session1 to Session5."""
     dimensions: tuple[Dimension, ...] = ("valence", "arousal")

@@ -1,6 +1,8 @@
 """From the data section of a configuration to a corpus."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from serfit.config.schema import Data
 from serfit.corpus.iemocap import read_iemocap
@@ -27,8 +29,24 @@ def load_corpus(data: Data) -> Corpus:
         case "csv":
             assert data.table is not None, "the schema asks for a table"
             corpus = read_table(root, data.table, data.dimensions, rating_scales(data))
+    if data.name is not None:
+        corpus = replace(corpus, name=data.name)
     check_rated(corpus, data.dimensions)
     return corpus
+
+
+def languages(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The ISO 639 codes of what is spoken in a corpus; empty if that isn't known.
+
+    Args:
+        settings: flat settings of a run, by dotted key, as recorded.
+        name: of its corpus.
+
+    >>> languages({"data.language": "en, de"}, "radio"), languages({}, "iemocap"), languages({}, "radio")
+    (('en', 'de'), ('en',), ())
+    """
+    said = settings.get("data.language") or ("en" if name == "iemocap" else "")
+    return tuple(code.strip() for code in str(said).split(",") if code.strip())
 
 
 def rating_scales(data: Data) -> dict[Dimension, LabelScale]:

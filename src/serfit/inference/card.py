@@ -1,48 +1,48 @@
 """The model card of a hub folder, written from the runs' records: nothing in it is typed by hand or remembered."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from serfit import __version__
 from serfit.calibration.maps import Kind
+from serfit.corpus.load import languages
 from serfit.errors import UserError
 from serfit.inference.bundle import Member
 from serfit.inference.reached import KEY, expectation, intervals_hold_for, measure_title, reached, score_table
 from serfit.inference.recorded import in_words, mean_ccc, recorded_tests, results
 from serfit.inference.source import public_name, public_notes
+from serfit.inference.terms import licences, limits
 from serfit.labels import Dimension
 from serfit.report.answers import ONE_AXIS_WORDS, miscalibration_rows, together_rows
 from serfit.report.beside import baseline_rows, rater_rows, what_stands_beside
 from serfit.report.comparison import Comparison
 from serfit.report.experiments import ExperimentResult, ranges
-from serfit.report.markdown import Rows, as_markdown, bullets
+from serfit.report.markdown import Rows, as_markdown, bullets, escaped
 from serfit.report.reference import Measure
 
-LIMITS = (
-    "It says how speech sounds to raters of one corpus, in one language and one setting. It doesn't know what anybody "
-    "feels.",
-    "Other languages, other microphones, children, songs, and speech of people who don't act: not measured here.",
-    "It gives a number for silence, noise and music as well. Leave out what isn't speech before asking.",
-    "Very short utterances say little. Windows of a few seconds are a change of task from whole utterances.",
-    "A value is on the scale of this corpus and its raters. The same number on another corpus's scale means something "
-    "else. Values may lie a little beyond the scale: nothing is clipped.",
-    "Don't decide about people with it: not about hiring, grading, policing, health or credit.",
-)
 
-CORPUS_TERMS = {
-    "iemocap": (
-        "IEMOCAP is given out by the University of Southern California (SAIL) under its own release form. None of its "
-        "audio or transcripts is in this folder. Whether weights trained on it may be passed on, and to whom, is "
-        "between you and that form: read it before making this public."
-    ),
-}
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What a card is about.
 
-WAVLM_TERMS = (
-    "Its page on the hub refers to Microsoft's licence, Creative Commons Attribution-ShareAlike 3.0 when this text was "
-    "written; look there, since these weights are derived from it."
-)
+    Attributes:
+        encoder: its name, without folders of somebody's machine.
+        corpus: its name.
+        languages: ISO 639 codes of what is spoken in it; empty if unknown.
+    """
+
+    encoder: str
+    corpus: str
+    languages: tuple[str, ...]
+
+    @property
+    def described(self) -> str:
+        """The corpus and its language."""
+        return f"{self.corpus} (language: {', '.join(self.languages) or 'not recorded'})"
 
 
 def model_card(comparison: Comparison, members: Sequence[Member], applied: Kind | None, folder: str) -> str:
@@ -68,16 +68,17 @@ def model_card(comparison: Comparison, members: Sequence[Member], applied: Kind 
     means = {name: summary.mean for name, summary in result.test.items()}
     environment = result.runs[0].environment
     revised = bool(environment.get("encoder", {}).get("revision"))  # it came from the hub
-    front = _front(result.corpus, result.dimensions, _encoder(result) if revised else None)
+    subject = _subject(members[0], _encoder(result), result.runs[0].corpus)
+    front = _front(subject, result.dimensions, base_model=revised)
     return _document(
-        front | _scored(result.runs[0].name, result.corpus, ranges("fold", result.folds), means),
+        front | _scored(result.runs[0].name, subject.corpus, ranges("fold", result.folds), means),
         result.runs[0].name,
         members,
-        _what(members, _encoder(result), result.corpus, _runs(result), applied),
+        _what(members, subject, _runs(result), applied),
         folder,
         _results(result, comparison),
-        _protocol(result, members),
-        _licences(_encoder(result), result.corpus),
+        _protocol(result, members, subject),
+        subject,
     )
 
 
@@ -94,28 +95,28 @@ def recorded_card(members: Sequence[Member], applied: Kind | None, folder: str) 
         AttributeError, KeyError, TypeError, ValueError: what is written there is damaged.
     """
     tests, about, origin = recorded_tests(members), members[0].about, members[0].about.origin
-    corpus, encoder = str(origin["corpus"]["name"]), str(origin["encoder"]["name"])
+    subject = _subject(members[0], str(origin["encoder"]["name"]), str(origin["corpus"]["name"]))
     names: tuple[Measure, ...] = (*about.dimensions, "average")
     means = {name: mean_ccc(tests, name) for name in names}
     folds = ranges("fold", sorted({one.fold for one in tests}))
     told = [f"{one.protocol}; best epoch {one.best_epoch}." for one in tests]
     notes = sorted({note for member in members for note in public_notes(member.about.origin["corpus"])})
     return _document(
-        _front(corpus, about.dimensions, encoder if origin["encoder"].get("revision") else None)
-        | _scored(about.name, corpus, folds, means),
+        _front(subject, about.dimensions, base_model=bool(origin["encoder"].get("revision")))
+        | _scored(about.name, subject.corpus, folds, means),
         about.name,
         members,
-        _what(members, encoder, corpus, in_words(tests), applied),
+        _what(members, subject, in_words(tests), applied),
         folder,
         results(tests),
         [
-            f"Corpus: {corpus}, {sum(origin['corpus']['counts'].values()):,} utterances.",
+            f"Corpus: {subject.described}, {sum(origin['corpus']['counts'].values()):,} utterances.",
             *told,
             *(f"{note}." for note in notes),
             _told(members[0]),
             _source(origin),
         ],
-        _licences(encoder, corpus),
+        subject,
     )
 
 
@@ -131,23 +132,24 @@ def untested_card(member: Member, folder: str) -> str:
     """
     origin = member.about.origin
     corpus, encoder = origin.get("corpus", {}), origin.get("encoder", {})
-    names = str(corpus.get("name", "a corpus that isn't recorded")), str(encoder.get("name", "encoder not recorded"))
+    names = str(encoder.get("name", "encoder not recorded")), str(corpus.get("name", "a corpus that isn't recorded"))
+    subject = _subject(member, *names)
     protocol = [f"{note}." for note in public_notes(corpus)]
     said = origin.get(KEY)
     unknown = "What its settings reach on unheard speech isn't recorded with it, so how good it is isn't known."
     return _document(
-        _front(names[0], member.about.dimensions, names[1] if encoder.get("revision") else None),
+        _front(subject, member.about.dimensions, base_model=bool(encoder.get("revision"))),
         member.about.name,
         [member],
-        _what([member], names[1], names[0], "", None),
+        _what([member], subject, "", None),
         folder,
         [
             f"None of its own: it was trained on all {sum(corpus.get('counts', {}).values()):,} utterances of "
-            f"{names[0]}, and none are left to test it on.",
+            f"{escaped(subject.corpus)}, and none are left to test it on.",
             *([unknown] if said is None else expectation(said)),
         ],
         [*protocol, _told(member), _source(origin)],
-        _licences(names[1], names[0]),
+        subject,
     )
 
 
@@ -159,11 +161,11 @@ def _document(
     folder: str,
     results: Sequence[str],
     protocol: Sequence[str],
-    terms: Sequence[str],
+    subject: _Subject,
 ) -> str:
     blocks = [
         "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
-        f"# {name}: {_order(members[0].about.dimensions)} from speech",
+        f"# {escaped(name)}: {_order(members[0].about.dimensions)} from speech",
         what,
         "## Use",
         _use(folder),
@@ -172,25 +174,26 @@ def _document(
         "## Data and protocol",
         bullets(protocol),
         "## Limits",
-        bullets(LIMITS),
+        bullets(limits(subject.corpus, subject.languages)),
         "## Licences",
-        bullets(terms),
+        bullets(licences(subject.encoder, subject.corpus)),
         f"Written by serfit {__version__} from the records of the runs.",
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def _front(corpus: str, dimensions: Sequence[Dimension], base_model: str | None) -> dict[str, Any]:
+def _front(subject: _Subject, dimensions: Sequence[Dimension], *, base_model: bool) -> dict[str, Any]:
     """What the hub reads: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
     front: dict[str, Any] = {
         "library_name": "serfit",
         "pipeline_tag": "audio-classification",
         "license": "other",
         "license_name": "terms-of-encoder-and-corpus",
-        "tags": ["speech-emotion-recognition", "regression", *dimensions, corpus],
+        "tags": ["speech-emotion-recognition", "regression", *dimensions, subject.corpus],
         "metrics": ["concordance_correlation_coefficient"],
     }
-    return front if base_model is None else {**front, "base_model": base_model}
+    spoken = {"language": list(subject.languages)} if subject.languages else {}
+    return front | spoken | ({"base_model": subject.encoder} if base_model else {})
 
 
 def _scored(experiment: str, corpus: str, folds: str, means: Mapping[Measure, float | None]) -> dict[str, Any]:
@@ -214,12 +217,15 @@ def _scored(experiment: str, corpus: str, folds: str, means: Mapping[Measure, fl
     return {"model-index": [{"name": experiment, "results": [scored]}]}
 
 
-def _what(members: Sequence[Member], encoder: str, corpus: str, runs: str, applied: Kind | None) -> str:
+def _what(members: Sequence[Member], subject: _Subject, runs: str, applied: Kind | None) -> str:
     about = members[0].about
     scales = ", ".join(
         f"{name} from {about.scales[name].minimum:g} to {about.scales[name].maximum:g}" for name in about.dimensions
     )
-    said = [f"A fine-tuned speech encoder ({encoder}) that predicts {scales}, the scale of {corpus}."]
+    said = [
+        f"A fine-tuned speech encoder ({escaped(subject.encoder)}) that predicts {scales}, the scale of "
+        f"{escaped(subject.corpus)}."
+    ]
     if len(members) > 1:
         said.append(
             f"The folder holds {len(members)} networks ({runs}). Loaded together they answer with their mean, "
@@ -236,9 +242,10 @@ def _what(members: Sequence[Member], encoder: str, corpus: str, runs: str, appli
 
 
 def _use(folder: str) -> str:
-    lines = ["import serfit", f'model = serfit.load("{folder}")', 'print(model.predict("speech.wav").values)']
+    lines = ["import serfit", f"model = serfit.load({json.dumps(folder)})", 'print(model.predict("speech.wav").values)']
     words = (
-        "Needs serfit, the program that wrote this. Name the folder, or this repository (owner/name). Any sample rate "
+        "This needs serfit, the program that wrote this card: `pip install ./serfit` (or `uv add ./serfit`) next to a "
+        "clone of its repository. Name the folder, or this repository (owner/name). Any sample rate "
         "and number of channels is read. No code of this repository is run."
     )
     return "```python\n" + "\n".join(lines) + "\n```\n\n" + words
@@ -276,8 +283,8 @@ def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
     return [*blocks, bullets(said)]
 
 
-def _protocol(result: ExperimentResult, members: Sequence[Member]) -> list[str]:
-    said = [f"Corpus: {result.corpus}, {result.runs[0].utterances:,} utterances."]
+def _protocol(result: ExperimentResult, members: Sequence[Member], subject: _Subject) -> list[str]:
+    said = [f"Corpus: {subject.described}, {result.runs[0].utterances:,} utterances."]
     for run in result.runs:
         said.append(f"{run.environment.get('protocol', 'protocol not recorded')!s}; best epoch {run.best_epoch}.")
     notes = {note for run in result.runs for note in public_notes(run.environment["corpus"])}
@@ -312,16 +319,8 @@ _TOLD = (
 )
 
 
-def _licences(encoder: str, corpus: str) -> list[str]:
-    """What is known of the terms under which the encoder and the corpus are given out."""
-    if encoder.startswith("random:"):
-        origin = "Encoder: untrained weights drawn from a seed; nobody else's licence bears on them."
-    else:
-        known = WAVLM_TERMS if "wavlm" in encoder.lower() else "Its licence is on its own page; look there."
-        origin = f"Encoder: {encoder}. {known}"
-    unknown = "read what you agreed to when you got it before making this public. None of its audio is in this folder."
-    terms = CORPUS_TERMS.get(corpus, f"{corpus} has terms of its own: {unknown}")
-    return [origin, f"Corpus: {terms}", "serfit itself: Apache-2.0."]
+def _subject(member: Member, encoder: str, corpus: str) -> _Subject:
+    return _Subject(encoder, corpus, languages(member.about.origin.get("settings", {}), corpus))
 
 
 def _encoder(result: ExperimentResult) -> str:
