@@ -103,7 +103,7 @@ def _broken(bundle: Path, tmp_path: Path) -> Path:
         (lambda data: data["members"][0]["about"]["scales"].update(valence=[5, 1]), "the scale of valence is 5.0 to 1"),
         (lambda data: data["members"][0].update(params={"head_hidden": "many"}), "this serfit doesn't know"),
         (lambda data: data["members"][0]["params"].update(head_hidden=17), "aren't those that were exported"),
-        (lambda data: data["members"][0]["encoder"].update(model_type="bert"), "its type is bert"),
+        (lambda data: data["members"][0]["encoder"].update(model_type="bert"), "is of type bert"),
         (lambda data: data["members"][0]["encoder"].update(num_hidden_layers=10**9), "can't be built"),
         (lambda data: data["members"][0]["encoder"].update(hidden_size=10**9), "aren't those|can't be built"),
         (lambda data: data["members"][0].update(sha256="0"), "aren't those that were exported"),

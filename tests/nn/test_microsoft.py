@@ -116,7 +116,8 @@ def test_other_files_give_one_sentence(tmp_path: Path) -> None:
         ({"cfg": Payload(), "model": {}}, "can't be read as a WavLM checkpoint"),
         ({**good, "cfg": good["cfg"] | {"conv_feature_layers": "exit()"}}, "conv_feature_layers"),
         ({**good, "cfg": good["cfg"] | {"encoder_layers": 4}}, "lacks weights"),
-        ({**good, "model": {"encoder.layer_norm.weight": torch.zeros(5)}}, "can't be read as a WavLM checkpoint"),
+        ({**good, "model": {"encoder.layer_norm.weight": torch.zeros(5)}}, "lacks weights"),
+        ({**good, "cfg": good["cfg"] | {"encoder_embed_dim": "32"}}, "hidden_size is '32', and must be a whole number"),
     ]
     for content, message in broken:
         torch.save(content, file)

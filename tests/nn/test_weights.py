@@ -118,7 +118,9 @@ def test_missing_weights_are_never_replaced_by_random_ones(folder: Path) -> None
     rewrite(folder, {k: v for k, v in state.items() if k != "masked_spec_embed"})
     load(folder)
     rewrite(folder, {k: v for k, v in state.items() if "pos_conv_embed.conv.parametrizations" not in k})
-    with pytest.raises(UserError, match=r"lacks weights that its config.json promises \(encoder.pos_conv_embed.*fetch"):
+    with pytest.raises(
+        UserError, match=r"lacks weights that its configuration promises \(encoder.pos_conv_embed.*fetch"
+    ):
         load(folder)
     rewrite(folder, state)
     edit(folder, intermediate_size=40)
@@ -139,7 +141,10 @@ def test_missing_weights_are_never_replaced_by_random_ones(folder: Path) -> None
         ),
         (lambda f: (f / "model.safetensors").unlink(), "holds no weights.*hf download"),
         (lambda f: (f / "model.safetensors").write_bytes(b"x"), "can't be read"),
-        (lambda f: edit(f, num_attention_heads=5), "can't be read"),
+        (
+            lambda f: edit(f, num_attention_heads=5),
+            r"hidden_size is 32, which num_attention_heads \(5\) doesn't divide",
+        ),
     ],
 )
 def test_a_broken_folder_gives_one_sentence(folder: Path, change: Any, message: str) -> None:

@@ -1,5 +1,6 @@
 """What a network predicts, on which scales, and how it wants its audio."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from serfit.audio import SAMPLE_RATE
 from serfit.errors import UserError
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
+
+MOST = 10_000_000
+"""Largest size that a description may state: ten minutes of samples, or numbers in a vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +69,22 @@ class About:
             scales = {}
             for name in dimensions:
                 minimum, maximum = (float(end) for end in data["scales"][name])
-                if not minimum < maximum:
+                if not -math.inf < minimum < maximum < math.inf:
                     raise ValueError(f"the scale of {name} is {minimum} to {maximum}")
                 scales[name] = LabelScale(minimum, maximum)
+            if not isinstance(data["normalise"], bool):
+                raise ValueError(f"normalise is {data['normalise']!r:.40} and must be true or false")
+            shortest, width = data["shortest"], data["embedding_width"]
+            for key, size, least in (("shortest", shortest, 1), ("embedding_width", width, 0)):
+                if not isinstance(size, int) or isinstance(size, bool) or not least <= size <= MOST:
+                    raise ValueError(f"{key} is {size!r:.40} and must be a whole number from {least} to {MOST:,}")
             return cls(
                 name=str(data["name"]),
                 dimensions=dimensions,
                 scales=scales,
-                normalise=bool(data["normalise"]),
-                shortest=int(data["shortest"]),
-                embedding_width=int(data["embedding_width"]),
+                normalise=data["normalise"],
+                shortest=shortest,
+                embedding_width=width,
                 origin=dict(data["origin"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -24,8 +24,10 @@ from serfit.errors import UserError
 from serfit.files import write_json
 from serfit.inference.about import About
 from serfit.nn.encoder import SpeechEncoder
+from serfit.nn.folder import finite_or_complain
 from serfit.nn.model import EmotionModel
-from serfit.nn.weights import MODEL_TYPES, Provenance, weights_digest
+from serfit.nn.settings import checked, checked_together, skeleton
+from serfit.nn.weights import Provenance, weights_digest
 from serfit.tensors import Shapes, read_tensors, write_tensors
 
 DESCRIPTION = "serfit.json"
@@ -191,7 +193,7 @@ def _member(described: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> 
         raise UserError(
             f"{path} has settings of a model that this serfit doesn't know ({error.errors()[0]['msg']}); update serfit"
         ) from error
-    model = _skeleton(described.get("encoder"), params, about, len(tensors), path)
+    model = _skeleton(described.get("encoder"), params, about, path)
     wanted: Shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: Shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != found or weights_digest(tensors) != described.get("sha256"):
@@ -199,28 +201,32 @@ def _member(described: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> 
             f"the weights beside {path} aren't those that were exported: files are missing, altered or from another "
             "bundle; copy or fetch all of it again"
         )
+    if (about.shortest, about.embedding_width) != (model.encoder.shortest_input, model.embedding_width):
+        raise UserError(
+            f"{path} states a shortest input of {about.shortest} samples and pooled vectors of {about.embedding_width} "
+            f"numbers, and the network has {model.encoder.shortest_input} and {model.embedding_width}; export the run "
+            "again"
+        )
+    finite_or_complain(tensors, str(path.parent))
     model.load_state_dict(dict(tensors), assign=True)
     return Member(about, params, model.requires_grad_(False).eval(), described.get("calibration"))
 
 
-def _skeleton(configuration: Any, params: ModelParams, about: About, tensors: int, path: Path) -> EmotionModel:
+def _skeleton(configuration: Any, params: ModelParams, about: About, path: Path) -> EmotionModel:
     """The network without weights, on the meta device: whatever the configuration asks for costs no memory."""
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
+    if not isinstance(configuration, Mapping):
+        raise UserError(f"{path} doesn't describe the encoder; export the run again")
+    config = AutoConfig.for_model(**checked(configuration, str(path)))
+    checked_together(config, str(path))
+    bare = skeleton(config, str(path))
     try:
-        kind = configuration["model_type"]
-        if kind not in MODEL_TYPES:
-            raise ValueError(f"its type is {kind}")
-        config = AutoConfig.for_model(**configuration)
-        if not 0 < config.num_hidden_layers <= tensors:
-            raise ValueError(f"it has {config.num_hidden_layers} layers and there are {tensors} tensors")
         with torch.device("meta"):
-            encoder = SpeechEncoder(
-                AutoModel.from_config(config), keep_all=params.layers == "weighted", normalise=about.normalise
-            )
+            encoder = SpeechEncoder(bare, keep_all=params.layers == "weighted", normalise=about.normalise)
             provenance = Provenance(params.speech_encoder, params.encoder_revision, "")
             return EmotionModel(encoder, params, len(about.dimensions), provenance)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path} describes an encoder that can't be built ({type(error).__name__}: {error}); export the run again"
+            f"{path} describes a network that can't be built ({type(error).__name__}: {error}); export the run again"
         ) from error

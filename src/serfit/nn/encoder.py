@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from serfit.errors import UserError
 from serfit.nn.attention import PositionBias, attend, position_bias
 from serfit.nn.convolution import convolution, grouped_convolution
 from serfit.nn.dropout import Noise, dropout
 from serfit.nn.frames import Layout, frame_count, shortest_input
+from serfit.nn.settings import refuse_unknown_parts
 
 WAVEFORM, CNN, EMBEDDING = 0, 1, 2
 """Numbers of the first stages; the state after k transformer layers is stage EMBEDDING + k."""
@@ -307,18 +307,3 @@ def group_norm(norm: nn.GroupNorm, hidden: Tensor, counts: tuple[int, ...]) -> T
     for index, (row, count) in enumerate(zip(rows, counts, strict=True)):
         padded[index, :, :count] = row[0]
     return padded
-
-
-def refuse_unknown_parts(config: Any) -> None:
-    """Raise UserError where a configuration asks for layers that aren't part of the stages."""
-    unknown = {
-        "add_adapter": "a convolutional adapter on top",
-        "adapter_attn_dim": "adapters inside the attention layers",
-        "conv_pos_batch_norm": "batch norm in the positional convolution",
-    }
-    for key, meaning in unknown.items():
-        if getattr(config, key, None):
-            raise UserError(
-                f"this {config.model_type} encoder has {meaning} ({key} in its config.json), which serfit doesn't "
-                "support; use an encoder without it, for example microsoft/wavlm-large"
-            )

@@ -3,34 +3,38 @@
 import contextlib
 import hashlib
 import json
-import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from serfit.config.schema import ModelParams
 from serfit.counters import address
 from serfit.errors import UserError, listed
-from serfit.nn.encoder import SpeechEncoder, refuse_unknown_parts
+from serfit.files import refuse_lfs_pointer
+from serfit.nn.encoder import SpeechEncoder
+from serfit.nn.folder import (
+    SAMPLING_RATE,
+    Normalisation,
+    error_line,
+    finite_or_complain,
+    load_pickle,
+    normalisation,
+    read_json,
+    read_weights,
+)
 from serfit.nn.microsoft import completed, configuration, renamed
-
-MODEL_TYPES = ("wavlm", "hubert", "wav2vec2")
-"""Architectures that load by name."""
+from serfit.nn.settings import checked, checked_together, skeleton
 
 _HARMLESS = ("masked_spec_embed",)
 """Weights that a checkpoint may lack: only SpecAugment reads them."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 """Owner and name; encoders without an owner are none that serfit reads."""
-
-_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError, pickle.UnpicklingError)
-"""What readers of configurations and weights raise when a file isn't what it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,19 @@ class Provenance:
         name: hub id, folder, file or random:size, as the user wrote it.
         revision: commit on the hub, or None where there is none.
         sha256: `weights_digest` of the weights as loaded.
+        normalise: whether waveforms are brought to zero mean and unit variance.
+        normalise_from: the file that states it; "layout" where none does, "random" where there is nothing to state.
+        sampling_rate: samples per second of the audio that it takes.
+        architecture: what it computes besides its weights (see `SpeechEncoder.architecture`).
     """
 
     name: str
     revision: str | None
     sha256: str
+    normalise: bool | None = None
+    normalise_from: str = ""
+    sampling_rate: int = SAMPLING_RATE
+    architecture: Mapping[str, Any] = field(default_factory=dict)
 
 
 def weights_digest(weights: nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
@@ -74,17 +86,19 @@ def load_encoder(
         UserError: weights that can't be had or don't fit, an architecture without support, too many frozen layers.
     """
     name = params.speech_encoder
-    hf, normalise, revision = _load(name, params.encoder_revision, seed)
+    hf, stated, revision = _load(name, params.encoder_revision, seed)
     encoder = SpeechEncoder(
         hf,
         keep_all=params.layers == "weighted",
-        normalise=normalise,
+        normalise=stated.normalise,
         p=params.encoder_dropout,
         attention_p=params.attention_dropout,
         gradient_checkpointing=gradient_checkpointing,
     )
     freeze(encoder, params)
-    return encoder, Provenance(name, revision, weights_digest(hf))
+    return encoder, Provenance(
+        name, revision, weights_digest(hf), encoder.normalise, stated.stated_by, SAMPLING_RATE, encoder.architecture
+    )
 
 
 def freeze(encoder: SpeechEncoder, params: ModelParams) -> None:
@@ -117,11 +131,11 @@ def seeded(*parts: int | str) -> Iterator[None]:
         yield
 
 
-def _load(name: str, revision: str | None, seed: int) -> tuple[Any, bool | None, str | None]:
-    """A transformers model, its do_normalize where stated, and its commit where known."""
+def _load(name: str, revision: str | None, seed: int) -> tuple[Any, Normalisation, str | None]:
+    """A transformers model, its normalisation where stated, and its commit where known."""
     with seeded("encoder", seed), _quiet_transformers():
         if name.startswith("random:"):
-            return random_encoder(name), None, None
+            return random_encoder(name), Normalisation(None, "random"), None
         path = Path(name).expanduser()
         if path.is_dir():
             return (*load_folder(path, name), None)
@@ -189,59 +203,75 @@ def random_encoder(name: str) -> Any:
     )
 
 
-def load_folder(folder: Path, name: str) -> tuple[Any, bool | None]:
-    """A model and its do_normalize from a folder in hub layout.
+def load_folder(folder: Path, name: str) -> tuple[Any, Normalisation]:
+    """A model and its normalisation from a folder in hub layout.
 
     Raises:
         UserError: a file that is missing or unreadable, an unsupported architecture, weights that don't fit.
     """
-    from transformers import AutoConfig, AutoModel
-
-    _check_model_type(folder, name)
-    if not any(folder.glob("model*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-        raise UserError(
-            f"{name} holds no weights: neither model.safetensors nor pytorch_model.bin is in {folder}; "
-            f"fetch them with `hf download microsoft/wavlm-large --local-dir {folder}`"
-        )
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        refuse_unknown_parts(config)
-        hf, report = AutoModel.from_pretrained(
-            folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
-    except _UNREADABLE as error:
-        raise UserError(f"the weights of {name} can't be read: {_reason(error)}; fetch them again") from error
-    check_complete(report["missing_keys"], [key for key, *_ in report["mismatched_keys"]], name)
-    for tensor in hf.state_dict(keep_vars=True).values():
-        tensor.data = tensor.data.clone()  # from views of the file to memory of its own: see tensors.read_tensors
-    return hf, _do_normalize(folder)
+    settings = checked(read_json(folder / "config.json"), str(folder / "config.json"))
+    stated = normalisation(folder)
+    return _built(settings, read_weights(folder, name), name), stated
 
 
-def load_microsoft(path: Path) -> tuple[Any, bool]:
+def load_microsoft(path: Path) -> tuple[Any, Normalisation]:
     """A model and its normalisation from WavLM's original file, for example WavLM-Large.pt; no code in it is run.
 
     Raises:
         UserError: a file that is missing, unreadable or something else.
     """
-    from transformers import WavLMConfig, WavLMModel
-
+    refuse_lfs_pointer(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        cfg, tensors = completed(content["cfg"]), content["model"]
-        hf = WavLMModel(WavLMConfig(**configuration(cfg)))
-        report = hf.load_state_dict(renamed(tensors), strict=False)
-    except _UNREADABLE as error:
+        content = load_pickle(path)
+        cfg, tensors = completed(content["cfg"]), renamed(content["model"])
+        stated = {"model_type": "wavlm", **configuration(cfg)}
+    except MemoryError:
+        raise
+    except Exception as error:  # a hostile file makes its readers raise whatever they can
         raise UserError(
-            f"{path} can't be read as a WavLM checkpoint: {_reason(error)}; model.params.speech_encoder takes "
+            f"{path} can't be read as a WavLM checkpoint: {error_line(error)}; model.params.speech_encoder takes "
             "Microsoft's own WavLM-*.pt, a folder in hub layout or a hub id"
         ) from error
-    check_complete(report.missing_keys, [], str(path))
-    return hf, bool(cfg["normalize"])
+    return _built(checked(stated, str(path)), tensors, str(path)), Normalisation(bool(cfg["normalize"]), "cfg")
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of an error, without a full stop."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+def _built(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> Any:
+    """A transformers model with these settings and weights, once the two are known to belong together.
+
+    Raises:
+        UserError: they don't, or the weights aren't finite.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(**settings)
+    checked_together(config, name)
+    bare = skeleton(config, name)
+    wanted = {key: tuple(tensor.shape) for key, tensor in bare.state_dict().items()}
+    found = {plain_name(key, config.model_type): tensor for key, tensor in tensors.items()}
+    present = {key: tensor for key, tensor in found.items() if key in wanted}
+    wrong = [key for key, one in present.items() if tuple(one.shape) != wanted[key] or not one.is_floating_point()]
+    check_complete(wanted.keys() - present.keys(), wrong, name)
+    finite_or_complain(present, name)
+    hf, report = type(bare).from_pretrained(
+        None, config=config, state_dict=present, dtype=torch.float32, output_loading_info=True
+    )
+    check_complete(report["missing_keys"], [key for key, *_ in report["mismatched_keys"]], name)
+    for tensor in hf.state_dict(keep_vars=True).values():
+        tensor.data = tensor.data.clone()  # from views of the file to memory of its own: see tensors.read_tensors
+    return hf
+
+
+def plain_name(name: str, model_type: str) -> str:
+    """A tensor's name in the bare encoder: without the model around it, and with torch's present name of a weight norm.
+
+    >>> plain_name("wavlm.encoder.pos_conv_embed.conv.weight_g", "wavlm")
+    'encoder.pos_conv_embed.conv.parametrizations.weight.original0'
+    """
+    bare = name.removeprefix(f"{model_type}.")
+    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
+        if bare.endswith(f".{old}"):
+            bare = f"{bare.removesuffix(old)}parametrizations.weight.{new}"
+    return bare
 
 
 def check_complete(missing: Iterable[str], mismatched: Iterable[str], name: str) -> None:
@@ -249,45 +279,16 @@ def check_complete(missing: Iterable[str], mismatched: Iterable[str], name: str)
     random = sorted({*(key for key in missing if not key.endswith(_HARMLESS)), *mismatched})
     if random:
         raise UserError(
-            f"{name} lacks weights that its config.json promises ({listed(random)}), and training would start from "
+            f"{name} lacks weights that its configuration promises ({listed(random)}), and training would start from "
             "random numbers there; the file is incomplete or of another architecture: fetch it again"
         )
-
-
-def _check_model_type(folder: Path, name: str) -> None:
-    try:
-        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"model.params.speech_encoder is {name}, but {folder / 'config.json'} is missing or no JSON object; "
-            "the folder must hold config.json and model.safetensors (or pytorch_model.bin), as on the hub"
-        ) from error
-    if model_type not in MODEL_TYPES:
-        raise UserError(
-            f"{name} is of type {model_type}, which serfit doesn't support; use a {', '.join(MODEL_TYPES)} encoder"
-        )
-
-
-def _do_normalize(folder: Path) -> bool | None:
-    """What preprocessor_config.json says about normalising the waveform; None where it says nothing."""
-    file = folder / "preprocessor_config.json"
-    if not file.exists():
-        return None
-    try:
-        stated = json.loads(file.read_text(encoding="utf-8")).get("do_normalize")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{file} is no readable JSON object, and it decides whether waveforms are normalised; fetch it again, or "
-            "remove it to take what the encoder's layout suggests"
-        ) from error
-    return None if stated is None else bool(stated)
 
 
 def _download(name: str, revision: str | None) -> tuple[Path, str]:
     """Snapshot folder and commit of a hub id, from the local cache where it is there."""
     from huggingface_hub import snapshot_download
 
-    texts = ["config.json", "preprocessor_config.json"]
+    texts = ["config.json", "preprocessor_config.json", "processor_config.json"]
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*texts, "model*.safetensors*"]))
         if not any(folder.glob("model*.safetensors")):
