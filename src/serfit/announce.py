@@ -18,6 +18,7 @@ from serfit.labels import letter
 from serfit.log import Log
 from serfit.material import Material
 from serfit.memory import memory_warning
+from serfit.nn.folder import LAYOUT
 from serfit.nn.model import EmotionModel
 from serfit.preflight import advice
 from serfit.records import Predictions, StepRecord
@@ -79,6 +80,11 @@ def introduce(
     frozen = model.stage_name(features.stage)
     where = f", stored in {features.store.folder.parent}" if features.store else ""
     log.say(f"model: {model.provenance.name}, {trainable:,} of {total:,} parameters trainable, input: {frozen}{where}")
+    if model.provenance.normalise_from == LAYOUT:
+        log.say(
+            f"note: waveforms {'are' if model.encoder.normalise else 'are not'} normalised, by the encoder's layout; "
+            "it has no preprocessor_config.json or processor_config.json to state it"
+        )
     parts = {name: len(getattr(material.split, name)) for name in ("train", "validation", "test")}
     labels = material.labels()
     about = environment(device) | {

@@ -19,6 +19,7 @@ from torch import nn
 
 from serfit.errors import UserError
 from serfit.files import WriteError
+from serfit.nn.folder import finite_or_complain
 from serfit.nn.weights import weights_digest
 from serfit.tensors import Shapes, read_tensors, write_tensors
 
@@ -73,6 +74,7 @@ def load_weights(path: Path, model: nn.Module, frozen: str, epoch: int = 0) -> N
             f"the weights in {path} belong to another encoder or configuration; "
             "use the configuration and the encoder weights of the run that wrote them (config.json, environment.json)"
         ) from error
+    finite_or_complain(tensors, str(path))
     if epoch and found.get("epoch") != str(epoch):
         raise UserError(
             f"the weights in {path} are of epoch {found.get('epoch')}, and the best epoch of this run is {epoch}: the "

@@ -36,6 +36,10 @@ HELD_BYTES = min(2 * 1024**3, computer_memory() // 20)
 a time hold at most a quarter of the computer's."""
 
 
+LOUD = 10.0
+"""Samples beyond this aren't sound at a wrong level any more: floating-point files may exceed 1 a little."""
+
+
 @dataclass(slots=True)
 class Features:
     """Utterance -> float32 tensor on the CPU, time on axis 0.
@@ -106,9 +110,15 @@ class Features:
         with self.tally.timing("frozen part"):
             feature = self.model.prefix(waveform, self.stage).float().cpu()
         if not feature.isfinite().all():
+            peak = float(np.abs(self._samples(utterance)).max())
+            cause = (
+                f"its samples reach {peak:.3g}, and sound lies within 1; export it again, or leave it out"
+                if peak > LOUD
+                else f"its samples reach {peak:.3g}, as sound may, and the weights are finite, so float32 "
+                "overflows in the encoder; leave the recording out, or use another encoder"
+            )
             raise UserError(
-                f"utterance {utterance.id}: what the encoder makes of {utterance.path} isn't finite; its samples reach "
-                f"{float(waveform.abs().max()):.3g} where sound lies within 1; export it again, or leave it out"
+                f"utterance {utterance.id}: the encoder's output for {utterance.path} isn't finite: {cause}"
             )
         return feature
 

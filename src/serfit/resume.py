@@ -14,9 +14,10 @@ from serfit.checkpoint import (
     save_weights,
     trainable,
 )
-from serfit.errors import NumericalError, UserError
+from serfit.errors import NumericalError, UserError, listed
 from serfit.files import WriteError
 from serfit.interrupt import Interrupted
+from serfit.nn.weights import encoder_differences
 from serfit.records import EpochRecord
 from serfit.runs import Run
 from serfit.tensors import Shapes
@@ -138,6 +139,12 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], labels: s
                 f"{what} has changed since this run was begun ({changed}), so going on would mix two experiments; "
                 "bring it back, or start a new run"
             )
+    differing = encoder_differences(_of(before, lambda about: about["encoder"]) or {}, now.get("encoder", {}))
+    if differing:
+        raise UserError(
+            f"the encoder's configuration has changed since this run was begun ({listed(differing)}), so going on "
+            "would mix two experiments; bring its config.json and preprocessor_config.json back, or start a new run"
+        )
     compared = ("packages", "device", "device_type", "threads", "precision")
     others = [name for name in compared if name in before and before[name] != now.get(name)]
     if not others:

@@ -195,7 +195,7 @@ class ModelParams(Section):
     """last: the encoder's final output; weighted: a learned weighted sum of all hidden states, each normalised."""
     pooling: Literal["mean", "attention", "attentive_statistics"] = "attentive_statistics"
     """How frames become one vector: mean, attention-weighted mean, or attention-weighted mean and deviation."""
-    head_hidden: Count = 256
+    head_hidden: Annotated[int, Field(ge=1, le=65536)] = 256
     """Width of the head's hidden layer."""
     head_dropout: Fraction = 0.2
     """Dropout in the head."""

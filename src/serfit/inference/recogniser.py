@@ -208,7 +208,8 @@ class Recogniser:
         for place, name in enumerate(called):
             if not np.isfinite(units[:, place]).all():
                 raise UserError(
-                    f"what comes out for {name} isn't finite; its samples are too large, or the model is broken"
+                    f"the prediction for {name} isn't finite; its samples reach {np.abs(waveforms[place]).max():.3g}, "
+                    "and sound lies within 1: where they do, the network overflows (with bf16, try --precision fp32)"
                 )
         ranges = np.array([self.scales[name].maximum - self.scales[name].minimum for name in self.dimensions])
         unit = units.mean(axis=0)

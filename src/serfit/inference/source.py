@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,6 +26,7 @@ from serfit.inference.networks import Network, TorchNetwork
 from serfit.inference.onnx import is_onnx, open_onnx
 from serfit.inference.recogniser import Recogniser, check_together
 from serfit.nn.model import EmotionModel
+from serfit.nn.weights import encoder_differences
 from serfit.report.experiments import IRRELEVANT
 from serfit.runtime import choose_device, choose_precision
 
@@ -153,12 +154,32 @@ def member_of_run(directory: Path) -> Member:
         )
     config = load_config(directory / runs.CONFIG)
     scores = _json(directory / runs.SCORES)
-    model = model_of(config)
+    model = _as_trained(model_of(config), directory)
     load_weights(directory / runs.BEST_WEIGHTS, model, frozen_digest(model), epoch=int(scores.get("best_epoch", 0)))
     about = _about(directory, config, model, scores)
     carried = calibrations_of(directory, about.dimensions, about.scales)
     kept = stored(carried, applied=None) if carried else None
     return Member(about, config.model.params, model.requires_grad_(False).eval(), kept)
+
+
+def _as_trained(model: EmotionModel, directory: Path) -> EmotionModel:
+    """A model whose encoder is given waveforms as in training, whatever its folder now states about them.
+
+    Raises:
+        UserError: the encoder's configuration now describes another computation than the run recorded.
+    """
+    then = _json(directory / runs.ENVIRONMENT).get("encoder")
+    then = then if isinstance(then, dict) else {}
+    if isinstance(then.get("normalise"), bool):
+        model.encoder.normalise = then["normalise"]
+        model.provenance = replace(model.provenance, normalise=then["normalise"])
+    differing = encoder_differences(then, asdict(model.provenance))
+    if differing:
+        raise UserError(
+            f"the encoder {model.provenance.name} isn't as it was when {directory} was trained ({listed(differing)}); "
+            "bring its config.json back"
+        )
+    return model
 
 
 def runs_of_one_experiment(folder: Path) -> list[Path]:

@@ -60,6 +60,24 @@ class Provenance:
     architecture: Mapping[str, Any] = field(default_factory=dict)
 
 
+def encoder_differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How an encoder differs, besides its weights, from what was recorded of it.
+
+    Args:
+        recorded: a `Provenance` as plain data; what an older version didn't record differs in nothing.
+        now: the same of the present encoder.
+    """
+    then: dict[str, Any] = {key: recorded[key] for key in ("normalise", "sampling_rate") if key in recorded}
+    architecture = recorded.get("architecture")
+    then |= architecture if isinstance(architecture, Mapping) else {}
+    present = {**now, **now.get("architecture", {})}
+    return [
+        f"{key} was {value} and is {present[key]}"
+        for key, value in sorted(then.items())
+        if key in present and value is not None and present[key] != value
+    ]
+
+
 def weights_digest(weights: nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of tensors, whatever their order or device."""
     if isinstance(weights, nn.Module):

@@ -26,6 +26,8 @@ computation is executed."""
 
 MADE_OF = {
     "encoder weights": ("encoder", "sha256"),
+    "normalisation of waveforms": ("encoder", "normalise"),
+    "encoder architecture": ("encoder", "architecture"),
     "precision": ("precision",),
     "source code": ("commit",),
     "torch": ("packages", "torch"),
@@ -164,6 +166,8 @@ def disagreements(experiments: Sequence[ExperimentResult]) -> list[str]:
             if what == "encoder weights" and _random_encoder(result):
                 continue  # untrained weights follow the seed
             values = {str(_look_up(run.environment, path)) for run in result.runs}
+            if path[0] == "encoder":
+                values -= {"None"}  # not recorded by older versions
             if len(values) > 1:
                 said.append(f"runs of {result.label} differ in {what}: {listed(sorted(values), most=5)}")
         said += _shared_test_utterances(result)
