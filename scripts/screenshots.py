@@ -39,6 +39,7 @@ def picture(browser: Browser, page: Path, path: Path, scheme: str, width: int, h
     tab.on("request", lambda asked: None if asked.url.startswith((address, "data:")) else wrong.append(asked.url))
     tab.on("console", lambda message: wrong.append(message.text))
     tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.set_default_timeout(600_000)  # milliseconds; a busy machine takes long
     tab.goto(address)
     needed = tab.evaluate("document.documentElement.scrollWidth")
     taken = Image.open(io.BytesIO(tab.screenshot(full_page=height is None))).convert("RGB")

@@ -1,5 +1,7 @@
 """Small corpora and configurations for tests that run the whole path."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,12 @@ import yaml
 
 from serfit import counters, runs
 from serfit.demo.release import ReleaseUtterance, write_release
+
+PATIENCE = 1800.0
+"""Seconds after which a test gives up waiting for something; no machine is so busy that it takes so long."""
+
+FOR_EVER = 4 * PATIENCE
+"""Seconds that a process would go on which a test ends before."""
 
 RESULTS = (
     runs.METRICS,
@@ -20,6 +28,22 @@ RESULTS = (
     runs.BEST_VALENCE_WEIGHTS,
 )
 """Files of a run that are the same bytes for the same seed, however the run got there."""
+
+
+def eventually(true: Callable[[], object]) -> None:
+    """Wait until something is true."""
+    ends = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < ends, "it never came true"
+        time.sleep(0.02)
+
+
+def is_gone(process: int) -> bool:
+    """Whether a process has ended, or waits only to be asked how it did."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def tone(arousal: float, valence: float, seconds: float, random: np.random.Generator) -> np.ndarray:

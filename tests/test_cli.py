@@ -30,10 +30,9 @@ def exit_code(*arguments: str | Path) -> int:
     return 0 if code is None else int(code)
 
 
-def test_help_neither_imports_torch_nor_takes_long() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time\n"
-        "began = time.process_time()\n"
+        "import sys\n"
         "from serfit.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
         "heavy = {'torch', 'transformers', 'numpy', 'pydantic'} & set(sys.modules)\n"

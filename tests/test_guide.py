@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from serfit.cli import app
-from support import small_release
+from support import PATIENCE, small_release
 
 REPOSITORY = Path(__file__).parents[1]
 READMES = ("README.md", "README.zh-CN.md")
@@ -66,7 +66,7 @@ def shell(checkout: Path, script: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
     )
 
 
@@ -102,7 +102,6 @@ def test_nothing_has_a_release_date_before_it_is_released() -> None:
 
 
 @needs_uv
-@pytest.mark.timeout(900)  # a dozen commands, each of which starts anew, on a machine that may be busy
 def test_the_readme_from_check_to_comparison(checkout: Path) -> None:
     """Every block, in the README's order; each sees what the ones before it left behind."""
     looked = shell(checkout, block("serfit check"))

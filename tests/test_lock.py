@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from serfit import claims, lock
 from serfit.claims import Holder, Watch, claimed
 from serfit.lock import take
+from support import eventually
 
 HOLD = """
 import sys, time
@@ -23,7 +23,7 @@ from pathlib import Path
 from serfit.lock import take
 held = take(Path(sys.argv[1]))
 print("held", flush=True)
-time.sleep(60)
+time.sleep(10_000)
 """
 
 
@@ -108,16 +108,17 @@ def test_claims_of_dead_or_silent_holders_are_taken_over(tmp_path: Path, monkeyp
     path.write_bytes(Holder(Holder.me().host, 2**22 + 1).to_bytes())
     with claimed(path, Watch()) as ours:
         assert ours
-    monkeypatch.setattr(claims, "PATIENCE", 0.05)
+    clock = [0.0]
+    monkeypatch.setattr("serfit.claims.time.monotonic", lambda: clock[0])
     path.write_bytes(Holder("elsewhere x", 1).to_bytes())
     watch = Watch()
     with claimed(path, watch) as ours:
         assert not ours
     os.utime(path, (1.0, 1.0))  # a sign of life
-    time.sleep(0.06)
+    clock[0] += claims.PATIENCE + 1
     with claimed(path, watch) as ours:
         assert not ours
-    time.sleep(0.06)
+    clock[0] += claims.PATIENCE + 1
     with claimed(path, watch) as ours:
         assert ours
 
@@ -181,10 +182,7 @@ def test_a_claim_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path = tmp_path / "x.claim"
     with claimed(path):
         os.utime(path, (1.0, 1.0))
-        until = time.monotonic() + 5
-        while path.stat().st_mtime < 2.0 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert path.stat().st_mtime > 2.0
+        eventually(lambda: path.stat().st_mtime > 2.0)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"host": 1}', b"[" * 100_000, json.dumps("x").encode()])
@@ -198,10 +196,7 @@ def test_a_process_that_ended_is_dead_before_its_parent_asks() -> None:
     if child == 0:
         os._exit(0)
     holder = Holder(Holder.me().host, child)
-    until = time.monotonic() + 10
-    while not holder.dead() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert holder.dead()
+    eventually(holder.dead)
     os.waitpid(child, 0)
     assert not Holder.me().dead()
     assert not Holder("elsewhere x", child).dead()

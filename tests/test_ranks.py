@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from serfit.errors import UserError
 from serfit.follow import company, parsed_gpus
 from serfit.interrupt import Interrupted
 from serfit.ranks import ALONE, Ranks, deal
-from support import RESULTS, settings, small_release
+from support import PATIENCE, RESULTS, eventually, is_gone, settings, small_release
 
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 9))
@@ -123,34 +122,23 @@ def leader(folder: Path, what: str, arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
 def test_nobody_outlives_the_first_process(tmp_path: Path) -> None:
-    process = leader(tmp_path, "ranked.note_process", "(sys.argv[1], 60)")
+    process = leader(tmp_path, "ranked.note_process", "(sys.argv[1], 10_000)")
     try:
-        ids = [int(_awaited(tmp_path / str(index))) for index in (0, 1)]
+        written = [tmp_path / str(index) for index in (0, 1)]
+        eventually(lambda: all(path.exists() and path.read_text() for path in written))
+        ids = [int(path.read_text()) for path in written]
         assert ids[0] == process.pid
     finally:
         os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    for _ in range(100):
-        if not Path(f"/proc/{ids[1]}").exists() or "zombie" in Path(f"/proc/{ids[1]}/status").read_text():
-            return
-        time.sleep(0.1)
-    os.kill(ids[1], signal.SIGKILL)
-    pytest.fail("the second process was left alive")
+    eventually(lambda: is_gone(ids[1]))
 
 
 def test_the_first_process_does_not_wait_for_the_dead(tmp_path: Path) -> None:
     process = leader(tmp_path, "ranked.leave_at_once", "()")
-    _, words = process.communicate(timeout=120)
+    _, words = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert "UserError: process 1 of this run died (exit code 9" in words
-
-
-def _awaited(path: Path) -> str:
-    for _ in range(1200):
-        if path.exists() and (text := path.read_text()):
-            return text
-        time.sleep(0.1)
-    raise AssertionError(f"{path} didn't appear")
 
 
 @pytest.mark.parametrize("text", ["", "0,", "0,0", "a", "0;1", "-1", "1.0"])

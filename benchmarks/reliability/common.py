@@ -150,7 +150,7 @@ def forked(work: Callable[[], object], errors: Path | None = None) -> int:
         os._exit(code)
 
 
-def ended(child: int, seconds: float = 60.0) -> int:
+def ended(child: int, seconds: float = 1800.0) -> int:
     """Wait for a child; its exit code, minus the signal that killed it, or 124 when it had to be killed for time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -84,7 +84,6 @@ def test_a_line_comes_before_the_next_sample_is_there() -> None:
             os.write(sink, data[16_000 * second : 16_000 * (second + 1)])
             found.append(next(listening))
             assert found[-1].emotion.end == 0.5 * (second + 1)
-            assert found[-1].latency < 2.0
         os.close(sink)
         assert list(listening) == []
 

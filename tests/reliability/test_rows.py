@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 ROWS = {"R2": 21, "R3": 12, "R4": 50, "R5": 15, "R7": 53, "R13": 3}
 """Least cases of each row."""
@@ -16,7 +18,7 @@ def test_kills_full_disks_damage_hostile_files_and_lack_of_memory_lose_nothing(t
         [sys.executable, ROOT / "benchmarks/reliability/run.py", *ROWS],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)},
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,6 +10,7 @@ import pytest
 from report.written import Written
 from serfit.report.compare import compare
 from serfit.report.page import write_report
+from support import PATIENCE
 
 Write = Callable[..., Written]
 SCRIPT = Path(__file__).parents[2] / "scripts" / "screenshots.py"
@@ -19,7 +20,9 @@ pytest.importorskip("playwright")
 
 def pictures(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the script; skip where it finds no browser."""
-    done = subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE
+    )
     if "no Chromium" in done.stderr:
         pytest.skip("no Chromium is installed")
     return done

@@ -13,6 +13,7 @@ import pytest
 from extras import need
 from serfit.serve.answers import Limits
 from serve.stand_in import recogniser
+from support import PATIENCE
 
 LIMITS = Limits(minutes=0.5, megabytes=3.0)
 
@@ -53,7 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             thread.start()
             yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", uploads, around, looked_up)
             server.should_exit = True
-            thread.join(timeout=20)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
     assert looked_up == []
     assert list(around.glob("serfit-page-*")) == []

@@ -13,6 +13,7 @@ from extras import need
 from serfit.serve.words import LANGUAGES
 from serve.asking import answer, ask, upload, wav
 from serve.conftest import LIMITS, Served
+from support import PATIENCE
 
 httpx = need("serve", "httpx")
 FORGOTTEN = need("serve", "serfit.serve.guard").FORGOTTEN
@@ -20,7 +21,7 @@ FORGOTTEN = need("serve", "serfit.serve.guard").FORGOTTEN
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> Any:
-    with httpx.Client(base_url=served.address, timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=served.address, timeout=PATIENCE, trust_env=False) as client:
         yield client
 
 

@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from serfit.labels import LabelScale
 from serfit.nn.model import build_model
 from serfit.serve.words import CHINESE
 from serve.asking import answer, upload, wav
+from support import PATIENCE
 
 httpx = need("serve", "httpx")
 server = importlib.import_module("serfit.serve.server")
@@ -145,7 +145,7 @@ def test_the_verb_serves_a_bundle_until_it_is_stopped_and_leaves_nothing(bundle:
         line = process.stdout.readline()
         address = re.search(r"http://127\.0\.0\.1:\d+/", line)
         assert address is not None, line + (process.stderr.read() if process.stderr else "")
-        with httpx.Client(base_url=address[0], timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=address[0], timeout=PATIENCE, trust_env=False) as client:
             page = client.get("/", follow_redirects=True)
             assert page.url.path == "/zh/"
             assert "untrained" in page.text
@@ -157,10 +157,8 @@ def test_the_verb_serves_a_bundle_until_it_is_stopped_and_leaves_nothing(bundle:
             assert not Path(path).exists()
         assert len(list(tmp_path.glob("serfit-page-*"))) == 1
         process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors
-        assert time.monotonic() - began < 15
         assert "Traceback" not in errors
         assert list(tmp_path.glob("serfit-page-*")) == []
     finally:

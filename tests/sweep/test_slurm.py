@@ -11,8 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from serfit.sweep.node import run_on_node
 from serfit.sweep.plan import Job
 from serfit.sweep.queue import FOLDER, RUNS, Element, queue
 from serfit.sweep.slurm import OURS, on_slurm, slurm_options
-from support import config_file, small_release
+from support import config_file, eventually, small_release
 
 STAND_INS = Path(__file__).parents[2] / "benchmarks" / "engines"
 FAKE = (sys.executable, str(STAND_INS / "fake_serfit.py"))
@@ -97,13 +96,6 @@ def submissions(cluster: Path) -> int:
     return len(list((cluster / "slurm").glob("*.sh")))
 
 
-def until(true: Callable[[], object]) -> None:
-    ends = time.monotonic() + 30.0
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
-
-
 @needs_submitit
 def test_an_array_keeps_to_its_slots_and_leaves_nothing(cluster: Path) -> None:
     todo = jobs(cluster, 4)
@@ -155,7 +147,7 @@ def test_before_its_time_limit_a_run_saves_itself_and_goes_on(
     done = cluster / "runs" / "run0" / "done"
 
     def signal_it() -> None:
-        until(done.exists)
+        eventually(done.exists)
         os.system("scancel --signal=USR2 1")
 
     thread = threading.Thread(target=signal_it)
@@ -217,7 +209,7 @@ def test_what_is_cancelled_by_hand_stays_cancelled(cluster: Path, monkeypatch: p
     monkeypatch.setenv("FAKE_SECONDS", "8")
 
     def cancel_both() -> None:
-        until(lambda: (cluster / "runs" / "run0" / "config.json").exists())
+        eventually(lambda: (cluster / "runs" / "run0" / "config.json").exists())
         os.system("scancel 1_1 1_0")
 
     thread = threading.Thread(target=cancel_both)
@@ -254,9 +246,9 @@ def test_a_refusal_is_told_in_slurms_words(cluster: Path) -> None:
 
 
 def test_a_time_limit_shorter_than_the_start_is_an_error_not_a_circle(cluster: Path) -> None:
-    job = Job("x", Path("x"), (), cluster / "runs" / "x", program=(sys.executable, "-c", "import time; time.sleep(60)"))
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGUSR2); time.sleep(10_000)"  # before it can listen
+    job = Job("x", Path("x"), (), cluster / "runs" / "x", program=(sys.executable, "-c", code))
     note = cluster / "note.json"
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGUSR2)).start()
     run_on_node(job, note)
     noted = json.loads(note.read_text())
     assert (noted["fate"], noted["words"][:18]) == ("failed", "the time limit cam")

@@ -48,7 +48,7 @@ def test_a_killed_process_leaves_a_run_that_died(tmp_path: Path) -> None:
     directory = write(some(), tmp_path / "run", "stopped")
     code = (
         "import sys, time; from pathlib import Path; from serfit.lock import take\n"
-        "lock = take(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+        "lock = take(Path(sys.argv[1])); print('held', flush=True); time.sleep(10_000)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(directory / runs.LOCK)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

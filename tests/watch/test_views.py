@@ -25,6 +25,7 @@ from serfit.watch.finding import Kind
 from serfit.watch.history import History, Reader, Stopped
 from serfit.watch.serve import WatchServer, plain_board
 from serfit.watch.terminal import watch
+from support import PATIENCE
 from watch.histories import recorded, rising, simulate
 from watch.written import write
 
@@ -152,7 +153,7 @@ def server(folder: Path) -> Iterator[WatchServer]:
 
 
 def answer(server: WatchServer, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-    connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=PATIENCE)
     connection.request(method, path, headers=headers)
     found = connection.getresponse()
     body = found.read()
