@@ -98,7 +98,7 @@ def test_two_processes_train_the_weights_of_one(release: Path, tmp_path: Path) -
     command += ["train", "--config", str(tmp_path / "plan.yaml"), "--run-dir", str(tmp_path / "torchrun")]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("epoch 2/2") == 1
+    assert done.stdout.count("  2/2 ") == 1
     assert contents(tmp_path / "torchrun") == contents(first)
 
 
