@@ -1,5 +1,6 @@
 """The demo: the whole main job on synthetic speech, frozen against unfrozen, in a few minutes on a CPU."""
 
+import json
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -57,11 +58,9 @@ def run_demo(folder: Path, console: Console) -> None:
 
 def demo_config(name: str, folder: Path) -> ExperimentConfig:
     """One of the demo's configurations, with everything below one folder."""
-    overrides = [
-        f"data.root={folder / 'corpus'}",
-        f"features.store={folder / 'features'}",
-        f"experiment.runs_dir={folder / 'runs'}",
-    ]
+    below = {"data.root": "corpus", "features.store": "features", "experiment.runs_dir": "runs"}
+    quoted = {key: json.dumps(str(folder / name).replace("$", "$$")) for key, name in below.items()}  # values are YAML
+    overrides = [f"{key}={value}" for key, value in quoted.items()]
     with as_file(files("serfit.demo") / f"{name}.yaml") as path:
         return load_config(path, overrides)
 
