@@ -1,4 +1,4 @@
-"""A score as a function of sums per cluster, so that leaving clusters out or swapping them costs a subtraction.
+"""A score as a function of sums per cluster, so that leaving clusters out costs a subtraction.
 
 CCC depends on six sums over utterances: n, x, y, x^2, y^2 and xy. Everything that is estimated here is a weighted sum
 of CCCs: the mean over folds and seeds, the mean over dimensions, the difference between two experiments.
