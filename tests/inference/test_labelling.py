@@ -11,6 +11,8 @@ from serfit.audio import read_audio
 from serfit.inference import labelling, windows
 from serfit.inference.labelling import Cutting, Piece, Point, Row, Voiced, Whole, Windows, label
 from serfit.inference.listing import Item
+from serfit.inference.table import Columns
+from serfit.level import SILENT, TOO_LOUD
 
 CUTTINGS: list[Cutting] = [Whole(), Windows(0.5, 0.2), Voiced()]
 
@@ -161,3 +163,21 @@ def test_damage_found_late_leaves_the_rows_before_it(tmp_path: Path, monkeypatch
     assert found[80].start == 240.0
     assert found[80].end is None
     assert "aren't finite" in found[80].error
+
+
+def test_silence_and_samples_far_beyond_one_get_a_note_beside_their_values(tmp_path: Path) -> None:
+    sound = np.random.default_rng(1).uniform(-0.5, 0.5, 8_000)
+    kinds = {
+        "fine": (sound, ""),
+        "silent": (0 * sound, SILENT[0]),
+        "cancelled": (np.stack([sound, -sound], axis=1), SILENT[1]),
+        "loud": (24_000 * sound, TOO_LOUD),
+    }
+    for name, (samples, _) in kinds.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    items = [Item(name, tmp_path / f"{name}.wav") for name in kinds]
+    found = rows(list(label(listener(), items, Whole())))
+    assert [(row.note, row.error) for row in found] == [(note, "") for _, note in kinds.values()]
+    assert all(row.values is not None for row in found)
+    columns = Columns(("valence", "arousal"), ids=False, spreads=False)
+    assert dict(zip(columns.names, columns.cells(found[1], items[1]), strict=True))["note"] == SILENT[0]

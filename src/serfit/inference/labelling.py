@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -24,6 +24,7 @@ from serfit.inference.networks import Waveform
 from serfit.inference.recogniser import Estimates, Recogniser
 from serfit.inference.voice import LONGEST, SHORTEST, SILENCE, levels, stretches, voiced
 from serfit.inference.windows import window_samples, windows
+from serfit.level import level_doubt
 
 POOL_SECONDS, POOL_ITEMS = 960.0, 512
 """Most speech, and most recordings, that are decoded and sorted by length together."""
@@ -69,6 +70,8 @@ class Row:
         unit: [D] on [0, 1].
         spread: [D] on the corpus's scale; None with one network.
         embedding: pooled vector [P], float32.
+        note: what is strange about the sound, though there are values: silence, samples far beyond 1; said of whole
+            recordings alone.
         error: why there are no values, in one sentence.
     """
 
@@ -79,6 +82,7 @@ class Row:
     unit: NDArray[np.float64] | None = None
     spread: NDArray[np.float64] | None = None
     embedding: NDArray[np.float32] | None = None
+    note: str = ""
     error: str = ""
 
 
@@ -197,10 +201,18 @@ def _pool(
         chosen = [places[number] for number in batch]
         spans = [(items[place].start, items[place].start + len(sound[place]) / SAMPLE_RATE) for place in chosen]
         names = [items[place].name for place in chosen]
-        rows |= {row.item: row for row in _rows(recogniser, chosen, names, spans, [sound[place] for place in chosen])}
+        for row in _rows(recogniser, chosen, names, spans, [sound[place] for place in chosen]):
+            rows[row.item] = row if row.error else replace(row, note=_note(items[row.item], sound[row.item]))
         heard_items += len(chosen)
         yield Piece((), begin, heard_items, sum(end - start for start, end in spans))
     yield Piece(tuple(rows[place] for place in sorted(rows)), begin + len(pool), begin + len(pool), 0.0)
+
+
+def _note(item: Item, waveform: Waveform) -> str:
+    try:
+        return level_doubt(waveform, item.path, item.start, item.end) or ""
+    except UserError as error:  # the file has changed since it was read
+        return str(error)
 
 
 def _rows(

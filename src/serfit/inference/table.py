@@ -43,6 +43,7 @@ class Columns:
             *self.dimensions,
             *(f"{name}_unit" for name in self.dimensions),
             *(f"{name}_spread" for name in self.dimensions if self.spreads),
+            "note",
             "error",
         )
 
@@ -55,6 +56,7 @@ class Columns:
             item.file,
             *([item.id] if self.ids else []),
             *(None if number is None else round(number, DECIMALS) for number in (row.start, row.end, *numbers)),
+            row.note,
             row.error,
         ]
 
