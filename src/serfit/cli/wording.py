@@ -12,7 +12,7 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 
 def help_text(verb: Callable[..., object]) -> str:
     """A verb's docstring, its example in a paragraph that isn't wrapped, so that it can be copied."""
-    return (inspect.getdoc(verb) or "").replace("Example: ", "\b\nExample:\n  ")
+    return (inspect.getdoc(verb) or "").replace("Example: ", "\b\nExample: ")
 
 
 def usage_words(error: Any) -> str:
