@@ -1,6 +1,7 @@
 """The two ways a run may end badly, what means that memory ran out, and the search for the word the user meant."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -71,3 +72,16 @@ def below(complaints: Sequence[str], most: int = 10) -> str:
     """
     rest = len(complaints) - most
     return "\n".join(f"  {line}" for line in [*complaints[:most], *([f"and {rest} more"] if rest > 0 else [])])
+
+
+_OBEYED = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]")
+"""Characters that a terminal obeys instead of showing them, line feed and tab apart; the last ones turn text round."""
+
+
+def visible(text: str) -> str:
+    r"""Text with control characters as escapes: names from files may hold any, and a terminal would obey them.
+
+    >>> visible("a\x1b]0;title\x07b")
+    'a\\x1b]0;title\\x07b'
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

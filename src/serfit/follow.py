@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from rich.console import Console
 
 from serfit.announce import fill_store
 from serfit.checkpoint import model_and_optimizer, restore_model_and_optimizer
@@ -18,7 +17,7 @@ from serfit.errors import NumericalError, UserError
 from serfit.executor import Executor
 from serfit.features import Features, features_of, model_of
 from serfit.interrupt import Interrupted, StopRequest
-from serfit.log import Log
+from serfit.log import Log, Terminal
 from serfit.material import Material, prepare
 from serfit.memory import first_budget
 from serfit.nn.model import EmotionModel
@@ -84,7 +83,7 @@ def parsed_gpus(text: str) -> tuple[int, ...]:
 def _follow(ranks: Ranks, config: ExperimentConfig, gpu: int | None) -> None:
     ranks.wait()
     with open(os.devnull, "w") as nowhere, StopRequest() as stop:
-        log = Log(Console(file=nowhere))
+        log = Log(Terminal(file=nowhere))
         material = prepare(config)
         device, _ = choose_device(gpu)
         model = model_of(config).to(device)

@@ -1,12 +1,39 @@
 """What people see while it runs: lines on the terminal and in train.log, and a progress bar on a terminal."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
+from typing import IO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from serfit.errors import visible
+
+
+class Terminal(Console):
+    """A rich console that shows control characters instead of obeying them, wherever the text comes from.
+
+    rich drops some of them and lets escape sequences pass. What it writes itself, colours and movements, passes by
+    whatever guards the stream against what is printed.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As rich does, with the text made visible."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text), style, control)
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream behind the guard of printed text, see `serfit.cli.boundary.Shown`."""
+        found = super().file
+        return getattr(found, "rich_proxied_file", found)
+
+    @file.setter
+    def file(self, stream: IO[str]) -> None:
+        self._file = stream
 
 
 class Log:
@@ -33,11 +60,13 @@ class Log:
 
     def say(self, line: str) -> None:
         """One line (or several) for the terminal and the file."""
+        line = visible(line)
         self._show(lambda: self._console.print(line, markup=False, highlight=False, soft_wrap=True))
         self.record(line)
 
     def record(self, line: str) -> None:
         """One line (or several) for the file alone."""
+        line = visible(line)
         now = time.localtime()
         today = time.strftime("%Y-%m-%d ", now) if now[:3] != self._day else ""
         self._day = now[:3]
@@ -70,6 +99,7 @@ class Log:
     def advance(self, what: str, done: int, total: int, text: str = "") -> None:
         """Show that `done` of `total` is done: a bar on a terminal, and elsewhere a plain line now and then."""
         terminal = self._console.is_terminal
+        what, text = visible(what), visible(text)
         if terminal:
             self._show(lambda: self._move_bar(what, done, total, text))
         if time.monotonic() - self._last_plain >= self._quiet:
@@ -90,10 +120,10 @@ class Log:
     def _move_bar(self, what: str, done: int, total: int, text: str) -> None:
         if self._progress is None:
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 TimeRemainingColumn(),
                 console=self._console,
                 transient=True,

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from serfit.errors import UserError
+from serfit.errors import UserError, visible
 from serfit.interrupt import KILL, die_with_parent
 
 Value = TypeVar("Value")
@@ -200,7 +200,7 @@ def _watch(others: Sequence[Any], done: threading.Event) -> None:
     while not done.wait(0.5):
         words = _obituary(others)
         if words is not None and not done.wait(20.0):
-            print(f"error: {words}", file=sys.stderr, flush=True)
+            print(f"error: {visible(words)}", file=sys.stderr, flush=True)
             os._exit(UserError.exit_code)
 
 

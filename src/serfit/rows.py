@@ -37,3 +37,29 @@ def numbered_rows(
             yield number, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num} isn't valid CSV ({error}); check its double quotes") from error
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def inert(cell: str) -> str:
+    """Text for a cell that a spreadsheet shows and doesn't execute: what begins like a formula gets an apostrophe.
+
+    Numbers stay as they are.
+
+    >>> inert("=1+1"), inert("-0.5"), inert("speaker 1")
+    ("'=1+1", '-0.5', 'speaker 1')
+    """
+    if not cell.startswith(_FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def inert_path(path: str) -> str:
+    """The same for a path, which stays one: a relative one gets "./" before it."""
+    return f"./{path}" if path.startswith(_FORMULA) else path

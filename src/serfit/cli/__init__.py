@@ -17,7 +17,7 @@ from serfit import __version__
 from serfit.cli import cache, publishing, reading, serving, training, using, watching
 from serfit.cli.boundary import lasting_output, system_trouble
 from serfit.cli.wording import USAGE_ERROR, help_text, usage_words
-from serfit.errors import NumericalError, UserError
+from serfit.errors import NumericalError, UserError, visible
 from serfit.interrupt import Interrupted
 
 app = typer.Typer(
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _leave(kind: str, words: str, code: int) -> NoReturn:
     with suppress(OSError):  # the terminal may be gone
-        print(f"{kind}: {words}", file=sys.stderr)
+        print(f"{kind}: {visible(words)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO, cast
 
-from serfit.errors import UserError, is_out_of_memory
+from serfit.errors import UserError, is_out_of_memory, visible
 
 _REMEDIES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions and those of the folders above"),
@@ -48,6 +48,26 @@ class Outlet:
                 self.error = error
 
 
+class Shown:
+    """A text stream that shows control characters of what is printed instead of passing them to a terminal.
+
+    Attributes:
+        rich_proxied_file: the stream behind it; under this name rich (and `serfit.log.Terminal`, which guards its own
+            text) finds it and writes past the guard.
+    """
+
+    def __init__(self, stream: Outlet) -> None:
+        self.rich_proxied_file = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        self.rich_proxied_file.write(visible(text))
+        return len(text)
+
+
 @contextmanager
 def lasting_output() -> Iterator[None]:
     """Let no verb stop in the middle because standard output fails; complain at its end.
@@ -64,7 +84,7 @@ def lasting_output() -> Iterator[None]:
         raise UserError("standard output is closed; send it to a file, or to /dev/null")
     outlet = Outlet(sys.stdout)
     try:
-        with redirect_stdout(cast(TextIO, outlet)):
+        with redirect_stdout(cast(TextIO, Shown(outlet))):
             yield
     except SystemExit as leaving:
         outlet.flush()

@@ -63,8 +63,6 @@ def experiment(
 
 def new_log() -> "Log":
     """A log that speaks on the terminal."""
-    from rich.console import Console
+    from serfit.log import Log, Terminal
 
-    from serfit.log import Log
-
-    return Log(Console())
+    return Log(Terminal())

@@ -74,11 +74,10 @@ def calibration(
 
     Example: serfit calibration runs/ema_iemocap_finetune_fold1_seed1_20260101-120000
     """
-    from rich.console import Console
-
     from serfit.calibration.coverage import examine, interval_rows, score_rows, sentences, spread_rows
     from serfit.config.load import load_config
     from serfit.corpus.load import rating_scales
+    from serfit.log import Terminal
     from serfit.report.compare import chosen_directories, read_run
     from serfit.report.experiments import gather, ranges
     from serfit.runs import CONFIG
@@ -86,7 +85,7 @@ def calibration(
     experiments, remarks = gather([read_run(directory) for directory in chosen_directories(runs)])
     if not experiments:
         raise UserError(f"there is no finished run in {runs[0]}; name a run directory, or a folder of them")
-    console = Console()
+    console = Terminal()
     for result in experiments:
         scales = rating_scales(load_config(result.runs[0].directory / CONFIG).data)
         findings = examine(result.runs, scales)

@@ -17,8 +17,7 @@ def compare(
 
     Example: serfit compare runs
     """
-    from rich.console import Console
-
+    from serfit.log import Terminal
     from serfit.report.answers import answers
     from serfit.report.compare import chosen_directories, console_table, write_comparison
     from serfit.report.compare import compare as compare_runs
@@ -27,7 +26,7 @@ def compare(
     paths = runs or [Path("runs")]
     comparison = compare_runs(chosen_directories(paths))
     check_any(comparison)
-    console = Console()
+    console = Terminal()
     console.print(console_table(comparison))
     for line in answers(comparison.evidence.pairs):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

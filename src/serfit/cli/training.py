@@ -205,11 +205,10 @@ def demo(
 
     Example: serfit demo
     """
-    from rich.console import Console
-
     from serfit.demo.run import run_demo
+    from serfit.log import Terminal
 
-    run_demo(folder, Console())
+    run_demo(folder, Terminal())
 
 
 def doctor() -> None:

@@ -80,9 +80,7 @@ def predict(
 
     Example: serfit predict runs/ema_iemocap_finetune_fold1_seed1_20260101-120000 speech/ --output labels.csv
     """
-    from rich.console import Console
-
-    from serfit.log import Log
+    from serfit.log import Log, Terminal
 
     cutting = _cutting(window, hop, segments, picture)
     target = _target(output, embeddings)
@@ -91,7 +89,7 @@ def predict(
     from serfit.inference.listing import list_items
     from serfit.inference.table import encoded
 
-    log = Log(Console(stderr=True))
+    log = Log(Terminal(stderr=True))
     listing = list_items(paths)
     for note in listing.notes:
         log.say(note)

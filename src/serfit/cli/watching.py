@@ -31,8 +31,8 @@ def watch(
             print(f"watching {', '.join(map(str, paths))}: {server.url} (Ctrl-C stops)", flush=True)
             server.serve_forever()
         return
-    from rich.console import Console
 
+    from serfit.log import Terminal
     from serfit.watch.terminal import watch as show
 
-    show(paths, Console(), once=once)
+    show(paths, Terminal(), once=once)

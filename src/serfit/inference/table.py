@@ -10,6 +10,7 @@ from typing import Literal
 from serfit.inference.labelling import Row
 from serfit.inference.listing import Item
 from serfit.labels import Dimension
+from serfit.rows import inert, inert_path
 
 Format = Literal["csv", "jsonl"]
 Cell = str | float | None
@@ -69,7 +70,7 @@ def header(names: Sequence[str], form: Format) -> str:
 def line(cells: Sequence[Cell], names: Sequence[str], form: Format) -> str:
     """One row as a line."""
     if form == "csv":
-        return _csv(["" if cell is None else cell for cell in cells])
+        return _csv([_inert(cell, name) for name, cell in zip(names, cells, strict=True)])
     named: Mapping[str, Cell] = dict(zip(names, cells, strict=True))
     text = json.dumps(named, ensure_ascii=False, allow_nan=False)
     return (text if _is_utf8(text) else json.dumps(named, allow_nan=False)) + "\n"
@@ -78,6 +79,14 @@ def line(cells: Sequence[Cell], names: Sequence[str], form: Format) -> str:
 def encoded(text: str) -> bytes:
     """UTF-8, with the bytes of file names that aren't UTF-8 as they are (JSON escapes them as Python's os.fsdecode)."""
     return text.encode("utf-8", "surrogateescape")
+
+
+def _inert(cell: Cell, name: str) -> str | float:
+    if cell is None:
+        return ""
+    if not isinstance(cell, str):
+        return cell
+    return inert_path(cell) if name == "file" else inert(cell)
 
 
 def _is_utf8(text: str) -> bool:

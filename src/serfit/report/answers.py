@@ -7,7 +7,7 @@ from serfit.metrics import Correlation
 from serfit.report.breakdown import GROUPINGS, LEAST, GroupScore, Miscalibration
 from serfit.report.evidence import LEVEL, Evidence, Pair, seed_deviation
 from serfit.report.experiments import ExperimentResult, ranges
-from serfit.report.markdown import UNDEFINED, Rows, as_markdown, bullets, escaped, number
+from serfit.report.markdown import UNDEFINED, Rows, as_markdown, bullets, number
 from serfit.report.reference import Measure
 from serfit.statistics.contrast import Kind
 from serfit.statistics.interval import FEWEST, Estimate, Scope
@@ -118,7 +118,7 @@ def evidence_blocks(experiments: Sequence[ExperimentResult], evidence: Evidence)
     if pairs:
         blocks += [
             "### Which is better",
-            bullets(escaped(line) for line in answers(pairs)),
+            bullets(answers(pairs)),
             as_markdown(pair_rows(pairs)),
         ]
     return [*blocks, "### How sure", as_markdown(interval_rows(experiments, evidence))]

@@ -5,12 +5,14 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from serfit.errors import visible
 from serfit.labels import Dimension, letter
 from serfit.report.answers import heading, holds_for
 from serfit.report.comparison import Comparison, Details
 from serfit.report.evidence import Evidence, Pair, seed_deviation
 from serfit.report.experiments import ExperimentResult, Summary
 from serfit.report.reference import FROZEN, Measure
+from serfit.rows import inert
 from serfit.statistics.interval import Estimate
 
 COLUMNS = (
@@ -59,11 +61,12 @@ def to_csv(comparison: Comparison) -> str:
     writer.writeheader()
     for result in comparison.experiments:
         for row in _experiment_rows(result, comparison.evidence, comparison.details[result.label]):
-            writer.writerow({"corpus": result.corpus, "experiment": result.label, **_written(row)})
+            writer.writerow(_written({"corpus": result.corpus, "experiment": result.label} | row))
     for pair in comparison.evidence.pairs:
         row = {"what": "difference", "measure": pair.measure, "p": pair.p, "p_corrected": pair.corrected}
         row |= _estimate(pair.difference) | {"count": pair.utterances}
-        writer.writerow({"corpus": pair.corpus, "experiment": pair.first, "against": pair.second, **_written(row)})
+        row |= {"corpus": pair.corpus, "experiment": pair.first, "against": pair.second}
+        writer.writerow(_written(row))
     return text.getvalue()
 
 
@@ -114,9 +117,9 @@ def _estimate(one: Estimate) -> dict[str, Any]:
 
 
 def _written(row: dict[str, Any]) -> dict[str, str]:
-    """Numbers with six decimals, undefined ones as empty text."""
+    """Numbers with six decimals, undefined ones as empty text, names as no spreadsheet executes them."""
     return {
-        key: "" if value is None else f"{value:.6f}" if isinstance(value, float) else str(value)
+        key: "" if value is None else f"{value:.6f}" if isinstance(value, float) else inert(visible(str(value)))
         for key, value in row.items()
     }
 

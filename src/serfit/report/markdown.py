@@ -1,7 +1,11 @@
 """The pieces of Markdown documents."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
+
+from serfit.errors import visible
 
 UNDEFINED = "n/a"
 """Stands for a value that isn't defined or can't be had."""
@@ -25,13 +29,22 @@ def number(value: float | None, form: str = ".4f") -> str:
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A list."""
-    return "\n".join(f"- {line}" for line in lines)
+    """A list of plain text."""
+    return "\n".join(f"- {escaped(line)}" for line in lines)
 
 
 def escaped(text: str) -> str:
-    """Text that can't end a Markdown cell."""
-    return text.replace("|", "\\|")
+    r"""Plain text as Markdown that shows it: names may hold HTML, links and the ends of cells.
+
+    >>> escaped("<img src=x> [a](b) | `c`")
+    '&lt;img src=x&gt; \\[a\\](b) \\| \\`c\\`'
+    """
+    plain = " ".join(visible(text).replace("\\", "\\\\").split("\n"))
+    return _MARKUP.sub(r"\\\g<0>", escape(plain, quote=False))
+
+
+_MARKUP = re.compile(r"[`*|\[\]]")
+"""What begins code, emphasis, a link or another cell; an underscore within a word doesn't."""
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:

@@ -13,6 +13,7 @@ from serfit.config.load import load_config
 from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError
 from serfit.interrupt import Interrupted, StopRequest
+from serfit.log import Terminal
 from serfit.report.answers import answers
 from serfit.report.compare import compare, console_table, write_comparison
 from serfit.report.page import write_report
@@ -187,7 +188,7 @@ def run_cv(
     check_leaving(jobs, ensemble, retrain)
     check_folds(jobs, corpora)
     _make_folders(jobs)
-    console = Console()
+    console = Terminal()
     for note in notes:
         _say(console, note)
     if known == "slurm":  # its runs fill the store together: this may be a login node, where nothing should compute

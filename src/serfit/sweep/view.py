@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from serfit.labels import letter
 from serfit.sweep.plan import Job
@@ -56,7 +57,9 @@ class View:
         for job, history in zip(self.jobs, self._read(), strict=True):
             done = 0 if history is None else len(history.records)
             if history is not None and done > self._shown.get(job.directory, done):
-                self.console.print(f"{_stamp()} {job.name}: {_words(history)}", highlight=False, soft_wrap=True)
+                self.console.print(
+                    f"{_stamp()} {job.name}: {_words(history)}", markup=False, highlight=False, soft_wrap=True
+                )
             self._shown[job.directory] = done
 
     def ended(self, outcome: Outcome) -> None:
@@ -81,7 +84,7 @@ class View:
         for heading in headings:
             table.add_column(heading, justify="left" if heading in ("run", "state") else "right")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         return table
 
     def _read(self) -> list[History | None]:

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from serfit.log import Terminal
 from serfit.watch.board import Board, look, name_of, part_of, state_words, table_of
 from serfit.watch.history import History, Reader
 
@@ -58,7 +59,7 @@ def watch(
                 live.update(shown(board, console.width), refresh=True)
         return
     if not console.is_terminal:
-        console = Console(file=console.file, width=max(console.width, _PLAIN_WIDTH))
+        console = Terminal(file=console.file, width=max(console.width, _PLAIN_WIDTH))
     for table in tables(first, console.width):
         console.print(table)
     for line in remarks(first):
@@ -83,7 +84,7 @@ def tables(board: Board, width: int) -> list[Table | Text]:
         for history, cells in zip(group, rows, strict=True):
             cells[0] = part_of(history)
         headings, rows = fitting(headings, rows, width)
-        table = Table(box=None, padding=(0, 2, 0, 0), title=f"\n{label}", title_justify="left", title_style="bold")
+        table = Table(box=None, padding=(0, 2, 0, 0), title=Text(f"\n{label}", style="bold"), title_justify="left")
         for heading in headings:
             table.add_column(heading, justify="left" if heading in ("run", "state", "expected") else "right")
         for history, cells in zip(group, rows, strict=True):
