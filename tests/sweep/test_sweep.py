@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,17 @@ def test_a_run_that_dies_goes_on_and_one_that_errs_does_not(world: Path, monkeyp
     assert "error: this configuration is wrong; mend it" in shown.getvalue()
     starts = [(event["run"], event["resumed"]) for event in journal(world) if event["event"] == "start"]
     assert starts == [("run0", False), ("run0", True), ("run1", False), ("run2", False)]
+
+
+def test_a_run_that_another_sweep_runs_is_waited_for(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both were planned before either began; whoever comes second finds the run finished."""
+    monkeypatch.setenv("FAKE_SECONDS", "1.5")
+    (job,) = jobs(world, 1)
+    with ThreadPoolExecutor(2) as pool:
+        fates = [found.result().fate for found in [pool.submit(run_job, job, os.environ) for _ in range(2)]]
+    assert fates == ["finished"] * 2
+    assert len([event for event in journal(world) if event["event"] == "start"]) == 1
+    assert [path.name for path in (world / "runs").iterdir()] == ["run0"]
 
 
 def test_a_run_is_started_again_three_times(world: Path) -> None:
@@ -244,3 +256,18 @@ def test_killed_while_the_store_is_filled_nothing_goes_on(tmp_path: Path) -> Non
     driver.kill()
     driver.wait()
     eventually(lambda: is_gone(child))
+
+
+def test_two_cross_validations_in_one_folder_at_once_both_succeed(tmp_path: Path) -> None:
+    config = config_file(tmp_path / "c.yaml", small_release(tmp_path / "r"), tmp_path, train__epochs=1)
+    command = [sys.executable, "-m", "serfit", "cv", str(config), "--folds", "1-2", "--slots", "1"]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+        for _ in range(2)
+    ]
+    said = [one.communicate(timeout=600)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert not any("failed" in text or "Traceback" in text for text in said), said
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert not [name for name in names if name.startswith(".")], names
+    assert len([name for name in names if name.startswith("tiny_fold")]) == 2

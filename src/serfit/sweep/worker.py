@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from serfit.interrupt import KILL
+from serfit.lock import take
 from serfit.sweep.leash import leashed
 from serfit.sweep.plan import Job
 
@@ -88,10 +89,34 @@ def attempt(
     stopped: Callable[[], bool] = lambda: False,
     look: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Run a job once; arguments as for `run_job`."""
-    if job.state == "finished":
-        return Outcome(job, "finished", 0)
+    """Run a job once; arguments as for `run_job`. Waits while another sweep in the same folder runs it."""
     job.directory.parent.mkdir(parents=True, exist_ok=True)
+    with alone(job, stopped, look) as reached:
+        if job.state == "finished":
+            return Outcome(job, "finished", 0)
+        if not reached:
+            return Outcome(job, "interrupted", 75)
+        return _attempt(job, environment, stopped, look)
+
+
+@contextmanager
+def alone(job: Job, stopped: Callable[[], bool], look: Callable[[], None]) -> Iterator[bool]:
+    """Be the only sweep that runs a job: wait until no other does. Gives False when asked to stop before that."""
+    path = job.directory.with_name(f".{job.directory.name}.lock")
+    while not stopped():
+        lock = take(path)
+        if isinstance(lock, ExitStack):
+            with lock:
+                yield True
+            return
+        look()
+        time.sleep(POLL)
+    yield False
+
+
+def _attempt(
+    job: Job, environment: Mapping[str, str], stopped: Callable[[], bool], look: Callable[[], None]
+) -> Outcome:
     spoken = job.directory.with_name(f".{job.directory.name}.out")
     with spoken.open("wb") as output:
         process = subprocess.Popen(
