@@ -154,3 +154,11 @@ def test_what_is_left_out_is_told_in_a_list_that_ends(release: Path, configure: 
     where = next(n for n, note in enumerate(material.corpus.notes) if "30 of 40 utterances are left out" in note)
     assert material.corpus.notes[where + 21] == "  and 10 more"
     assert sum("RIFF" in note or "not audio" in note for note in material.corpus.notes) == 20
+
+
+def test_a_dimension_of_weight_0_is_refused_before_it_counts_anywhere(tmp_path: Path) -> None:
+    config = ExperimentConfig.model_validate(settings(tmp_path, tmp_path, train__loss={"weights": {"arousal": 0.0}}))
+    with pytest.raises(
+        UserError, match=r"train\.loss\.weights\.arousal is 0, .* leave arousal out of data\.dimensions"
+    ):
+        prepare(config)

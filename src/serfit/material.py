@@ -15,6 +15,7 @@ from serfit.preflight import (
     Measured,
     check_durations,
     check_known,
+    check_learnt,
     check_levels,
     check_polarity,
     measure_audio,
@@ -79,6 +80,7 @@ def prepare(config: ExperimentConfig, *, decode: bool = False) -> Material:
     Raises:
         UserError: naming the files, rows, utterances or keys that are wrong.
     """
+    check_learnt(config)
     corpus = load_corpus(config.data)
     skip = config.data.unreadable == "skip"
     split = make_split(corpus, config.data.split)

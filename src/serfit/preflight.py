@@ -64,6 +64,16 @@ class _Heard:
     anchors: Anchors | None = None
 
 
+def check_learnt(config: ExperimentConfig) -> None:
+    """Raise a UserError where a dimension is predicted that isn't learnt: it would choose epochs and count in means."""
+    for name in config.data.dimensions:
+        if config.train.loss.weights.get(name, 1.0) == 0.0:
+            raise UserError(
+                f"train.loss.weights.{name} is 0, so {name} would not be learnt and yet count in CCC-Avg, by which the "
+                f"best epoch is chosen; leave {name} out of data.dimensions, or give it a weight above 0"
+            )
+
+
 def check_folders(config: ExperimentConfig) -> None:
     """Raise a UserError where run directories or features couldn't be written: a file or no permission in the way."""
     for key, folder in (("experiment.runs_dir", config.experiment.runs_dir), ("features.store", config.features.store)):

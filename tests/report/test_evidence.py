@@ -48,7 +48,9 @@ def test_seeds_vary_inside_their_folds(write_run: Write, tmp_path: Path) -> None
     write_run("alpha", 3, 1)
     (result,) = compare(tmp_path / "runs").experiments
     scores = np.array([[found[f, s].scores().ccc("arousal") for s in (1, 2, 3)] for f in (1, 2)], dtype=float)
-    assert seed_deviation(result.runs, "arousal") == pytest.approx(np.sqrt(scores.var(axis=1, ddof=1).mean()))
+    assert seed_deviation((*result.runs, *result.incomplete), "arousal") == pytest.approx(
+        np.sqrt(scores.var(axis=1, ddof=1).mean())
+    )
     assert seed_deviation([run for run in result.runs if run.seed == 1], "arousal") is None
 
 

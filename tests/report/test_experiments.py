@@ -15,9 +15,13 @@ from serfit.report.compare import (
     COMPARISON_CSV,
     COMPARISON_LATEX,
     compare,
+    to_csv,
+    to_latex,
     to_markdown,
 )
 from serfit.report.experiments import concatenated
+from serfit.report.page import to_html
+from serfit.report.reference import FROZEN
 from serfit.runs import FINISHED
 
 Write = Callable[..., Written]
@@ -43,14 +47,38 @@ def test_means_and_deviations_are_those_numpy_finds(write_run: Write, tmp_path: 
     assert cell[:3] == ["alpha", "5 folds x 3 seeds", f"{by_fold[:, 0].mean():.4f} ± {by_fold[:, 0].std(ddof=1):.4f}"]
 
 
-def test_unequal_numbers_of_seeds_do_not_weigh_folds(write_run: Write, tmp_path: Path) -> None:
+def test_seeds_that_lack_a_fold_count_nowhere_and_are_named(write_run: Write, tmp_path: Path) -> None:
     for seed in range(1, 5):
         write_run(fold=1, seed=seed, noise=2.0)
     write_run(fold=2, seed=1, noise=0.1)
-    (result,) = compare(tmp_path / "runs").experiments
-    by_fold = {f: [numpy_ccc(run.predictions, "valence") for run in result.runs if run.fold == f] for f in (1, 2)}
-    assert result.test["valence"].mean == pytest.approx((np.mean(by_fold[1]) + np.mean(by_fold[2])) / 2)
-    assert rows(compare(tmp_path / "runs"), "## iemocap")[0][1] == "folds 1-2 x 1-4 seeds, folds 3-5 missing"
+    comparison = compare(tmp_path / "runs")
+    (result,) = comparison.experiments
+    assert [(run.fold, run.seed) for run in result.runs] == [(1, 1), (2, 1)]
+    assert [(run.fold, run.seed) for run in result.incomplete] == [(1, 2), (1, 3), (1, 4)]
+    mean = np.mean([numpy_ccc(run.predictions, "valence") for run in result.runs])
+    assert result.test["valence"].mean == pytest.approx(mean)
+    assert comparison.evidence.over_folds["alpha"]["valence"].value == pytest.approx(mean)
+    assert rows(comparison, "## iemocap")[0][1] == "folds 1-2 x 1 seed, folds 3-5 missing"
+    assert any(
+        "fold 1 seed 2, fold 1 seed 3, fold 1 seed 4 left out of every mean" in said for said in comparison.warnings
+    )
+
+
+def test_where_no_seed_has_all_folds_the_lowest_of_each_counts(write_run: Write, tmp_path: Path) -> None:
+    for fold, seed in ((1, 1), (1, 2), (2, 3), (2, 4)):
+        write_run(fold=fold, seed=seed)
+    comparison = compare(tmp_path / "runs")
+    assert [(run.fold, run.seed) for run in comparison.experiments[0].runs] == [(1, 1), (2, 3)]
+    assert any("no seed has all folds" in said for said in comparison.warnings)
+
+
+def test_the_published_mean_of_two_dimensions_is_not_beside_one_of_three(write_run: Write, tmp_path: Path) -> None:
+    write_run(dimensions=("valence", "arousal", "dominance"), total=10_039)
+    comparison = compare(tmp_path / "runs")
+    published = next(row for row in rows(comparison, "## iemocap") if "reference project" in row[0])
+    assert published[2:6] == ["0.5896", "0.6867", "-", "-"]
+    for text in (to_csv(comparison), to_latex(comparison), to_html(comparison)):
+        assert f"{FROZEN.average:.4f}" not in text
 
 
 def test_missing_folds_are_named_marked_and_never_pooled(write_run: Write, tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def model_card(comparison: Comparison, members: Sequence[Member], applied: Kind 
     Raises:
         UserError: the runs can't be read, or aren't of one experiment.
     """
-    if len(comparison.experiments) != 1 or len(comparison.experiments[0].runs) != len(members):
+    counted = sum(len(one.runs) + len(one.incomplete) for one in comparison.experiments)
+    if len(comparison.experiments) != 1 or counted != len(members):
         labels = [result.label for result in comparison.experiments]
         said = f"they are {', '.join(labels)}" if len(labels) > 1 else "some can't be read or repeat a fold and seed"
         raise UserError(

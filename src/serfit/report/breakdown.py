@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from serfit.labels import DIMENSIONS, Dimension
 from serfit.metrics import COLLAPSED, Correlation, ccc, correlations, rating_slope
-from serfit.report.evidence import complete_seeds
-from serfit.report.experiments import ExperimentResult
+from serfit.report.experiments import ExperimentResult, complete_seeds
 from serfit.runs import SECONDS
 
 GROUPINGS = ("speaker", "session", "gender", "duration", "emotion", "style")
@@ -83,7 +82,7 @@ class Miscalibration:
 
 
 def predicted(result: ExperimentResult) -> Table:
-    """The test predictions of the seeds that have all folds (see `evidence.complete_seeds`), folds one after another.
+    """The test predictions of the seeds that have all folds (`experiments.complete_seeds`), folds one after another.
 
     Seeds that were tested on other utterances than the first are left out.
     """

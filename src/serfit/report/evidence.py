@@ -9,7 +9,7 @@ from statistics import fmean, variance
 import numpy as np
 
 from serfit.labels import DIMENSIONS, Dimension
-from serfit.report.experiments import ExperimentResult
+from serfit.report.experiments import ExperimentResult, complete_seeds
 from serfit.report.finished import FinishedRun
 from serfit.report.reference import Measure, measure
 from serfit.statistics.contrast import Cell, Contrast, Layout, contrast, layout, minus
@@ -105,19 +105,6 @@ def weigh(experiments: Sequence[ExperimentResult]) -> Evidence:
         pairs=tuple(pairs),
         remarks=tuple(remarks),
     )
-
-
-def complete_seeds(runs: Iterable[FinishedRun]) -> list[list[FinishedRun]]:
-    """The runs of each seed that has all folds that any seed has; where none has, the lowest seed of each fold."""
-    by_seed: dict[int, list[FinishedRun]] = defaultdict(list)
-    for run in runs:
-        by_seed[run.seed].append(run)
-    folds = {run.fold for same in by_seed.values() for run in same}
-    whole = [same for _, same in sorted(by_seed.items()) if {run.fold for run in same} == folds]
-    if whole:
-        return whole
-    lowest = {run.fold: run for _, same in sorted(by_seed.items(), reverse=True) for run in same}
-    return [[lowest[fold] for fold in sorted(lowest)]]
 
 
 def seed_deviation(runs: Iterable[FinishedRun], name: Measure) -> float | None:

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
@@ -62,6 +62,7 @@ class ExperimentResult:
             folds are missing, overlap, or don't cover the corpus.
         difference: mean test CCC minus that of the published result, None where undefined; empty where that was
             measured on something else.
+        incomplete: runs that count nowhere, because their seed lacks a fold that another seed has.
     """
 
     label: str
@@ -76,6 +77,7 @@ class ExperimentResult:
     as_rater: Mapping[Measure, Summary]
     pooled: Mapping[Measure, float | None]
     difference: Mapping[Measure, float | None]
+    incomplete: tuple[FinishedRun, ...] = ()
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
@@ -141,13 +143,29 @@ def gather(runs: Iterable[FinishedRun]) -> tuple[tuple[ExperimentResult, ...], t
     for identity, group in zip(identities, groups.values(), strict=True):
         label = label_of(identity, [other for other in identities if _name(other) == _name(identity)])
         kept, repeated = _latest(label, group)
-        latest.append((label, str(identity["corpus"]), kept))
-        remarks += repeated
+        counted, unequal = _of_complete_seeds(label, kept)
+        latest.append((label, str(identity["corpus"]), counted, tuple(run for run in kept if run not in counted)))
+        remarks += [*repeated, *unequal]
     most: dict[str, int] = defaultdict(int)
-    for _, corpus, kept in latest:
+    for _, corpus, kept, _ in latest:
         most[corpus] = max(most[corpus], *(run.fold for run in kept), 1)
-    experiments = [_experiment(label, corpus, kept, most[corpus]) for label, corpus, kept in latest]
+    experiments = [
+        replace(_experiment(label, corpus, kept, most[corpus]), incomplete=rest) for label, corpus, kept, rest in latest
+    ]
     return tuple(sorted(experiments, key=lambda result: result.label)), tuple(sorted(remarks))
+
+
+def complete_seeds(runs: Iterable[FinishedRun]) -> list[list[FinishedRun]]:
+    """The runs of each seed that has all folds that any seed has; where none has, the lowest seed of each fold."""
+    by_seed: dict[int, list[FinishedRun]] = defaultdict(list)
+    for run in runs:
+        by_seed[run.seed].append(run)
+    folds = {run.fold for same in by_seed.values() for run in same}
+    whole = [same for _, same in sorted(by_seed.items()) if {run.fold for run in same} == folds]
+    if whole:
+        return whole
+    lowest = {run.fold: run for _, same in sorted(by_seed.items(), reverse=True) for run in same}
+    return [[lowest[fold] for fold in sorted(lowest)]]
 
 
 def disagreements(experiments: Sequence[ExperimentResult]) -> list[str]:
@@ -248,6 +266,19 @@ def _latest(label: str, runs: Iterable[FinishedRun]) -> tuple[tuple[FinishedRun,
                 f"{same[-1].directory.name}, and not {others}"
             )
     return tuple(kept), remarks
+
+
+def _of_complete_seeds(label: str, runs: Sequence[FinishedRun]) -> tuple[tuple[FinishedRun, ...], list[str]]:
+    """The runs that count in every table, by fold and seed, and a sentence about the others."""
+    whole = complete_seeds(runs)
+    counted = tuple(sorted((run for same in whole for run in same), key=lambda run: (run.fold, run.seed)))
+    rest = [f"fold {run.fold} seed {run.seed}" for run in runs if run not in counted]
+    if not rest:
+        return counted, []
+    rule = "these seeds lack a fold that another seed has"
+    if len({run.seed for same in whole for run in same}) > len(whole):
+        rule = "no seed has all folds, so of each fold the lowest seed counts"
+    return counted, [f"{label}: {listed(rest, most=6)} left out of every mean, interval and test, for {rule}"]
 
 
 def _experiment(label: str, corpus: str, runs: tuple[FinishedRun, ...], most: int) -> ExperimentResult:

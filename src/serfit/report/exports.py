@@ -135,7 +135,7 @@ def _results_latex(corpus: str, experiments: Sequence[ExperimentResult], evidenc
         rows.append([_latex(result.label), *(_latex_mean(result.test.get(name)) for name in measures)])
         rows.append(["", *(_latex_interval(found.get(name), ".3f") for name in measures)])
     if any(result.difference for result in experiments):
-        known = [FROZEN.average if name == "average" else FROZEN.ccc.get(name) for name in measures]
+        known = [FROZEN.value(name, dimensions) for name in measures]
         rows.append(["published result", *("--" if value is None else f"${value:.4f}$" for value in known)])
     header = ["experiment", *(f"CCC-{'Avg' if name == 'average' else letter(name)}" for name in measures)]
     caption = f"Test CCC on {_latex(corpus)}, mean $\\pm$ standard deviation over folds. "

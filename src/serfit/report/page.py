@@ -177,7 +177,8 @@ def _scores(experiments: Sequence[ExperimentResult], evidence: Evidence, measure
             row += [f"{number(summary.mean)}{deviation}", interval_text(evidence.over_folds[one.label].get(name))]
         rows.append(row)
     if any(one.difference for one in experiments):
-        known = [FROZEN.average if name == "average" else FROZEN.ccc.get(name) for name in measures]
+        dimensions = [name for name in measures if name != "average"]
+        known = [FROZEN.value(name, dimensions) for name in measures]
         cells = [text for value in known for text in (ABSENT if value is None else f"{value:.4f}", "")]
         rows.append([f"published result: {FROZEN.system}", FROZEN.protocol, *cells])
     return Rows(header, rows, left=2)

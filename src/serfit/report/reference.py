@@ -1,6 +1,6 @@
 """The published result that a run is compared with."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,12 @@ class Reference:
     utterances: int
     ccc: Mapping[Dimension, float]
     average: float
+
+    def value(self, name: Measure, dimensions: Collection[Dimension]) -> float | None:
+        """Its CCC beside predictions of some dimensions; the average only where it is over exactly these."""
+        if name == "average":
+            return self.average if set(dimensions) == set(self.ccc) else None
+        return self.ccc.get(name)
 
 
 FROZEN = Reference(
@@ -120,7 +126,10 @@ _CAUTION = (
 def _table(scores: Scores) -> str:
     differences = difference(FROZEN, {name: scores.ccc(name) for name in scores.dimensions})
     rows = [(f"CCC-{letter(name)}", scores.ccc(name), FROZEN.ccc[name], differences[name]) for name in FROZEN.ccc]
-    rows.append(("CCC-Avg", scores.average, FROZEN.average, differences["average"]))
+    known = [scores.ccc(name) for name in FROZEN.ccc]
+    mean = None if None in known else sum(value for value in known if value is not None) / len(known)
+    title = "CCC-Avg" if set(scores.dimensions) == set(FROZEN.ccc) else "Avg V,A"
+    rows.append((title, mean, FROZEN.average, None if mean is None else mean - FROZEN.average))
     lines = [f"{'':8}{'this run':>10}{'published':>11}{'difference':>12}"]
     for name, value, other, change in rows:
         lines.append(f"{name:8}{_number(value, '.4f'):>10}{other:>11.4f}{_number(change, '+.4f'):>12}")

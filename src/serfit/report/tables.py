@@ -33,7 +33,8 @@ HOW_TO_READ = (
     "All numbers are concordance correlation coefficients (CCC) on the test part, computed once over all utterances "
     "of it with the weights of the epoch whose mean validation CCC was best; the test part had no say in that choice.",
     "Mean ± sample standard deviation over folds; where a fold was run with several seeds, their mean counts as the "
-    "fold's value. CCC-Avg is the mean over the predicted dimensions.",
+    "fold's value; seeds that lack a fold which another seed has are left out everywhere. CCC-Avg is the mean over the "
+    "predicted dimensions; the published one is given only beside experiments that predict the same dimensions.",
     "Pooled: one CCC over the test predictions of all folds together (with several seeds, the mean over those that "
     "have all folds), given only when the folds' test parts are disjoint and make up the whole corpus.",
     "Bold: the best among experiments that were tested on the same utterances of the same folds.",
@@ -85,7 +86,7 @@ def console_table(comparison: Comparison) -> Table:
         row += [_difference_lines(result)] if compared else []
         table.add_row(*row, _epochs_cell(result))
     if compared:
-        numbers = [_reference_cell(name) for name in _measures(dimensions)]
+        numbers = [_reference_cell(name, dimensions) for name in _measures(dimensions)]
         row = [
             "\n".join(["published result", *([FROZEN.corpus] if several else []), "5 folds"]),
             *numbers,
@@ -159,7 +160,14 @@ def _main_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
         row += [_pooled_cell(result, dimensions), _epochs_cell(result)]
         rows.append(row)
     if compared:
-        row = [f"*{FROZEN.system}*", FROZEN.protocol, *(_reference_cell(name) for name in measures), "", "", ""]
+        row = [
+            f"*{FROZEN.system}*",
+            FROZEN.protocol,
+            *(_reference_cell(name, dimensions) for name in measures),
+            "",
+            "",
+            "",
+        ]
         rows.append(row)
     return markdown_table(header, rows, left=2)
 
@@ -260,8 +268,8 @@ def _pooled_cell(result: ExperimentResult, dimensions: Sequence[Dimension]) -> s
     return " / ".join(shown)
 
 
-def _reference_cell(name: Measure) -> str:
-    value = FROZEN.average if name == "average" else FROZEN.ccc.get(name)
+def _reference_cell(name: Measure, dimensions: Sequence[Dimension]) -> str:
+    value = FROZEN.value(name, dimensions)
     return ABSENT if value is None else f"{value:.4f}"
 
 
