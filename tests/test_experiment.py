@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,24 @@ def test_what_cannot_be_leaves_no_directory(
 def test_waveform_augmentation_works_on_a_frozen_cnn_without_the_store(run: Callable[..., Path]) -> None:
     directory = run(features__store=None, data__augmentation={"noise_snr_db": [5, 20], "mixup_alpha": 0.3})
     assert json.loads((directory / runs.ENVIRONMENT).read_text())["training_starts_from"] == "waveform"
+
+
+def test_weights_of_one_epoch_are_stored_once(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = run()
+    best, valence = (shared / name for name in (runs.BEST_WEIGHTS, runs.BEST_VALENCE_WEIGHTS))
+    epochs = [json.loads(line) for line in (shared / runs.METRICS).read_text().splitlines()]
+    last = [max(one["epoch"] for one in epochs if one[key]) for key in ("best", "best_valence")]
+    together = last[0] == last[1]
+    assert best.samefile(valence) == together
+
+    def unable(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unable)  # a file system without links
+    apart = run()
+    assert not (apart / runs.BEST_WEIGHTS).samefile(apart / runs.BEST_VALENCE_WEIGHTS)
+    for name in (runs.BEST_WEIGHTS, runs.BEST_VALENCE_WEIGHTS):
+        assert (apart / name).read_bytes() == (shared / name).read_bytes()
 
 
 def test_a_finished_run_is_never_touched(run: Callable[..., Path]) -> None:

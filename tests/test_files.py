@@ -7,7 +7,16 @@ from typing import IO
 import pytest
 
 from serfit.errors import UserError
-from serfit.files import WriteError, refuse_lfs_pointer, sweep, write_atomically, write_bytes, write_json, write_text
+from serfit.files import (
+    WriteError,
+    link,
+    refuse_lfs_pointer,
+    sweep,
+    write_atomically,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
@@ -22,6 +31,26 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> No
         write_atomically(target, fail)
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_a_second_name_takes_no_room_and_outlives_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    write_bytes(one, b"first")
+    write_bytes(other, b"before")
+    for _ in range(2):  # the second time both names are of one file
+        assert link(one, other)
+        assert one.samefile(other)
+        assert sorted(os.listdir(tmp_path)) == ["one", "other"]
+    write_bytes(one, b"second")
+    assert other.read_bytes() == b"first"
+
+    def unable(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unable)
+    assert not link(one, other)
+    assert other.read_bytes() == b"first"
+    assert sorted(os.listdir(tmp_path)) == ["one", "other"]
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:

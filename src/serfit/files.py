@@ -61,6 +61,26 @@ def write_atomically(
             _remove(temporary)
 
 
+def link(source: Path, path: Path) -> bool:
+    """Give a whole file a second name, atomically and durably, so that its content takes no more room.
+
+    Safe because files are replaced and never written in place: replacing one name leaves the other as it is.
+
+    Returns:
+        Whether it was done; False if the file system can't, and `path` is untouched then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        os.link(source, temporary)
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError:
+        return False
+    finally:
+        _remove(temporary)  # also if both names were of one file already: then a rename does nothing
+    return True
+
+
 def refuse_lfs_pointer(path: Path) -> None:
     """Raise UserError where a file holds only the name of what Git LFS should have put in its place.
 

@@ -15,7 +15,7 @@ from serfit.checkpoint import (
     trainable,
 )
 from serfit.errors import NumericalError, UserError, listed
-from serfit.files import WriteError
+from serfit.files import WriteError, link
 from serfit.interrupt import Interrupted
 from serfit.nn.weights import encoder_differences
 from serfit.records import EpochRecord
@@ -69,7 +69,7 @@ def save_best(record: EpochRecord, state: TrainingState, run: Run, frozen: str) 
     """
     if record.best:
         save_weights(run / runs.BEST_WEIGHTS, state.model, frozen, record.epoch)
-    if record.best_valence:
+    if record.best_valence and not (record.best and link(run / runs.BEST_WEIGHTS, run / runs.BEST_VALENCE_WEIGHTS)):
         save_weights(run / runs.BEST_VALENCE_WEIGHTS, state.model, frozen, record.epoch)
 
 

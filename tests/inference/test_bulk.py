@@ -350,17 +350,20 @@ def test_pictures_of_every_recording(folder: Path) -> None:
     wanted = request(Windows(0.3, 0.1), "speech/1.wav", "speech/7.wav", "speech/2.wav", pictures=Path("pictures"))
     run(wanted, Target(Path("l.csv"), "csv"))
     assert sorted(path.name for path in Path("pictures").iterdir()) == [
-        f"{number}_{kind}.svg" for number in ("00001_1", "00003_2") for kind in ("circumplex", "time")
+        f"{number}_{kind}.{form}"
+        for number in ("00001_1", "00003_2")
+        for kind in ("circumplex", "time")
+        for form in ("png", "svg")
     ]
     assert Path("pictures/00001_1_time.svg").read_text().startswith("<svg xmlns=")
     alone = request(Windows(0.3, 0.1), "speech/1.wav", pictures=Path("others"))
     run(alone, Target(Path("a.csv"), "csv"), lambda: listener(dimensions=("arousal",)))
-    assert [path.name for path in Path("others").iterdir()] == ["00001_1_time.svg"]
+    assert sorted(path.name for path in Path("others").iterdir()) == ["00001_1_time.png", "00001_1_time.svg"]
 
 
 @pytest.mark.parametrize("name", ["x" * 250, "é" * 120, os.fsdecode(b"\xff" * 240)], ids=["long", "wide", "no UTF-8"])
 def test_pictures_of_recordings_with_the_longest_of_names(folder: Path, name: str) -> None:
     Path(f"speech/{name}.wav").write_bytes(Path("speech/1.wav").read_bytes())
     run(request(Windows(0.3, 0.1), f"speech/{name}.wav", pictures=Path("pictures")), Target(Path("l.csv"), "csv"))
-    assert len(list(Path("pictures").iterdir())) == 2
+    assert len(list(Path("pictures").iterdir())) == 4
     assert all(path.name.startswith(f"00001_{name[:9]}") for path in Path("pictures").iterdir())

@@ -1,6 +1,8 @@
 """Pictures: whole SVG files that show every dimension where it is, and nothing from elsewhere."""
 
 import re
+import struct
+from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 
 from serfit.errors import UserError
-from serfit.inference.pictures import MOST_POINTS, circumplex_picture, clock, time_marks, time_picture
+from serfit.inference.pictures import MOST_POINTS, circumplex_picture, clock, points_over_time, time_marks, time_picture
+from serfit.inference.prints import circumplex_print, time_print
 from serfit.inference.recogniser import Estimates
 from serfit.inference.windows import Curve
 from serfit.labels import Dimension, LabelScale
@@ -43,6 +46,8 @@ def test_every_dimension_is_drawn_where_it_is(windows: int, spread: bool) -> Non
     curve = made(windows, dimensions, spread)
     picture = time_picture(curve, SCALES)
     size = -(-windows // MOST_POINTS)
+    low, high = points_over_time(curve, SCALES).reach
+    assert (low, high) == (1.0, 5.0) if not spread else low <= 1.0 < 5.0 <= high
     for column, kind in enumerate("vad"):
         (drawn,) = lines(picture, kind)
         groups = [slice(n, n + size) for n in range(0, windows, size)]
@@ -51,7 +56,7 @@ def test_every_dimension_is_drawn_where_it_is(windows: int, spread: bool) -> Non
         assert len(drawn) == len(groups) <= MOST_POINTS
         right, bottom, top = 720 - 12, 280 - 40, 26
         np.testing.assert_allclose(drawn[:, 0], 46 + times / curve.ends[-1] * (right - 46), atol=0.06)
-        np.testing.assert_allclose(drawn[:, 1], bottom - (means - 1) / 4 * (bottom - top), atol=0.06)
+        np.testing.assert_allclose(drawn[:, 1], bottom - (means - low) / (high - low) * (bottom - top), atol=0.06)
     assert len(re.findall("<polygon", picture)) == (3 if spread else 0)
     assert ("means of" in picture) == (size > 1)
 
@@ -65,8 +70,8 @@ def test_the_path_runs_from_start_to_end_across_its_shades() -> None:
         np.testing.assert_array_equal(one[-1], other[0])
     values = curve.estimates.values
     drawn = np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
-    np.testing.assert_allclose(drawn[:, 0], 46 + (values[:, 0] - 1) / 4 * (380 - 12 - 46), atol=0.06)
-    np.testing.assert_allclose(drawn[:, 1], 346 - (values[:, 1] - 1) / 4 * (346 - 26), atol=0.06)
+    np.testing.assert_allclose(drawn[:, 0], 46 + (values[:, 0] - 0.88) / 4.24 * (380 - 12 - 46), atol=0.06)
+    np.testing.assert_allclose(drawn[:, 1], 346 - (values[:, 1] - 0.88) / 4.24 * (346 - 26), atol=0.06)
     assert f"start: valence {values[0, 0]:.2f}, arousal {values[0, 1]:.2f}" in picture
 
 
@@ -81,6 +86,45 @@ def test_values_beyond_the_scale_and_other_scales_have_room() -> None:
     mixed = SCALES | {"arousal": LabelScale(1, 7)}
     assert "on [0, 1]" in time_picture(made(5), mixed)
     assert "on [0, 1]" not in time_picture(made(5), SCALES)
+
+
+def test_no_mark_covers_a_label() -> None:
+    """Bands and dots stay within the axes, wherever the values lie; labels are outside of them."""
+    corners = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    for ends in range(4):
+        curve = made(4, spread=True)
+        unit = np.roll(corners, ends, axis=0)
+        estimates = replace(curve.estimates, unit=unit, values=1 + 4 * unit, spread=np.full((4, 2), 0.7))
+        curve = replace(curve, estimates=estimates)
+        for picture, right, bottom in (
+            (time_picture(curve, SCALES), 720 - 12, 280 - 40),
+            (circumplex_picture(curve, SCALES), 380 - 12, 386 - 40),
+        ):
+            for mark in ElementTree.fromstring(picture).iter():
+                if mark.tag == f"{SVG}polygon":
+                    points = np.array([pair.split(",") for pair in mark.attrib["points"].split()], dtype=float)
+                    reach = 0.0
+                elif mark.tag == f"{SVG}circle" and float(mark.attrib["r"]) == 5:
+                    points = np.array([[float(mark.attrib["cx"]), float(mark.attrib["cy"])]])
+                    reach = 5.0
+                else:
+                    continue
+                assert points[:, 0].min() - reach >= 46
+                assert points[:, 0].max() + reach <= right
+                assert points[:, 1].min() - reach >= 26 - 0.05
+                assert points[:, 1].max() + reach <= bottom + 0.05
+
+
+@pytest.mark.parametrize("windows", [1, 40, 2_500])
+def test_prints_are_png_at_print_resolution_and_the_same_every_time(windows: int) -> None:
+    curve = made(windows, spread=windows == 40)
+    for draw, inches in ((time_print, (7.0, 2.8)), (circumplex_print, (4.0, 4.0))):
+        data = draw(curve, SCALES)
+        assert data[:8] == b"\x89PNG\r\n\x1a\n"
+        assert struct.unpack(">II", data[16:24]) == tuple(round(300 * one) for one in inches)
+        assert draw(curve, SCALES) == data
+    with pytest.raises(UserError, match="this model predicts arousal"):
+        circumplex_print(made(5, ("arousal",)), SCALES)
 
 
 def test_nothing_comes_from_elsewhere_and_dark_is_provided_for() -> None:

@@ -64,7 +64,7 @@ def predict(
         bool, typer.Option("--segments", help="One row per stretch with voice, found by its energy.")
     ] = False,
     picture: Annotated[
-        Path | None, typer.Option("--picture", help="Folder for SVG pictures of every recording's curve.")
+        Path | None, typer.Option("--picture", help="Folder for pictures (SVG and PNG) of every recording's curve.")
     ] = None,
     gpu: Gpu = None,
     cpu: Cpu = False,

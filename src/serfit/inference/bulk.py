@@ -16,11 +16,12 @@ from serfit import __version__
 from serfit.audio import audio_duration
 from serfit.claims import Holder
 from serfit.errors import UserError
-from serfit.files import write_text
+from serfit.files import write_bytes, write_text
 from serfit.inference.labelling import BEGINNING, Cutting, Piece, Point, Row, Whole, check_cutting, label
 from serfit.inference.ledger import Ledger, Target, made_before, refuse_others
 from serfit.inference.listing import Item, Listing
 from serfit.inference.pictures import circumplex_picture, time_picture
+from serfit.inference.prints import circumplex_print, time_print
 from serfit.inference.recogniser import Estimates, Recogniser
 from serfit.inference.table import Columns, Format, header, line
 from serfit.inference.windows import Curve
@@ -164,8 +165,10 @@ def _drawn(pieces: Iterable[Piece], folder: Path, items: Sequence[Item], recogni
             place, curve = rows[0].item, _curve(rows, recogniser)
             stem = f"{place + 1:05d}_{_shortened(items[place].path.stem)}"
             write_text(folder / f"{stem}_time.svg", time_picture(curve, recogniser.scales))
+            write_bytes(folder / f"{stem}_time.png", time_print(curve, recogniser.scales))
             if both:
                 write_text(folder / f"{stem}_circumplex.svg", circumplex_picture(curve, recogniser.scales))
+                write_bytes(folder / f"{stem}_circumplex.png", circumplex_print(curve, recogniser.scales))
             rows = []
         yield piece
 

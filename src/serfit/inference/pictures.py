@@ -4,7 +4,7 @@ The circumplex (Russell 1980) lays valence from left to right and arousal from b
 scales at the centre.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,6 +85,43 @@ class Captions:
 ENGLISH = Captions()
 
 
+@dataclass(frozen=True, slots=True)
+class TimePoints:
+    """What is drawn of a curve over time.
+
+    Attributes:
+        centres: [P] seconds.
+        values: [P, D], on the scale if all dimensions share one, else on [0, 1].
+        spread: [P, D] likewise; None with one network.
+        reach: lowest and highest value of the axis.
+        common: whether all dimensions share a scale.
+        size: windows averaged for one point.
+    """
+
+    centres: NDArray[np.float64]
+    values: NDArray[np.float64]
+    spread: NDArray[np.float64] | None
+    reach: tuple[float, float]
+    common: bool
+    size: int
+
+
+def points_over_time(curve: Curve, scales: Mapping[Dimension, LabelScale]) -> TimePoints:
+    """The points of a curve of at least one window, at most `MOST_POINTS`."""
+    names, estimates = curve.estimates.dimensions, curve.estimates
+    first, *others = [scales[name] for name in names]
+    common = all(other == first for other in others)
+    low, high = (first.minimum, first.maximum) if common else (0.0, 1.0)
+    size = group(len(curve))
+    values = averaged(estimates.values if common else estimates.unit, size)
+    spread = None
+    if estimates.spread is not None:
+        ranges = np.array([1.0 if common else scales[name].maximum - scales[name].minimum for name in names])
+        spread = averaged(estimates.spread / ranges, size)
+    ends = values if spread is None else np.concatenate([values - spread, values + spread])
+    return TimePoints(averaged(curve.centres, size), values, spread, reach_of(low, high, ends), common, size)
+
+
 def time_picture(curve: Curve, scales: Mapping[Dimension, LabelScale], captions: Captions = ENGLISH) -> str:
     """Every dimension over time, at the middle of each window, with the spread of several networks as a band.
 
@@ -93,22 +130,15 @@ def time_picture(curve: Curve, scales: Mapping[Dimension, LabelScale], captions:
         scales: the corpus's scale of each dimension; where they differ, the axis shows [0, 1].
         captions: the words in it.
     """
-    names, estimates = curve.estimates.dimensions, curve.estimates
-    first, *others = [scales[name] for name in names]
-    common = all(other == first for other in others)
-    values = estimates.values if common else estimates.unit
-    low, high = (first.minimum, first.maximum) if common else (0.0, 1.0)
-    size = _group(len(curve))
-    centres, values = _averaged(curve.centres, size), _averaged(values, size)
-    reach = _reach(low, high, values)
-    chart = Chart(_titled(captions.through_time, captions, size), _span(curve), reach, width=720, height=280)
+    names, drawn = curve.estimates.dimensions, points_over_time(curve, scales)
+    centres, values, reach, common, spread = drawn.centres, drawn.values, drawn.reach, drawn.common, drawn.spread
+    title = titled(captions.through_time, captions, drawn.size)
+    chart = Chart(title, _span(curve), reach, width=720, height=280)
     marks = time_marks(*chart.x)
     fitting = [clock(mark) if chart.px(mark) + 3.5 * len(clock(mark)) < chart.width else "" for mark in marks]
     chart.x_axis(captions.time, marks, fitting)
     chart.y_axis(captions.rating if common else captions.unit)
-    if estimates.spread is not None:
-        ranges = np.array([1.0 if common else scales[name].maximum - scales[name].minimum for name in names])
-        spread = _averaged(estimates.spread / ranges, size)
+    if spread is not None:
         for column, name in enumerate(names):
             lower, upper = values[:, column] - spread[:, column], values[:, column] + spread[:, column]
             tip = f"{captions.names[name]}: {captions.spread}"
@@ -136,15 +166,14 @@ def circumplex_picture(curve: Curve, scales: Mapping[Dimension, LabelScale], cap
         UserError: valence or arousal isn't predicted.
     """
     names = curve.estimates.dimensions
-    if "valence" not in names or "arousal" not in names:
-        raise UserError(f"the circumplex needs valence and arousal, and this model predicts {', '.join(names)}")
-    size = _group(len(curve))
-    path = _averaged(curve.estimates.values[:, [names.index("valence"), names.index("arousal")]], size)
+    check_circumplex(names)
+    size = group(len(curve))
+    path = averaged(curve.estimates.values[:, [names.index("valence"), names.index("arousal")]], size)
     across, up = scales["valence"], scales["arousal"]
     chart = Chart(
-        _titled(captions.path, captions, size),
-        _reach(across.minimum, across.maximum, path[:, 0]),
-        _reach(up.minimum, up.maximum, path[:, 1]),
+        titled(captions.path, captions, size),
+        with_room(reach_of(across.minimum, across.maximum, path[:, 0])),
+        with_room(reach_of(up.minimum, up.maximum, path[:, 1])),
         width=380,
         height=386,
     )
@@ -165,12 +194,18 @@ def circumplex_picture(curve: Curve, scales: Mapping[Dimension, LabelScale], cap
     for shade in range(1, SHADES + 1):
         begin, end = borders[shade - 1], borders[shade]
         chart.line(_points(*path[max(0, begin - 1) : end].T), f"m s{shade}")
-    centres = _averaged(curve.centres, size)
+    centres = averaged(curve.centres, size)
     for name, place, kind in ((captions.start, 0, "m open"), (captions.end, -1, "m")):
         (x, y), moment = path[place].tolist(), clock(float(centres[place]))
         tip = f"{name}: {called['valence']} {x:.2f}, {called['arousal']} {y:.2f}, {moment}"
         chart.dot(x, y, kind, tip, 5)
     return chart.document(_KIND, STYLE)
+
+
+def check_circumplex(names: Sequence[Dimension]) -> None:
+    """Raise UserError if valence or arousal isn't predicted."""
+    if "valence" not in names or "arousal" not in names:
+        raise UserError(f"the circumplex needs valence and arousal, and this model predicts {', '.join(names)}")
 
 
 def time_marks(low: float, high: float) -> list[float]:
@@ -202,20 +237,28 @@ def _span(curve: Curve) -> tuple[float, float]:
     return float(curve.starts[0]), float(curve.ends[-1])
 
 
-def _reach(low: float, high: float, values: NDArray[np.float64]) -> tuple[float, float]:
+def reach_of(low: float, high: float, values: NDArray[np.float64]) -> tuple[float, float]:
     """The scale, and as much more as the values need."""
     return min(low, float(values.min())), max(high, float(values.max()))
 
 
-def _group(windows: int) -> int:
+def with_room(reach: tuple[float, float]) -> tuple[float, float]:
+    """A little more than a reach on both sides, so that dots at its ends don't cover the labels of the axes."""
+    room = 0.03 * (reach[1] - reach[0])
+    return reach[0] - room, reach[1] + room
+
+
+def group(windows: int) -> int:
+    """How many windows make one point of a picture."""
     return -(-windows // MOST_POINTS)
 
 
-def _titled(text: str, captions: Captions, size: int) -> str:
+def titled(text: str, captions: Captions, size: int) -> str:
+    """A heading that says so if a point is the mean of several windows."""
     return text if size == 1 else f"{text} ({captions.averaged.format(count=size)})"
 
 
-def _averaged(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+def averaged(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Means of `size` neighbours each on axis 0; the last of as many as are left."""
     if size == 1:
         return values

@@ -113,7 +113,7 @@ def curves(result: ExperimentResult, name: Dimension) -> str:
 
 
 def learning_curves(label: str, courses: Sequence[Course], name: Dimension, *, training: bool = False) -> str:
-    """Validation CCC by epoch, one line per run and their mean; "" without epochs.
+    """Validation CCC by epoch, one line per run and their mean, a lone run's line drawn as the mean; "" without epochs.
 
     Args:
         label: of the experiment.
@@ -142,10 +142,10 @@ def learning_curves(label: str, courses: Sequence[Course], name: Dimension, *, t
     if comparable and name in FROZEN.ccc:
         known = FROZEN.ccc[name]
         chart.line([(0.5, known), (last + 0.5, known)], "reference", f"published result {known:.4f}")
-    kind = _CLASSES[name]
+    kind, weight = _CLASSES[name], "thin" if len(runs) > 1 else "bold"
     for run, line in zip(runs, lines, strict=True):
         points = list(zip((record.epoch for record in run.records), line, strict=True))
-        chart.line(points, f"{kind} thin", f"fold {run.fold}, seed {run.seed}")
+        chart.line(points, f"{kind} {weight}", f"fold {run.fold}, seed {run.seed}")
         if training:
             learnt = [(record.epoch, _score(measure(record.train, name))) for record in run.records]
             chart.line(learnt, f"{kind} learnt", f"fold {run.fold}, seed {run.seed}: training")

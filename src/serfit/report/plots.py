@@ -1,4 +1,4 @@
-"""Curves of one run as small PNG files: the same records give the same bytes."""
+"""Curves of one run as PNG files fit for print: the same records give the same bytes."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,16 @@ LOSS = "loss.png"
 CCC = "ccc.png"
 """CCC of training and validation per epoch."""
 
-_COLOURS: dict[Measure, str] = {
+COLOURS: dict[Measure, str] = {
     "valence": "#0072b2",
     "arousal": "#d55e00",
     "dominance": "#009e73",
     "average": "#222222",
 }
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+DOTS_PER_INCH = 300
+"""As journals ask for pictures in print."""
 
 MOST_MARKERS = 30
 """Most epochs drawn with a dot each."""
@@ -48,13 +51,13 @@ def plot_curves(records: Sequence[EpochRecord], directory: Path, reference: Refe
     """
     if not records:
         return
-    with _plain_style():
-        write_bytes(directory / LOSS, _png(_loss_figure(records)))
-        write_bytes(directory / CCC, _png(_ccc_figure(records, reference)))
+    with plain_style():
+        write_bytes(directory / LOSS, png_of(_loss_figure(records)))
+        write_bytes(directory / CCC, png_of(_ccc_figure(records, reference)))
 
 
 @contextmanager
-def _plain_style() -> Iterator[None]:
+def plain_style() -> Iterator[None]:
     """Matplotlib's own defaults for a while, whatever the user's matplotlibrc says."""
     from matplotlib import style
 
@@ -62,7 +65,8 @@ def _plain_style() -> Iterator[None]:
         yield
 
 
-def _png(figure: "Figure") -> bytes:
+def png_of(figure: "Figure") -> bytes:
+    """The bytes of a PNG file, the same for the same figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -76,7 +80,7 @@ def _figure(title: str, label: str, records: Sequence[EpochRecord]) -> tuple["Fi
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7.0, 4.2), dpi=90, layout="constrained")
+    figure = Figure(figsize=(7.0, 4.2), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("epoch")
@@ -94,7 +98,7 @@ def _loss_figure(records: Sequence[EpochRecord]) -> "Figure":
     axes.plot(
         [record.epoch for record in records],
         [record.train_loss for record in records],
-        color=_COLOURS["average"],
+        color=COLOURS["average"],
         marker="o" if len(records) <= MOST_MARKERS else None,
         markersize=3.5,
         linewidth=1.6,
@@ -125,7 +129,7 @@ def _ccc_figure(records: Sequence[EpochRecord], reference: Reference | None) -> 
             marker="*",
             markersize=13,
             color="#f0b400",
-            markeredgecolor=_COLOURS["average"],
+            markeredgecolor=COLOURS["average"],
             markeredgewidth=0.8,
             zorder=5,
             label=f"best epoch: {best.epoch}\nvalidation {best.validation.average:.4f}",
@@ -142,10 +146,8 @@ def _curves(axes: "Axes", records: Sequence[EpochRecord], name: Measure) -> None
     epochs = [record.epoch for record in records]
     average = name == "average"
     values = [[_value(record, part, name) for record in records] for part in ("validation", "train")]
-    (bold,) = axes.plot(
-        epochs, values[0], color=_COLOURS[name], linewidth=2.2 if average else 1.7, label=name, zorder=3
-    )
-    (thin,) = axes.plot(epochs, values[1], color=_COLOURS[name], linewidth=0.9, alpha=0.45, zorder=2)
+    (bold,) = axes.plot(epochs, values[0], color=COLOURS[name], linewidth=2.2 if average else 1.7, label=name, zorder=3)
+    (thin,) = axes.plot(epochs, values[1], color=COLOURS[name], linewidth=0.9, alpha=0.45, zorder=2)
     if len(records) <= MOST_MARKERS:
         bold.set(marker="o", markersize=3.5)
         thin.set(marker="o", markersize=1.5)
@@ -164,7 +166,7 @@ def _reference_lines(axes: "Axes", reference: Reference, predicted: Sequence[Dim
         lines.append(("average", reference.average))
     for name, value in lines:
         label = f"published result,\n{name} {value:.4f}"
-        axes.axhline(value, color=_COLOURS[name], linestyle="--", linewidth=1.0, alpha=0.8, zorder=1, label=label)
+        axes.axhline(value, color=COLOURS[name], linestyle="--", linewidth=1.0, alpha=0.8, zorder=1, label=label)
 
 
 def _best(records: Sequence[EpochRecord]) -> EpochRecord | None:

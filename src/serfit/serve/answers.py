@@ -163,6 +163,12 @@ def shown(curve: Curve, scales: Mapping[Dimension, LabelScale], words: Words, li
     )
 
 
+def reading(words: Words) -> str:
+    """That work has begun, as HTML: a recording is decoded, or waits for its turn."""
+    bar = '<div class="listening"><progress></progress><p>{}</p></div>'
+    return str(Markup(bar).format(words.reading))
+
+
 def listening(done: float, total: float, words: Words) -> str:
     """How far the model has come, as HTML."""
     said = words.listening.format(done=done, total=total)

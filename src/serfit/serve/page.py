@@ -11,7 +11,7 @@ import gradio
 
 from serfit.errors import UserError
 from serfit.inference.recogniser import Recogniser
-from serfit.serve.answers import Limits, admitted, answers, opening, sorry, terms
+from serfit.serve.answers import Limits, admitted, answers, opening, reading, sorry, terms
 from serfit.serve.guard import FORGOTTEN
 from serfit.serve.words import Words
 
@@ -72,6 +72,7 @@ def _heard(
     recogniser: Recogniser, path: Path, words: Words, limits: Limits, turn: threading.Lock
 ) -> Iterator[tuple[str, bool]]:
     """The answer to an upload as HTML, growing, and whether it is a refusal; the file is gone once it has been read."""
+    yield reading(words), False  # at once: a long recording takes seconds to decode, and others may be before it
     try:
         try:
             waveform = admitted(recogniser, path, words, limits)

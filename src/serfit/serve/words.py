@@ -32,6 +32,7 @@ class Words:
     speech: str
     limits: str
     privacy: str
+    reading: str
     listening: str
     mean: str
     whole: str
@@ -72,6 +73,7 @@ ENGLISH = Words(
     speech="Speech",
     limits="At most {minutes:g} min and {megabytes:g} MB: WAV, FLAC, Ogg, Opus, MP3 or AIFF.",
     privacy="Your recording goes to the machine that serves this page and nowhere else, and is deleted once heard.",
+    reading="Reading the recording",
     listening="Listening: {done:.0f} of {total:.0f} s",
     mean="Mean of {count} windows of {window:g} s, one every {hop:g} s.",
     whole="The whole recording of {window:.2f} s, heard at once.",
@@ -123,6 +125,7 @@ CHINESE = Words(
     speech="语音",
     limits="最长 {minutes:g} 分钟，最大 {megabytes:g} MB；支持 WAV、FLAC、Ogg、Opus、MP3 和 AIFF。",
     privacy="录音只会传到提供本页面的机器，不会传到别处，分析完毕即删除。",
+    reading="正在读取录音",
     listening="正在分析：{done:.0f} / {total:.0f} 秒",
     mean="{count} 个窗口的均值，窗长 {window:g} 秒，每 {hop:g} 秒一个。",
     whole="整段录音（{window:.2f} 秒）作为一个窗口分析。",
@@ -168,6 +171,7 @@ GERMAN = Words(
     privacy=(
         "Die Aufnahme geht nur an den Rechner, der diese Seite bereitstellt, und wird gelöscht, sobald sie gehört ist."
     ),
+    reading="Aufnahme wird gelesen",
     listening="Wird gehört: {done:.0f} von {total:.0f} s",
     mean="Mittel von {count} Fenstern zu {window:g} s, alle {hop:g} s eines.",
     whole="Die ganze Aufnahme von {window:.2f} s, auf einmal gehört.",
@@ -225,6 +229,7 @@ SPANISH = Words(
     speech="Voz",
     limits="Como máximo {minutes:g} min y {megabytes:g} MB: WAV, FLAC, Ogg, Opus, MP3 o AIFF.",
     privacy="La grabación solo va a la máquina que sirve esta página y se borra en cuanto se ha escuchado.",
+    reading="Leyendo la grabación",
     listening="Escuchando: {done:.0f} de {total:.0f} s",
     mean="Media de {count} ventanas de {window:g} s, una cada {hop:g} s.",
     whole="Toda la grabación de {window:.2f} s, escuchada de una vez.",
