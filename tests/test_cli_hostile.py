@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from serfit.cli import main
 from serfit.cli.boundary import system_trouble
@@ -296,7 +297,14 @@ def test_mistakes_of_ours_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) 
             main(["compare", "x"])
 
 
-def test_a_head_too_wide_for_the_memory_is_said_so(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("train", desk.words["config"], "model.params.head_hidden=10000000000000") == 2
-    assert "memory" in capsys.readouterr().err
-    assert exit_code("train", desk.words["config"], "model.params.head_hidden=10000000000") == 2
+def test_a_training_that_memory_is_too_small_for_is_said_so(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object) -> None:
+        torch.empty(2**60)
+
+    monkeypatch.setattr("serfit.experiment.model_of", too_large)
+    before = files(desk)
+    assert exit_code("train", desk.words["config"]) == 2
+    assert capsys.readouterr().err.startswith("error: memory ran out")
+    assert {path.name for path in files(desk) - before} <= {"config.json", "train.log", "stopped.json"}
