@@ -198,7 +198,7 @@ def _set_aside(path: Path) -> None:
 def _is_zombie(pid: int) -> bool:
     """Whether a process has ended and only waits for its parent to ask how; known on Linux alone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     except (OSError, IndexError):
         return False
 

@@ -82,7 +82,7 @@ def parsed_gpus(text: str) -> tuple[int, ...]:
 
 def _follow(ranks: Ranks, config: ExperimentConfig, gpu: int | None) -> None:
     ranks.wait()
-    with open(os.devnull, "w") as nowhere, StopRequest() as stop:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, StopRequest() as stop:
         log = Log(Terminal(file=nowhere))
         material = prepare(config)
         device, _ = choose_device(gpu)

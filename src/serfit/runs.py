@@ -328,4 +328,4 @@ def _exclusive(wanted: Path, *, numbered: bool) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.is_file() else []
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -4,7 +4,6 @@ import io
 import json
 import re
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace

@@ -114,6 +114,6 @@ def _runs(folder: Path) -> list[str]:
     if folder.parent.name != FOLDER:
         return []
     try:
-        return [str(run) for run in json.loads((folder / RUNS).read_text())]
+        return [str(run) for run in json.loads((folder / RUNS).read_text("utf-8"))]
     except (OSError, ValueError):
         return []

@@ -174,7 +174,7 @@ def _what_became(job: Job, element: Element) -> Outcome:
     if job.state == "finished":
         return Outcome(job, "finished", 0)
     try:
-        noted = json.loads(element.note.read_text())
+        noted = json.loads(element.note.read_text("utf-8"))
     except (OSError, ValueError):
         noted = None
     if noted is not None and noted["fate"] != "interrupted":
@@ -237,7 +237,7 @@ def _tidy(folders: set[Path]) -> None:
     """Remove what submissions left behind whose runs have all finished."""
     for folder in folders:
         for listing in folder.glob(f"*/{RUNS}"):
-            if all((Path(run) / "FINISHED").exists() for run in json.loads(listing.read_text())):
+            if all((Path(run) / "FINISHED").exists() for run in json.loads(listing.read_text("utf-8"))):
                 shutil.rmtree(listing.parent, ignore_errors=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
