@@ -51,7 +51,7 @@ def greet(log: Log, config: ExperimentConfig, material: Material, device_line: s
 def brief(note: str) -> str:
     """A note in one line: its first clauses, as far as they fit.
 
-    >>> brief(f"short; {'x' * 100}")
+    >>> brief(f"short; {'x' * 110}")
     'short; see environment.json'
     """
     if len(note) <= LINE:

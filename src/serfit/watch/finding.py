@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import yaml
-
 from serfit.config.load import flatten
 from serfit.config.schema import ExperimentConfig
 
@@ -80,11 +78,20 @@ def one_voice(findings: Iterable[Finding], config: ExperimentConfig) -> Iterator
     in_force, kept = flatten(config), list[Finding]()
     for finding in findings:
         pairs = finding.settings.items()
-        new = (f"{key}={value}" for key, value in pairs if in_force[key] != yaml.safe_load(value))
+        new = (f"{key}={value}" for key, value in pairs if not _same(in_force[key], value))
         changed = replace(finding, overrides=tuple(new))
         if all(changed.agrees(other) for other in kept):
             kept.append(changed)
             yield changed
+
+
+def _same(value: object, written: str) -> bool:
+    """Whether a setting's value is what an override writes."""
+    if isinstance(value, bool) or value is None:
+        return written == {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, int | float):
+        return written != "null" and float(written) == value
+    return written == (f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value))
 
 
 def plain(value: float) -> str:
