@@ -284,6 +284,15 @@ def test_memory_that_runs_out_is_said_so(error: BaseException) -> None:
     assert "\n" not in trouble
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs limits of address space")
+@pytest.mark.parametrize("kilobytes", [1_000_000, 2_000_000])
+def test_too_little_memory_for_the_libraries_gets_a_sentence(kilobytes: int) -> None:
+    command = f"ulimit -v {kilobytes}; exec {shlex.quote(sys.executable)} -m serfit doctor"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 or (ended.returncode == 2 and "error: memory ran out" in ended.stderr), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_mistakes_of_ours_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     for mistake in (RuntimeError("shape"), ImportError("cannot import name"), OSError("no number"), KeyError("x")):
         assert system_trouble(mistake) is None

@@ -43,6 +43,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(part in said for part in _OUT_OF_MEMORY)
 
 
+def error_line(error: BaseException) -> str:
+    """The first line of an error to quote in a sentence, of 200 characters at most, without those that control."""
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return "".join(sign for sign in line if sign.isprintable())[:200].rstrip(".")
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
     """The allowed word closest to a misspelt one, or None when nothing comes close.
 

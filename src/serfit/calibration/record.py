@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serfit.calibration.maps import KINDS, Calibration, fit, suffices
-from serfit.errors import UserError
+from serfit.errors import UserError, error_line
 from serfit.labels import Dimension, LabelScale
 from serfit.report.finished import read_predictions
 from serfit.runs import CALIBRATION, VALIDATION, Run
@@ -81,10 +81,10 @@ def calibrations_of(directory: Path, dimensions: Sequence[Dimension], scales: Sc
         read = tuple(Calibration.from_json(data["calibrations"][kind], dimensions) for kind in KINDS)
         if data != {**_plain(read, {name: scales[name] for name in dimensions}), "about": str(data["about"])}:
             raise ValueError("it has other keys, or scales other than the corpus's")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise UserError(
-            f"{path} isn't what a run writes there ({type(error).__name__}: {error}); move it away, and the maps are "
-            f"fitted to {VALIDATION} anew"
+            f"{path} isn't what a run writes there ({type(error).__name__}: {error_line(error)}); move it away, "
+            f"and the maps are fitted to {VALIDATION} anew"
         ) from error
     return read
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serfit.audio import SAMPLE_RATE
-from serfit.errors import UserError
+from serfit.errors import UserError, error_line
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
 
 MOST = 10_000_000
@@ -87,8 +87,8 @@ class About:
                 embedding_width=width,
                 origin=dict(data["origin"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"{where} doesn't describe a serfit model ({type(error).__name__}: {error}); export the run again with "
-                "`serfit export`"
+                f"{where} doesn't describe a serfit model ({type(error).__name__}: {error_line(error)}); export the "
+                "run again with `serfit export`"
             ) from error

@@ -20,13 +20,13 @@ import torch
 from pydantic import ValidationError
 
 from serfit.config.schema import ModelParams
-from serfit.errors import UserError
+from serfit.errors import UserError, error_line
 from serfit.files import write_json
 from serfit.inference.about import About
 from serfit.nn.encoder import SpeechEncoder
 from serfit.nn.folder import finite_or_complain
 from serfit.nn.model import EmotionModel
-from serfit.nn.settings import checked, checked_together, skeleton
+from serfit.nn.settings import checked, configured, skeleton
 from serfit.nn.weights import Provenance, weights_digest
 from serfit.tensors import Shapes, read_tensors, write_tensors
 
@@ -175,7 +175,7 @@ def _description(path: Path) -> dict[str, Any]:
             raise ValueError("it names no members")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path} can't be read as the description of a bundle ({error}); export the run again"
+            f"{path} can't be read as the description of a bundle ({error_line(error)}); export the run again"
         ) from error
     if version > FORMAT:
         raise UserError(f"{path} is of bundle format {version}, and this serfit reads up to {FORMAT}; update serfit")
@@ -209,18 +209,21 @@ def _member(described: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> 
         )
     finite_or_complain(tensors, str(path.parent))
     model.load_state_dict(dict(tensors), assign=True)
-    return Member(about, params, model.requires_grad_(False).eval(), described.get("calibration"))
+    return Member(about, params, model.requires_grad_(False).eval(), _kept(described, path))
 
 
-def _skeleton(configuration: Any, params: ModelParams, about: About, path: Path) -> EmotionModel:
+def _kept(described: Mapping[str, Any], path: Path) -> Mapping[str, Any] | None:
+    kept = described.get("calibration")
+    if not (kept is None or isinstance(kept, Mapping)):
+        raise UserError(f"{path} has a calibration that is no object; export the run again")
+    return kept
+
+
+def _skeleton(stated: Any, params: ModelParams, about: About, path: Path) -> EmotionModel:
     """The network without weights, on the meta device: whatever the configuration asks for costs no memory."""
-    from transformers import AutoConfig
-
-    if not isinstance(configuration, Mapping):
+    if not isinstance(stated, Mapping):
         raise UserError(f"{path} doesn't describe the encoder; export the run again")
-    config = AutoConfig.for_model(**checked(configuration, str(path)))
-    checked_together(config, str(path))
-    bare = skeleton(config, str(path))
+    bare = skeleton(configured(checked(stated, str(path)), str(path)), str(path))
     try:
         with torch.device("meta"):
             encoder = SpeechEncoder(bare, keep_all=params.layers == "weighted", normalise=about.normalise)
@@ -228,5 +231,6 @@ def _skeleton(configuration: Any, params: ModelParams, about: About, path: Path)
             return EmotionModel(encoder, params, len(about.dimensions), provenance)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path} describes a network that can't be built ({type(error).__name__}: {error}); export the run again"
+            f"{path} describes a network that can't be built ({type(error).__name__}: {error_line(error)}); export the "
+            "run again"
         ) from error

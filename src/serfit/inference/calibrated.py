@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from serfit.calibration.maps import KINDS, Calibration, Kind
-from serfit.errors import UserError
+from serfit.errors import UserError, error_line
 from serfit.inference.about import About
 from serfit.inference.networks import Network, Outputs, Waveform
 from serfit.labels import Dimension
@@ -61,7 +61,7 @@ def chosen(
     if wanted is None or wanted == "none":
         return None
     if wanted not in KINDS:
-        raise UserError(f"there is no calibration called {wanted}; choose {', '.join(KINDS)} or none")
+        raise UserError(f"there is no calibration called {str(wanted)[:40]}; choose {', '.join(KINDS)} or none")
     if not kept or wanted not in kept:
         raise UserError(
             f"{where} has no {wanted} calibration: its run wrote no predictions of the validation part "
@@ -71,4 +71,6 @@ def chosen(
     try:
         return Calibration.from_json(kept[wanted], dimensions)
     except ValueError as error:
-        raise UserError(f"{where} holds a calibration that can't be used ({error}); export the run again") from error
+        raise UserError(
+            f"{where} holds a calibration that can't be used ({error_line(error)}); export the run again"
+        ) from error

@@ -21,7 +21,7 @@ from serfit.audio import SAMPLE_RATE
 from serfit.batches import padded
 from serfit.calibration.maps import Calibration
 from serfit.demo.voices import draw_speaker, speak
-from serfit.errors import UserError
+from serfit.errors import UserError, error_line
 from serfit.files import write_text
 from serfit.inference.about import About
 from serfit.inference.bundle import Member
@@ -30,7 +30,7 @@ from serfit.inference.eight_bits import write_eight_bits
 from serfit.inference.graph import INPUTS, PublishedGraph, output_names
 from serfit.inference.heldout import Heldout
 from serfit.inference.networks import Network, TorchNetwork, Waveform
-from serfit.inference.onnx import FORMAT, METADATA, OnnxNetwork, first_line, open_onnx
+from serfit.inference.onnx import FORMAT, METADATA, OnnxNetwork, open_onnx
 from serfit.inference.recogniser import Estimates, Recogniser
 from serfit.labels import Dimension
 from serfit.runtime import choose_precision
@@ -122,7 +122,7 @@ def write_onnx(
                 _move_in(folder, path.parent)
         except Exception as error:  # of onnx and onnxruntime, of many classes: what is done must not be lost
             raise UserError(
-                f"{path} is written and complete, but {paths[1].name} isn't ({first_line(error)}); report this with "
+                f"{path} is written and complete, but {paths[1].name} isn't ({error_line(error)}); report this with "
                 "the versions of onnx and onnxruntime, or export without --int8"
             ) from error
         write_text(path.with_suffix(".yaml"), _yaml(about, members, calibrations, written))

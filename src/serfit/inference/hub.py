@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serfit.calibration.maps import Kind
-from serfit.errors import UserError
+from serfit.errors import UserError, error_line
 from serfit.files import write_text
 from serfit.inference.bundle import Member, is_bundle, write_bundle
 from serfit.inference.card import model_card, recorded_card, untested_card
@@ -44,10 +44,10 @@ def _card(name: str, sources: Sequence[Path], members: Sequence[Member], applied
         return model_card(compare(runs), members, applied, name)
     try:
         return untested_card(members[0], name) if untested else recorded_card(members, applied, name)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a bundle is a file of anybody's
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:  # anybody may write a bundle
         raise UserError(
-            f"{sources[0]} doesn't say how it was trained and tested ({type(error).__name__}: {error}), so there is no "
-            "model card for it; export its runs, leave with it anew (serfit cv --retrain), or use --to bundle"
+            f"{sources[0]} doesn't say how it was trained and tested ({type(error).__name__}: {error_line(error)}); "
+            "it can have no model card: export its runs, leave with it anew (serfit cv --retrain), or use --to bundle"
         ) from error
 
 

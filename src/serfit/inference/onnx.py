@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from serfit.audio import SAMPLE_RATE
 from serfit.batches import PASS_SECONDS, padded, plan_passes
-from serfit.errors import UserError
+from serfit.calibration.maps import KINDS
+from serfit.errors import UserError, error_line
 from serfit.files import refuse_lfs_pointer
-from serfit.inference.about import About
+from serfit.inference.about import MOST, About
 from serfit.inference.calibrated import Choice
 from serfit.inference.graph import INPUTS, output_names
 from serfit.inference.networks import LARGEST_PASS, Outputs, Waveform
@@ -74,13 +75,20 @@ class OnnxNetwork:
         inputs = {"waveform": batch, "lengths": np.array(lengths, dtype=np.int64)}
         names = output_names(self.members)
         try:
-            return dict(zip(names, self.session.run(list(names), inputs), strict=True))
+            said = dict(zip(names, self.session.run(list(names), inputs), strict=True))
         except Exception as error:  # onnxruntime's own, of many classes
             seconds = max(lengths) / SAMPLE_RATE
             raise UserError(
-                f"onnxruntime fails with {seconds:.1f} s of speech in one piece ({first_line(error)}); cut it into "
+                f"onnxruntime fails with {seconds:.1f} s of speech in one piece ({error_line(error)}); cut it into "
                 "windows (--window 3), or use a machine with more memory"
             ) from error
+        for name, widths in _widths(self.about, self.members).items():
+            if said[name].shape != (len(lengths), *widths):
+                raise UserError(
+                    f"an ONNX file gives {name} of shape {said[name].shape}, and promises "
+                    f"{(len(lengths), *widths)}; export the run again"
+                )
+        return said
 
 
 def is_onnx(path: Path) -> bool:
@@ -101,16 +109,16 @@ def open_onnx(path: Path, device: torch.device, calibrate: Choice = None) -> Onn
     """
     session = _session(path, device)
     described = _described(session, path)
-    try:
-        version, members = int(described["format"]), int(described["members"])
-        inside = described["calibration"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the metadata of {path} is incomplete ({error}); export the run again") from error
+    version, members, inside = (described.get(key) for key in ("format", "members", "calibration"))
+    if not (_number(version) and _number(members) and (inside is None or inside in KINDS)):
+        raise UserError(f"the metadata of {path} are incomplete or can't be; export the run again")
     if version > FORMAT:
         raise UserError(f"{path} is of ONNX format {version}, and this serfit reads up to {FORMAT}; update serfit")
     about = About.from_json(described.get("about") or {}, str(path))
-    found = tuple(one.name for one in session.get_inputs()), tuple(one.name for one in session.get_outputs())
-    if members < 1 or found != (INPUTS, output_names(members)):
+    inputs = {one.name: (one.type, len(one.shape)) for one in session.get_inputs()}
+    outputs = {one.name: (one.type, tuple(one.shape[1:])) for one in session.get_outputs()}
+    promised = {name: ("tensor(float)", widths) for name, widths in _widths(about, members).items()}
+    if inputs != dict(zip(INPUTS, _INPUT_TYPES, strict=True)) or outputs != promised:
         raise UserError(f"{path} hasn't the inputs and outputs that its metadata promise; export the run again")
     if calibrate is not None and calibrate != (inside or "none"):
         raise UserError(
@@ -118,6 +126,20 @@ def open_onnx(path: Path, device: torch.device, calibrate: Choice = None) -> Onn
             f"run again with --calibrate {calibrate}"
         )
     return OnnxNetwork(about, session, members)
+
+
+_INPUT_TYPES = (("tensor(float)", 2), ("tensor(int64)", 1))
+
+
+def _widths(about: About, members: int) -> dict[str, tuple[int, ...]]:
+    """Sizes of each output behind the batch."""
+    values, embedding = (len(about.dimensions),), (about.embedding_width,)
+    sizes = (values, values, embedding, values, (members, *values))
+    return dict(zip(output_names(members), sizes, strict=False))
+
+
+def _number(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST
 
 
 def _session(path: Path, device: torch.device) -> Any:
@@ -140,7 +162,7 @@ def _session(path: Path, device: torch.device) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own, of many classes
         raise UserError(
-            f"{path} can't be opened as ONNX ({first_line(error)}); it is damaged, of another kind, or lacks its file "
+            f"{path} can't be opened as ONNX ({error_line(error)}); it is damaged, of another kind, or lacks its file "
             "of weights"
         ) from error
 
@@ -155,8 +177,3 @@ def _described(session: Any, path: Path) -> dict[str, Any]:
             f"{path} doesn't say what it predicts: it wasn't written by `serfit export`, or its metadata were removed"
         ) from error
     return data
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, at most 200 characters, to quote it in a sentence."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from serfit.errors import UserError
+from serfit.errors import UserError, error_line
 from serfit.files import refuse_lfs_pointer
 
 SAMPLING_RATE = 16_000
@@ -144,7 +144,7 @@ def read_tensors(path: Path, name: str) -> dict[str, Tensor]:
         found = load_pickle(_inside(path))
         if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
             raise ValueError(f"{path.name} holds something else than named tensors")
-    except MemoryError:
+    except (MemoryError, UserError):
         raise
     except Exception as error:  # a hostile file makes its readers raise whatever they can
         raise UserError(
@@ -161,12 +161,6 @@ def load_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, EOFError, LookupError) as error:  # torch's own words advise to run what is inside
         raise ValueError("it is cut off, or no file of tensors and plain data alone; nothing in it was run") from error
-
-
-def error_line(error: BaseException) -> str:
-    """The first line of an error, without a full stop and without control characters."""
-    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return "".join(sign for sign in line if sign.isprintable())[:200].rstrip(".")
 
 
 def _shards(index: Path, kind: str) -> list[Path]:
@@ -187,12 +181,15 @@ def _inside(path: Path) -> Path:
     """A file of a folder where it really lies: in the folder, or in the hub's cache, whose snapshots are links.
 
     Raises:
-        ValueError: it is a link to something else.
+        UserError: it is a link to something else.
     """
     real, folder = path.resolve(strict=True), path.parent.resolve()
     in_cache = real.parent.name == "blobs" and real.parent.parent.name.startswith("models--")
     if not (real.is_relative_to(folder) or in_cache):
-        raise ValueError(f"it is a link to {real}, outside its folder")
+        raise UserError(
+            f"{path} is a link to {real}, outside its folder; copy the file into the folder, or name the folder where "
+            "it is"
+        )
     return real
 
 

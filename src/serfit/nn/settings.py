@@ -129,13 +129,22 @@ def checked(stated: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"model_type": model_type, **found}
 
 
-def checked_together(config: Any, where: str) -> None:
-    """Raise UserError where settings that are possible one by one contradict each other.
+def configured(settings: Mapping[str, Any], where: str) -> Any:
+    """Transformers' configuration of settings that `checked` has found possible one by one.
 
     Args:
-        config: of transformers, with its defaults.
-        where: its file, for messages.
+        settings: what `checked` returned.
+        where: their file, for messages.
+
+    Raises:
+        UserError: they contradict each other.
     """
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.for_model(**settings)
+    except Exception as error:  # of huggingface_hub, which has a class of its own for each kind of it
+        _refuse(where, f"its settings contradict each other ({type(error).__name__})", error)
     lengths = {len(getattr(config, key)) for key in ("conv_dim", "conv_kernel", "conv_stride")}
     if len(lengths) > 1:
         _refuse(where, "conv_dim, conv_kernel and conv_stride are lists of different lengths")
@@ -148,6 +157,7 @@ def checked_together(config: Any, where: str) -> None:
     if buckets < 4 or farthest <= buckets // 4:
         _refuse(where, f"num_buckets is {buckets} and max_bucket_distance {farthest}; there must be 4 buckets or more, "
                        "and the distance be larger than a quarter of their number")  # fmt: skip
+    return config
 
 
 def skeleton(config: Any, where: str) -> Any:

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from serfit.config.schema import ModelParams
 from serfit.counters import address
-from serfit.errors import UserError, listed
+from serfit.errors import UserError, error_line, listed
 from serfit.files import refuse_lfs_pointer
 from serfit.nn.encoder import SpeechEncoder
 from serfit.nn.folder import (
     SAMPLING_RATE,
     Normalisation,
-    error_line,
     finite_or_complain,
     load_pickle,
     normalisation,
@@ -28,7 +27,7 @@ from serfit.nn.folder import (
     read_weights,
 )
 from serfit.nn.microsoft import completed, configuration, renamed
-from serfit.nn.settings import checked, checked_together, skeleton
+from serfit.nn.settings import checked, configured, skeleton
 
 _HARMLESS = ("masked_spec_embed",)
 """Weights that a checkpoint may lack: only SpecAugment reads them."""
@@ -259,10 +258,7 @@ def _built(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str
     Raises:
         UserError: they don't, or the weights aren't finite.
     """
-    from transformers import AutoConfig
-
-    config = AutoConfig.for_model(**settings)
-    checked_together(config, name)
+    config = configured(settings, name)
     bare = skeleton(config, name)
     wanted = {key: tuple(tensor.shape) for key, tensor in bare.state_dict().items()}
     found = {plain_name(key, config.model_type): tensor for key, tensor in tensors.items()}
