@@ -1,10 +1,12 @@
 """The verbs predict and stream from the command line, with a trained model and audio of every kind."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -228,3 +230,27 @@ def test_a_full_disk_behind_the_output_is_one_sentence(
         assert exit_code("stream", run, "--window", "1") == 2
         monkeypatch.undo()
     assert "the output can't be written any further: No space left on device" in capfd.readouterr().err
+
+
+def test_a_terminal_obeys_no_file_name_and_a_pipe_gets_its_bytes(run: Path) -> None:
+    pty = pytest.importorskip("pty")
+    names = [b"\x1b]0;x\x07a.wav", "\x9b2J\u202e.wav".encode(), b"two\nlines.wav", b"\x9b\xff.wav"]
+    os.mkdir("names")
+    for name in names:
+        soundfile.write(os.path.join(b"names", name), np.full(8000, 0.1), 16_000)
+    command = [sys.executable, "-m", "serfit", "predict", str(run), "names"]
+    mine, its = pty.openpty()
+    shown = b""
+    with subprocess.Popen(command, stdout=its, stderr=subprocess.DEVNULL) as process:
+        os.close(its)
+        with contextlib.suppress(OSError):  # of a terminal that the last writer has left
+            while piece := os.read(mine, 4096):
+                shown += piece
+    os.close(mine)
+    lines = shown.decode().splitlines()
+    assert process.returncode == 0
+    assert len(lines) == 1 + len(names)
+    assert all(line.isprintable() for line in lines)
+    assert "\\x1b]0;x\\x07a.wav" in shown.decode()
+    piped = subprocess.run(command, capture_output=True, timeout=600).stdout
+    assert all(name in piped for name in names)

@@ -10,7 +10,7 @@ import typer
 
 from serfit.cli.boundary import forget_output
 from serfit.cli.options import Cpu
-from serfit.errors import UserError, below, listed
+from serfit.errors import UserError, below, listed, visible
 
 if TYPE_CHECKING:
     from serfit.inference.labelling import Cutting
@@ -87,7 +87,6 @@ def predict(
     options = _options(precision, calibrate)
     from serfit.inference.bulk import Request, label_to_file, label_to_lines
     from serfit.inference.listing import list_items
-    from serfit.inference.table import encoded
 
     log = Log(Terminal(stderr=True))
     listing = list_items(paths)
@@ -103,7 +102,7 @@ def predict(
         errors = label_to_file(request, target, load, log)
     else:
         with _unless_closed():
-            errors = label_to_lines(request, "csv", load(), lambda text: _write(encoded(text)), log)
+            errors = label_to_lines(request, "csv", load(), _write, log)
     if errors:
         raise UserError(
             f"{len(errors)} recordings couldn't be used wholly; their rows say why in the column error, everything "
@@ -153,12 +152,12 @@ def stream(
     spreads = [f"{name}_spread" for name in names] if recogniser.members > 1 else []
     lines, slow = 0, 0
     with _unless_closed():
-        _write((",".join(["start", "end", *names, *spreads, "latency_ms"]) + "\n").encode())
+        _write(",".join(["start", "end", *names, *spreads, "latency_ms"]) + "\n")
         for heard in streams.listen(recogniser, samples, window=window, hop=hop):
             emotion = heard.emotion
             cells = [emotion.start, emotion.end, *emotion.values.values(), *emotion.spread.values()]
             told = [*(f"{cell:.6f}" for cell in cells), f"{1000 * heard.latency:.1f}"]
-            _write((",".join(told) + "\n").encode())
+            _write(",".join(told) + "\n")
             lines += 1
             slow = slow + 1 if heard.seconds > hop else 0
             if slow == 5:
@@ -224,7 +223,15 @@ def _load(names: Sequence[str], gpu: int | None, options: dict[str, str]) -> "Re
     return serfit.load(*names, gpu=gpu, **cast(Any, options))
 
 
-def _write(data: bytes) -> None:
+def _write(line: str) -> None:
+    """Write a line of a table: its bytes as they are, but on a terminal nothing that it would obey."""
+    from serfit.inference.table import encoded
+
+    if sys.stdout.isatty():
+        shown = visible(line.removesuffix("\n")).replace("\n", "\\n")
+        data = f"{shown}\n".encode(errors="backslashreplace")
+    else:
+        data = encoded(line)
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
