@@ -10,6 +10,7 @@ import sys
 from contextlib import redirect_stdout
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,7 +96,11 @@ def test_every_console_of_serfit_is_a_terminal_of_its_own() -> None:
 def runs(tmp_path: Path) -> Path:
     name = "=x <img src=q onerror=alert(1)> [a](http://evil) | `c` " + HOSTILE
     for fold in (1, 2):
-        environment = {"protocol": f"<script>{HOSTILE}</script>", "encoder": {"name": "<b>", "sha256": "[x](y)"}}
+        environment: dict[str, Any] = {
+            "protocol": f"<script>{HOSTILE}</script>",
+            "encoder": {"name": "<b>", "sha256": "[x](y)"},
+        }
+        environment["corpus"] = {"name": name, "counts": {"train": 4, "validation": 4, "test": 4}, "notes": [name]}
         made = write_run_into(tmp_path / "runs", fold, "plain", fold, environment=environment)
         config = json.loads((made.directory / "config.json").read_text())
         config["experiment"]["name"] = name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import serfit
 from lies import FEW, VALUES, check_sentence, lies, places
@@ -64,6 +65,17 @@ def test_any_origin_gives_a_model_card_or_one_sentence(bundle: Path) -> None:
                 card_of("mine", [bundle], [lying], None)
             except UserError as error:
                 check_sentence(str(error))
+
+
+def test_no_name_is_a_tag_in_a_model_card_and_the_hub_reads_it_as_it_is(bundle: Path) -> None:
+    (member,) = read_bundle(bundle)
+    nasty, origin = "<img src=x onerror=alert(1)>", dict(member.about.origin)
+    origin |= {"corpus": {**origin["corpus"], "name": nasty}, "encoder": {**origin["encoder"], "name": nasty}}
+    text = card_of("mine", [bundle], [replace(member, about=replace(member.about, name=nasty, origin=origin))], None)
+    assert "<" not in text
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert nasty in front["tags"]
+    assert front["model-index"][0]["name"] == nasty
 
 
 @pytest.mark.parametrize("lie", [None, 3, [], {"run": 1}])

@@ -165,7 +165,7 @@ def _document(
     subject: _Subject,
 ) -> str:
     blocks = [
-        "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
+        f"---\n{_yaml(front)}---",
         f"# {escaped(name)}: {_order(members[0].about.dimensions)} from speech",
         what,
         "## Use",
@@ -195,6 +195,20 @@ def _front(subject: _Subject, dimensions: Sequence[Dimension], *, base_model: bo
     }
     spoken = {"language": list(subject.languages)} if subject.languages else {}
     return front | spoken | ({"base_model": subject.encoder} if base_model else {})
+
+
+class _Inert(yaml.SafeDumper):
+    """Puts text that holds a tag between double quotes, where YAML knows escapes."""
+
+
+_Inert.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "<" in text else None)
+)
+
+
+def _yaml(front: Mapping[str, Any]) -> str:
+    """Front matter that holds no tag, for what shows it as if it were Markdown; YAML reads the same from it."""
+    return yaml.dump(front, Dumper=_Inert, sort_keys=False, allow_unicode=True).replace("<", "\\x3C")
 
 
 def _scored(experiment: str, corpus: str, folds: str, means: Mapping[Measure, float | None]) -> dict[str, Any]:

@@ -47,6 +47,15 @@ _MARKUP = re.compile(r"[`*|\[\]]")
 """What begins code, emphasis, a link or another cell; an underscore within a word doesn't."""
 
 
+def code(name: str) -> str:
+    r"""A name as code, or as plain text where it holds anything that could end the code or the cell.
+
+    >>> code("a_fold1"), code("a`<b>")
+    ('`a_fold1`', 'a\\`&lt;b&gt;')
+    """
+    return f"`{name}`" if re.fullmatch(r"[\w.+-]+", name) else escaped(name)
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
     """A Markdown table; all but the first `left` columns are aligned to the right."""
     rule = ["---" if column < left else "---:" for column in range(len(header))]

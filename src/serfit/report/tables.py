@@ -26,7 +26,7 @@ from serfit.report.beside import (
 from serfit.report.comparison import Comparison
 from serfit.report.experiments import ExperimentResult, best, ranges
 from serfit.report.finished import FinishedRun
-from serfit.report.markdown import ABSENT, UNDEFINED, as_markdown, bullets, escaped, markdown_table, number
+from serfit.report.markdown import ABSENT, UNDEFINED, as_markdown, bullets, code, escaped, markdown_table, number
 from serfit.report.reference import FROZEN, Measure, measure, obstacle
 
 HOW_TO_READ = (
@@ -103,7 +103,7 @@ def console_table(comparison: Comparison) -> Table:
 def _corpus_blocks(experiments: Sequence[ExperimentResult], corpus: str, comparison: Comparison) -> list[str]:
     """Everything about the experiments on one corpus."""
     dimensions = _dimensions(experiments)
-    blocks = [f"## {corpus}", _main_table(experiments, dimensions)]
+    blocks = [f"## {escaped(corpus)}", _main_table(experiments, dimensions)]
     blocks += [f"{PARTIAL} {_partial_words(result)}." for result in experiments if result.missing]
     blocks += _reference_words(experiments)
     blocks += evidence_blocks(experiments, comparison.evidence)
@@ -186,7 +186,7 @@ def _runs_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
                 number(run.validation.average),
                 f"{run.best_epoch} of {len(run.records)}" if run.records else ABSENT,
             ]
-            row += [f"{len(run.predictions.ids):,}", f"`{run.directory.name}`"]
+            row += [f"{len(run.predictions.ids):,}", code(run.directory.name)]
             rows.append(row)
     return markdown_table(header, rows, left=1)
 
