@@ -113,6 +113,51 @@ def test_json_that_is_no_configuration(folder: Path, text: str, message: str) ->
         load(folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json"]
+)
+def test_a_git_lfs_pointer_in_place_of_json_is_named(folder: Path, name: str) -> None:
+    if name.endswith("index.json"):
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_text(POINTER)
+    with pytest.raises(UserError, match=f"{name} is a Git LFS pointer.*`git lfs pull`"):
+        load(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("key", ["conv_dim", "conv_stride", "conv_kernel"])
+def test_lists_of_different_lengths_are_named(family: str, key: str, saved: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(saved[family], tmp_path / "encoder")
+    stated = json.loads((saved[family] / "config.json").read_text())
+    (tmp_path / "encoder/config.json").write_text(json.dumps(stated | {key: stated[key][:-1]}))
+    with pytest.raises(UserError, match=rf"can't be built: .*{key} has 6.* entries, and each must have one for every"):
+        load(tmp_path / "encoder")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_that_the_configuration_leaves_out_are_named_and_heads_are_not(
+    family: str, saved: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "encoder"
+    shutil.copytree(saved[family], folder)
+    tensors = load_file(folder / "model.safetensors")
+    whole = load(folder)[1].sha256
+    heads = {
+        "lm_head.weight": torch.ones(3, 3),
+        "classifier.layers.0.weight": torch.ones(3),
+        "quantizer.codevectors": torch.ones(3),
+    }
+    save_file(tensors | heads, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load(folder)[1].sha256 == whole
+    stated = json.loads((folder / "config.json").read_text())
+    shorter = {key: stated[key][:-1] for key in ("conv_dim", "conv_stride", "conv_kernel")}
+    for change, left in (({"num_hidden_layers": 1}, r"encoder\.layers\.1\."), (shorter, r"conv_layers\.6\.")):
+        (folder / "config.json").write_text(json.dumps(stated | change))
+        count = change.get("num_hidden_layers", stated["num_hidden_layers"])
+        with pytest.raises(UserError, match=rf"leaves out \(\S*{left}.*num_hidden_layers: {count} and"):
+            load(folder)
+
+
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder: Path) -> None:
     for name in ("config.json", "preprocessor_config.json"):
         (folder / name).unlink(missing_ok=True)

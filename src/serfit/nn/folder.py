@@ -53,11 +53,12 @@ def read_json(path: Path, remedy: str = _HUB_LAYOUT) -> dict[str, Any]:
         remedy: the end of the message where it can't be read.
 
     Raises:
-        UserError: the file is no plain file within reach, too long, or no JSON object.
+        UserError: the file is no plain file within reach, too long, a Git LFS pointer, or no JSON object.
     """
     try:
         if not path.is_file():
             raise ValueError("there is no such file")
+        refuse_lfs_pointer(path)
         if path.stat().st_size > MOST_JSON_BYTES:
             raise ValueError(f"it has more than {MOST_JSON_BYTES:,} bytes")
         found = json.loads(_inside(path).read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from serfit.errors import UserError
+from serfit.errors import UserError, error_line
 
 MODEL_TYPES = ("wavlm", "hubert", "wav2vec2")
 """Architectures that load by name."""
@@ -141,13 +141,16 @@ def configured(settings: Mapping[str, Any], where: str) -> Any:
     """
     from transformers import AutoConfig
 
+    lengths = {
+        key: len(settings.get(key, range(7))) for key in ("conv_dim", "conv_kernel", "conv_stride")
+    }  # default: 7
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        _refuse(where, f"{said} entries, and each must have one for every layer of the CNN")
     try:
         config: Any = AutoConfig.for_model(**settings)
-    except Exception as error:  # of huggingface_hub, which has a class of its own for each kind of it
-        _refuse(where, f"its settings contradict each other ({type(error).__name__})", error)
-    lengths = {len(getattr(config, key)) for key in ("conv_dim", "conv_kernel", "conv_stride")}
-    if len(lengths) > 1:
-        _refuse(where, "conv_dim, conv_kernel and conv_stride are lists of different lengths")
+    except Exception as error:  # of huggingface_hub, which has a class of its own for each kind, around transformers'
+        _refuse(where, f"its settings contradict each other ({error_line(error.__cause__ or error)})", error)
     for key in ("num_attention_heads", "num_conv_pos_embedding_groups"):
         if config.hidden_size % getattr(config, key):
             _refuse(where, f"hidden_size is {config.hidden_size}, which {key} ({getattr(config, key)}) doesn't divide")

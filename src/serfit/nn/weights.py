@@ -32,6 +32,9 @@ from serfit.nn.settings import checked, configured, skeleton
 _HARMLESS = ("masked_spec_embed",)
 """Weights that a checkpoint may lack: only SpecAugment reads them."""
 
+_LAYER = re.compile(r"(encoder\.layers|feature_extractor\.conv_layers)\.\d+\.")
+"""Begins the names of weights that decide what an encoder computes."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 """Owner and name; encoders without an owner are none that serfit reads."""
 
@@ -265,6 +268,7 @@ def _built(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str
     present = {key: tensor for key, tensor in found.items() if key in wanted}
     wrong = [key for key, one in present.items() if tuple(one.shape) != wanted[key] or not one.is_floating_point()]
     check_complete(wanted.keys() - present.keys(), wrong, name)
+    _refuse_left_over(found.keys() - wanted.keys(), config, name)
     finite_or_complain(present, name)
     hf, report = type(bare).from_pretrained(
         None, config=config, state_dict=present, dtype=torch.float32, output_loading_info=True
@@ -295,6 +299,17 @@ def check_complete(missing: Iterable[str], mismatched: Iterable[str], name: str)
         raise UserError(
             f"{name} lacks weights that its configuration promises ({listed(random)}), and training would start from "
             "random numbers there; the file is incomplete or of another architecture: fetch it again"
+        )
+
+
+def _refuse_left_over(unused: Iterable[str], config: Any, name: str) -> None:
+    """Raise UserError where layers of the encoder itself would be left out; heads for other tasks may be."""
+    left = sorted(key for key in unused if _LAYER.match(key))
+    if left:
+        raise UserError(
+            f"{name} holds weights that its configuration leaves out ({listed(left)}): it states num_hidden_layers: "
+            f"{config.num_hidden_layers} and {len(config.conv_dim)} layers of the CNN (conv_dim), and the encoder "
+            "would be another than the one that was trained; fetch config.json and weights again, together"
         )
 
 
