@@ -33,15 +33,21 @@ def level_doubt(samples: NDArray[np.float32], path: Path, start: float = 0.0, en
     """
     least, most = float(samples.min()), float(samples.max())
     if most - least <= SILENCE:
-        return silence(path, start, end)
+        return glance(path, start, end)
     return TOO_LOUD if max(-least, most) >= LOUD else None
 
 
-def silence(path: Path, start: float = 0.0, end: float | None = None) -> str | None:
-    """One of `SILENT` where a file, or a segment of it, is silent, else None, which a first glance mostly shows.
+def glance(path: Path, start: float = 0.0, end: float | None = None) -> str | None:
+    """What is strange about the level of a file, or of a segment of it, as far as its first sound shows.
+
+    Returns:
+        One of `SILENT`, which is certain; `TOO_LOUD` where the first sound is, for a distance of twice the peak can't
+        come from a smaller one; else None.
 
     Raises:
         UserError: as `serfit.audio.read_audio`, as far as it was read.
     """
     mono, loudest = loudness(path, start, end, enough=SILENCE)
-    return None if mono > SILENCE else SILENT[loudest > SILENCE]
+    if mono <= SILENCE:
+        return SILENT[loudest > SILENCE]
+    return TOO_LOUD if mono >= 2.0 * LOUD else None

@@ -17,7 +17,7 @@ from serfit.copies import THREADS, Anchors, anchors_of
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, below, listed
 from serfit.labels import Dimension, LabelScale
-from serfit.level import SILENT, level_doubt, silence
+from serfit.level import SILENT, glance, level_doubt
 
 SHORTEST_SECONDS = 0.025
 """400 samples at 16 kHz: the least from which the encoders' CNN makes one frame."""
@@ -45,7 +45,8 @@ class Measured:
     Attributes:
         seconds: duration by utterance id, of those that can be used.
         complaints: what is wrong with the others, by utterance id.
-        doubts: what is strange about the level of some, by utterance id; silence alone where nothing was decoded.
+        doubts: what is strange about the level of some, by utterance id; judged by their first sound where
+            nothing was decoded.
         anchors: by which copies are found, by utterance id; empty where nothing was decoded.
     """
 
@@ -230,7 +231,7 @@ def advice(config: ExperimentConfig) -> Iterable[str]:
 def _heard_or_complaint(utterance: Utterance, *, decode: bool) -> _Heard | str:
     where = (utterance.path, utterance.start, utterance.end)
     try:
-        heard = _Heard(audio_duration(*where), silence(*where))
+        heard = _Heard(audio_duration(*where), glance(*where))
         if decode:
             samples = read_audio(*where)
             heard = _Heard(len(samples) / SAMPLE_RATE, level_doubt(samples, *where), anchors_of(samples))
