@@ -168,7 +168,7 @@ def test_cross_validation_fills_the_store_once_runs_all_and_answers(
     command = ("cv", config, "--folds", "1-2", "--slots", "1", "model.params.freeze_speech_encoder=true")
     assert exit_code(*command) == 0
     said = capsys.readouterr().out
-    assert "2 runs, 0 of them finished, 1 slots" in said
+    assert "2 runs, 0 of them finished, 1 slot\n" in said
     assert len(list((tmp_path / "runs").glob("tiny_fold[12]_seed1_*/FINISHED"))) == 2
     assert len(list((tmp_path / "store").rglob("*.safetensors"))) == 40
     assert (tmp_path / "runs" / "experiment_comparison.md").is_file()

@@ -125,7 +125,7 @@ def test_the_same_audio_in_two_parts_is_refused_and_within_one_is_told(tmp_path:
     wavs[-1].write_bytes(original)
     shutil.copy(wavs[-2], wavs[-1])
     (warning,) = [note for note in prepare(config).corpus.notes if "same audio" in note]
-    assert warning.startswith("warning: the same audio stands 1 times under several names: Ses05F")
+    assert warning.startswith("warning: the same audio has several names (1 pair): Ses05F")
 
 
 def test_equal_sizes_are_not_equal_content(tmp_path: Path) -> None:
@@ -221,7 +221,9 @@ def test_copies_of_decoded_sound_are_refused_across_parts_and_told_within(tmp_pa
         check_copies(split, *decoded(split))
     if kind in ("flac", "float", "stereo"):
         split = split_of(train=[original, copy], test=[other])
-        assert "stands 1 times under several names: original = copy" in "".join(check_copies(split, *decoded(split)))
+        assert "the same audio has several names (1 pair): original = copy" in "".join(
+            check_copies(split, *decoded(split))
+        )
 
 
 def test_a_tone_at_the_beginning_of_every_recording_is_no_copy(tmp_path: Path) -> None:

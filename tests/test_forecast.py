@@ -7,7 +7,7 @@ import torch
 
 from serfit import counters
 from serfit.config.schema import ExperimentConfig
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 from serfit.features import features_of, model_of
 from serfit.files import gigabytes
 from serfit.forecast import (
@@ -116,7 +116,7 @@ def test_the_frozen_part_counts_once_where_it_is_stored_and_in_every_epoch_where
     ))  # fmt: skip
     (times,) = [line for line in lines if line.startswith("time on ")]
     if stored:
-        assert f"an epoch about 0 s, {config.last_epoch} epochs about 0 s" in times
+        assert f"an epoch about 0 s, {counted(config.last_epoch, 'epoch')} about 0 s" in times
         (line,) = [line for line in lines if line.startswith("before the first epoch, once: the ")]
         assert line.endswith(
             f" of 40 of 40 utterances is computed and stored, about {_duration(1000 * (heard + scored))}"
@@ -131,7 +131,10 @@ def test_the_frozen_part_counts_once_where_it_is_stored_and_in_every_epoch_where
         assert any(line.endswith(" of all 40 utterances is stored already") for line in forecast(config, material))
     else:
         whole = 1000 * (config.last_epoch * heard + scored)
-        assert f"an epoch about {_duration(1000 * heard)}, {config.last_epoch} epochs about {_duration(whole)}" in times
+        assert (
+            f"an epoch about {_duration(1000 * heard)}, {counted(config.last_epoch, 'epoch')} about {_duration(whole)}"
+            in times
+        )
         (line,) = [line for line in lines if line.startswith("of that, in every epoch: the ")]
         assert f"is computed anew, about {_duration(1000 * heard)}, since features.store is null" in line
         assert "stored" not in line

@@ -144,6 +144,8 @@ def test_what_is_predicted_is_told_with_its_ratings_and_raters() -> None:
     ]
     (line,) = rating_lines([replace(one, raters=None) for one in utterances], ("valence",), scales)
     assert line.endswith("on a scale of 1 to 5")
+    (line,) = rating_lines([replace(one, raters=1) for one in utterances], ("valence",), scales)
+    assert line.endswith("on a scale of 1 to 5, 1 rater each")
 
 
 def test_what_is_left_out_is_told_in_a_list_that_ends(release: Path, configure: Configure) -> None:

@@ -354,5 +354,5 @@ def test_an_undefined_ccc_is_never_best(run: Runner, monkeypatch: pytest.MonkeyP
     from serfit import metrics
 
     monkeypatch.setattr(metrics, "ccc", lambda targets, values: None)
-    with pytest.raises(UserError, match=r"undefined in all 2 epochs.*choose another data\.split"):
+    with pytest.raises(UserError, match=r"undefined in every epoch \(2\).*choose another data\.split"):
         run()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from serfit.audio import SAMPLE_RATE, read_audio
 from serfit.corpus.folds import Split
 from serfit.corpus.utterance import Part, Utterance
-from serfit.errors import UserError, listed
+from serfit.errors import UserError, counted, listed
 
 THREADS = 8
 """Files looked at at the same time; the disk or the network is what one waits for."""
@@ -120,12 +120,12 @@ def check_copies(split: Split, seconds: Mapping[str, float], anchors: Mapping[st
     warnings = []
     if twice:
         named = listed([str(one) for one in twice])
-        warnings.append(f"warning: the same audio stands {len(twice)} times under several names: {named}")
+        warnings.append(f"warning: the same audio has several names ({counted(len(twice), 'pair')}): {named}")
     if beside:
         named = listed([str(one) for one in beside])
         warnings.append(
-            f"warning: {len(beside)} pairs of utterances in two parts overlap in one recording, by two speakers each, "
-            f"so some audio is trained on and tested on: {named}"
+            f"warning: utterances in two parts overlap in one recording, by two speakers each, so some audio is "
+            f"trained on and tested on ({counted(len(beside), 'pair')}): {named}"
         )
     return warnings
 

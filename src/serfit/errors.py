@@ -59,6 +59,15 @@ def nearest(word: str, allowed: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def counted(count: int, name: str) -> str:
+    """A number of things, for sentences.
+
+    >>> counted(1, "speaker"), counted(1024, "dialogue")
+    ('1 speaker', '1,024 dialogues')
+    """
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
 def listed(names: Sequence[str], most: int = 3) -> str:
     """The first few names and how many more there are, for error sentences.
 

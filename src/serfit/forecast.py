@@ -13,6 +13,7 @@ from serfit.audio import SAMPLE_RATE
 from serfit.batches import Example, plan_epoch
 from serfit.checkpoint import bytes_on_disk
 from serfit.config.schema import ExperimentConfig, ModelParams
+from serfit.errors import counted
 from serfit.executor import Executor
 from serfit.features import Features, features_of, model_of
 from serfit.files import check_room, free_bytes, gigabytes
@@ -63,9 +64,10 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     anew = 0.0 if features.store is not None else frozen  # seconds of computing per second of speech, every time
     epoch = pace.seconds(len(plan), padded) + pace.seconds(0, sum(material.validation.seconds)) / 3.0 + anew * heard
     run = config.last_epoch * epoch + pace.seconds(0, scored) / 3.0 + anew * scored
+    epochs = counted(config.last_epoch, "epoch")
     yield (
         f"time on {device} in {precision}, from a probe: {pace.update:.3g} s per update and {pace.speech:.3g} s per "
-        f"second of speech, an epoch about {_duration(epoch)}, {config.last_epoch} epochs about {_duration(run)}; "
+        f"second of speech, an epoch about {_duration(epoch)}, {epochs} about {_duration(run)}; "
         f"{max(0.0, 1 - lengths.sum() / padded):.1%} of it is padding"
     )
     if stage > 0:

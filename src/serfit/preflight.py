@@ -15,7 +15,7 @@ from serfit.config.schema import ExperimentConfig
 from serfit.config.schema import Split as SplitSettings
 from serfit.copies import THREADS, Anchors, anchors_of
 from serfit.corpus.utterance import Utterance
-from serfit.errors import UserError, below, listed
+from serfit.errors import UserError, below, counted, listed
 from serfit.labels import Dimension, LabelScale
 from serfit.level import SILENT, glance, level_doubt
 
@@ -159,7 +159,10 @@ def rating_lines(
 ) -> Iterator[str]:
     """What is predicted, a line a dimension: mean, standard deviation and range of the ratings, and how many raters."""
     raters = [utterance.raters for utterance in utterances if utterance.raters is not None]
-    said = f", {min(raters)} to {max(raters)} raters (mean {sum(raters) / len(raters):.1f})" if raters else ""
+    said = ""
+    if raters:
+        least, most, mean = min(raters), max(raters), sum(raters) / len(raters)
+        said = f", {least} to {most} raters (mean {mean:.1f})" if least < most else f", {counted(most, 'rater')} each"
     for name in dimensions:
         ratings, scale = np.array([utterance.ratings[name] for utterance in utterances]), scales[name]
         yield (

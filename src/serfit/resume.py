@@ -14,7 +14,7 @@ from serfit.checkpoint import (
     save_weights,
     trainable,
 )
-from serfit.errors import NumericalError, UserError, listed
+from serfit.errors import NumericalError, UserError, counted, listed
 from serfit.files import WriteError, link
 from serfit.interrupt import Interrupted
 from serfit.nn.weights import encoder_differences
@@ -105,8 +105,8 @@ def restore(state: TrainingState, run: Run, frozen: str) -> list[str]:
     run.forget_after(state.epoch - 1)
     if len(run.records) != state.epoch - 1:
         raise UserError(
-            f"{run / runs.METRICS} holds {len(run.records)} epochs, and the checkpoint of step {state.step} comes "
-            f"after {state.epoch - 1}; the file was changed, and the run can't go on; start a new one"
+            f"{run / runs.METRICS} holds {counted(len(run.records), 'epoch')}, and the checkpoint of step {state.step} "
+            f"comes after {state.epoch - 1}; the file was changed, and the run can't go on; start a new one"
         )
     if state.so_far.steps == 0 and run.records:
         save_best(run.records[-1], state, run, frozen)

@@ -170,7 +170,7 @@ class Run:
             if record.best:
                 return record
         raise UserError(
-            f"the validation CCC was undefined in all {len(self.records)} epochs, so there is no best one to test; "
+            f"the validation CCC was undefined in every epoch ({len(self.records)}), so there is no best one to test; "
             "labels and predictions of the validation part are constant; choose another data.split"
         )
 

@@ -108,7 +108,7 @@ def read_table(
 def _check_spelling(path: Path, utterances: Iterable[Utterance]) -> None:
     if twice := spelled_twice(utterances):
         raise UserError(
-            f"{path} has {len(twice)} names that differ in case, blanks or invisible characters alone: "
+            f"{path} has names that differ in case, blanks or invisible characters alone: "
             f"{listed(twice)}; spell each in one way"
         )
 
@@ -165,7 +165,7 @@ def _check_columns(path: Path, header: Sequence[str], table: Table, dimensions: 
     for key, name in _named_columns(table, dimensions):
         close = nearest(name, header)
         if header.count(name) > 1:
-            complaints.append(f'data.table.{key} names column "{name}", which stands {header.count(name)} times')
+            complaints.append(f'data.table.{key} names column "{name}", which {header.count(name)} columns have')
         elif name not in header:
             hint = f'; did you mean "{close}"?' if close else ""
             complaints.append(f'data.table.{key} names column "{name}", which is missing{hint}')

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from serfit.errors import counted
 from serfit.labels import Dimension, letter
 from serfit.metrics import Correlation
 from serfit.report.breakdown import GROUPINGS, LEAST, GroupScore, Miscalibration
@@ -90,11 +91,6 @@ def _finding(pair: Pair) -> str:
     if pair.shown:
         return f"{'worse' if worse else 'better'} {what} by {abs(value):.4f} CCC {numbers}"
     return f"no significant difference {what}: {value:+.4f} CCC {numbers}"
-
-
-def counted(count: int, name: str) -> str:
-    """For example "1 speaker", "1,024 dialogues"."""
-    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def holds_for(experiments: Sequence[ExperimentResult], evidence: Evidence) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from serfit.config.schema import ExperimentConfig
+from serfit.errors import counted
 from serfit.labels import Dimension, letter
 from serfit.metrics import Scores
 from serfit.records import EpochRecord, EpochTime
@@ -87,7 +88,7 @@ def result_lines(results: Results, corpus: str) -> list[str]:
         corpus: name of the corpus.
     """
     if not results.predictions.ids:
-        return [f"trained on all of {corpus} for {results.best.epoch} epochs: nothing was left to test on"]
+        return [f"trained on all of {corpus} for {counted(results.best.epoch, 'epoch')}: nothing was left to test on"]
     names: tuple[Measure, ...] = (*results.predictions.dimensions, "average")
     rows: list[tuple[str, Scores | None, str]] = [
         (f"test ({len(results.predictions.ids):,} utterances)", results.test, "")

@@ -11,7 +11,7 @@ from statistics import median_low
 from typing import Any
 
 from serfit.config.load import load_config, result_fingerprint
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 from serfit.inference.bundle import Member, is_bundle, is_free, origins_of, write_bundle
 from serfit.inference.reached import KEY, reached
 from serfit.inference.source import member_of_run
@@ -108,7 +108,7 @@ def retraining(jobs: Sequence[Job]) -> Job:
     )
     config = load_config(first.config, overrides)
     stem = f"{config.experiment.name}_everything_seed{seed}_{result_fingerprint(config)[:8]}"
-    label = f"{config.experiment.name} on everything seed {seed}, {epoch} epochs"
+    label = f"{config.experiment.name} on everything seed {seed}, {counted(epoch, 'epoch')}"
     return replace(first, name=label, overrides=overrides, directory=config.experiment.runs_dir / stem)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from serfit.config.load import load_config
 from serfit.corpus.utterance import Corpus
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 from serfit.interrupt import Interrupted, StopRequest
 from serfit.log import Terminal
 from serfit.report.answers import answers
@@ -65,7 +65,9 @@ def run_sweep(
     """
     waiting = [job for job in jobs if job.state != "finished"]
     done = len(jobs) - len(waiting)
-    console.print(f"{len(jobs)} runs, {done} of them finished, {slots.total} slots", highlight=False)
+    console.print(
+        f"{counted(len(jobs), 'run')}, {done} of them finished, {counted(slots.total, 'slot')}", highlight=False
+    )
     outcomes: list[Outcome] = []
     with StopRequest() as stop, View(console, jobs) as view:
 
@@ -203,7 +205,7 @@ def run_cv(
         )
         left = failures(outcomes)
         if left:
-            _say(console, f"{len(left)} runs haven't finished; see above why. Repeat the command to go on.")
+            _say(console, f"{counted(len(left), 'run')} not finished; see above why. Repeat the command to go on.")
         return not left
 
     complete = swept(jobs)
@@ -216,7 +218,7 @@ def run_cv(
     _say(console, words)
     if ensemble is not None:
         leave_with_ensemble(best, ensemble)
-        _say(console, f"written: {ensemble}, the ensemble of {len(best)} runs")
+        _say(console, f"written: {ensemble}, the ensemble of {counted(len(best), 'run')}")
     if retrain is not None:
         (job,), notes = on_present_labels((retraining(best),), corpora)
         for note in notes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from serfit.errors import counted
 from serfit.records import EpochTime
 from serfit.watch.finding import Finding, more_frozen
 from serfit.watch.history import History
@@ -78,7 +79,7 @@ def _data_bound(history: History, spent: EpochTime, evidence: str) -> Finding:
         return Finding("slow epoch", evidence, "what the loader did wasn't recorded; try more threads", (more,))
     parts = {name: seconds / total for name, (_, seconds) in spent.loading.items()}
     busy = ", ".join(
-        f"{_WORDS.get(name, name)} {100 * share:.0f} % ({spent.loading[name][0]:,} times)"
+        f"{_WORDS.get(name, name)} {100 * share:.0f} % ({counted(spent.loading[name][0], 'time')})"
         for name, share in sorted(parts.items(), key=lambda part: -part[1])
     )
     evidence += f"; the loader's time went into {busy}"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Literal
 
+from serfit.errors import counted
 from serfit.labels import Dimension, letter
 from serfit.metrics import COLLAPSED
 from serfit.report.figures import EXPECTED
@@ -193,7 +194,7 @@ def one_dimension(history: History, name: Dimension) -> Iterator[Finding]:
         return
     if len(validation) < _first_judged(history) + STALLED or validation[best] >= LOW + noise(count) / 2:
         return
-    evidence = f"{said} was never above {validation[best]:.3f} in {len(validation)} epochs"
+    evidence = f"{said} was never above {validation[best]:.3f} in {counted(len(validation), 'epoch')}"
     if learnt - now > max(GAP, noise(count)):
         evidence += f", while that of training reached {learnt:.3f}"
         yield Finding("overfitting", evidence, *_less_by_heart(history, best + 1))
