@@ -81,7 +81,7 @@ def test_overlapping_stretches_are_those_that_brute_force_finds(
             check_copies(split, seconds, {})
     else:
         told = check_copies(split, seconds, {})
-        assert any("overlap in one recording, by two speakers" in line for line in told) == beside
+        assert any("by two speakers each, have some of their audio in common" in line for line in told) == beside
 
 
 def test_times_that_are_rounded_do_not_overlap(tmp_path: Path) -> None:
@@ -245,3 +245,13 @@ def test_silence_and_hum_of_many_recordings_are_no_copies(tmp_path: Path) -> Non
         check_copies(split, *decoded(split))
     split = split_of(train=utterances[1:2], validation=utterances[2:3], test=utterances[3:])
     assert check_copies(split, *decoded(split)) == []
+
+
+def test_an_utterance_that_lies_whole_in_a_file_of_another_part_is_no_second_speaker(tmp_path: Path) -> None:
+    speech = noise(6.0, 11)
+    short = wav(tmp_path / "short.wav", speech[16_000:48_000])
+    long = wav(tmp_path / "long.wav", speech)
+    one, other = Utterance("short", short, {}, speaker="a"), Utterance("long", long, {}, speaker="b")
+    found = {spoken.id: anchors_of(read_audio(spoken.path)) for spoken in (one, other)}
+    with pytest.raises(UserError, match=r"the same audio is in two parts"):
+        check_copies(split_of(train=[one], test=[other]), {"short": 2.0, "long": 6.0}, found)

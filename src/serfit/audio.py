@@ -126,6 +126,13 @@ def as_waveform(samples: NDArray[Any], rate: int) -> NDArray[np.float32]:
             f"an array of shape {given.shape} and type {given.dtype} is no audio; give samples [S] or [S, channels] as "
             "floats within 1 or as integers"
         )
+    if given.dtype.kind != "f" and given.dtype.itemsize > 4:  # as of astype(int), whose full scale nobody can know
+        raise UserError(
+            f"an array of {given.dtype} doesn't show what the loudest sample would be; give int16 or int32 as they "
+            "were recorded, or floats within 1"
+        )
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.integer | np.floating):
+        raise UserError(f"a sampling rate of {rate!r} is no number; give it in Hz, for example rate=16000")
     if given.ndim == 2 and given.shape[1] > max(given.shape[0], 64):
         raise UserError(f"an array of shape {given.shape} has its channels first; give [samples, channels]")
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:

@@ -57,12 +57,12 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """Two utterances with the same sound, and for how many seconds."""
+    """Two utterances with the same sound, for how many seconds, and how many would be all of it."""
 
     one: tuple[Part, Utterance]
     other: tuple[Part, Utterance]
     seconds: float
-    longer: float
+    whole: float
 
     @property
     def across(self) -> bool:
@@ -73,7 +73,7 @@ class _Shared:
     def two_people(self) -> bool:
         """Whether they may be two people who speak at the same time: both known, and sharing less than half."""
         speakers = {self.one[1].speaker, self.other[1].speaker}
-        return len(speakers) == 2 and None not in speakers and self.seconds <= self.longer / 2
+        return len(speakers) == 2 and None not in speakers and self.seconds <= self.whole / 2
 
     def __str__(self) -> str:
         names = [
@@ -107,7 +107,7 @@ def check_copies(split: Split, seconds: Mapping[str, float], anchors: Mapping[st
     for shared in _all_shared(recordings, content, spoken, seconds, anchors):
         if shared.across:
             (beside if shared.two_people else leaks).append(shared)
-        elif shared.seconds > shared.longer - ROUNDING:
+        elif shared.seconds > shared.whole - ROUNDING:
             twice.append(shared)
         if len(leaks) >= _MOST_PAIRS:
             break
@@ -124,8 +124,8 @@ def check_copies(split: Split, seconds: Mapping[str, float], anchors: Mapping[st
     if beside:
         named = listed([str(one) for one in beside])
         warnings.append(
-            f"warning: utterances in two parts overlap in one recording, by two speakers each, so some audio is "
-            f"trained on and tested on ({counted(len(beside), 'pair')}): {named}"
+            "warning: utterances in two parts, by two speakers each, have some of their audio in common, so it is trained "
+            f"on and tested on ({counted(len(beside), 'pair')}): {named}"
         )
     return warnings
 
@@ -143,7 +143,8 @@ def _all_shared(
     for one, other, offset in matches([anchors.get(utterance.id, nothing) for _, utterance in spoken]):
         (_, first), (_, second) = spoken[one], spoken[other]
         if content[first.path] != content[second.path] and (length := _equal_seconds(first, second, offset)):
-            yield _Shared(spoken[one], spoken[other], length, max(seconds[first.id], seconds[second.id]))
+            # in a file of its own, what lies whole in another file isn't two people talking at the same time
+            yield _Shared(spoken[one], spoken[other], length, min(seconds[first.id], seconds[second.id]))
 
 
 def _overlapping(stretches: Sequence[tuple[Part, Utterance]], seconds: Mapping[str, float]) -> Iterator[_Shared]:

@@ -82,7 +82,7 @@ def ogg_fault(data: bytes) -> str | None:
             del expected[stream]
         place += length
     if place == len(data):
-        return "is cut short: its last Ogg page is missing" if expected else None
+        return "is cut short: no Ogg page is marked as the last of its stream" if expected else None
     if expected or data.find(b"OggS", place) >= 0:
         return f"is damaged: no Ogg page begins at byte {place}"
     return None

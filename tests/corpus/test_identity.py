@@ -92,3 +92,16 @@ def test_damaged_records_are_refused(text: str) -> None:
 
 def test_a_run_of_an_older_version_recorded_no_labels() -> None:
     assert recorded(json.loads('{"name": "table.csv"}')) == {}
+
+
+@pytest.mark.parametrize("what", ["speaker", "session", "dialogue"])
+def test_another_speaker_session_or_dialogue_is_another_corpus(what: str) -> None:
+    """They decide what is in which part: folds of two such tables don't make up one cross-validation."""
+    before = corpus(dict.fromkeys("abc", (2.0, 3.0, 0.0, None)))
+    first, *rest = before.utterances
+    after = replace(before, utterances=(replace(first, **{what: "another"}), *rest))
+    one, other = (labels_of(each, ("valence",)) for each in (before, after))
+    assert not agree(one.digests(), other.digests())
+    assert differences(one, other) == "1 of 3 utterances have another speaker, session or dialogue"
+    assert Labels.from_text(other.to_text()) == other
+    assert len(other.without({"a"}).groups) == 2

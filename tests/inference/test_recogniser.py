@@ -96,6 +96,12 @@ def test_an_array_needs_its_rate(trained: Callable[..., Path]) -> None:
         with pytest.raises(UserError, match=r"an array doesn't contain its sampling rate.*for example rate=16000"):
             use(samples)
     assert (model.predict(samples, rate=8_000).end, model.predict(samples, 16_000).end) == (1.0, 0.5)
+    with pytest.raises(UserError, match=r"a sampling rate of '16000' is no number; .* rate=16000"):
+        model.predict(samples, rate="16000")  # type: ignore[call-overload]
+    with pytest.raises(UserError, match=r"an array of int64 doesn't show .*give int16 or int32"):
+        model.predict((samples * 32_768).astype(np.int64), rate=16_000)
+    with pytest.raises(UserError, match=r"the array at index 1 of the list lasts 1\.2 ms"):
+        model.predict([samples, samples[:20]], rate=16_000)
 
 
 def test_a_list_is_predicted_as_each_of_it(

@@ -1,6 +1,7 @@
 """Runs of other labels never become one experiment: no mean, no pooled CCC, no test."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,13 @@ def test_an_older_run_joins_none_of_two_versions(write_run: Write, tmp_path: Pat
     write_run("alpha", 2, labels=labels())
     write_run("alpha", 3, labels=labels(4))
     assert sorted(result.folds for result in compare(tmp_path / "runs").experiments) == [(1,), (2,), (3,)]
+
+
+def test_corrected_speakers_make_another_experiment(write_run: Write, tmp_path: Path) -> None:
+    before = replace(labels(), groups=dict.fromkeys(labels().cuts, ("s1", None, None)))
+    after = replace(before, groups={**before.groups, next(iter(before.groups)): ("s2", None, None)})
+    write_run("alpha", 1, labels=before)
+    write_run("alpha", 2, labels=after)
+    comparison = compare(tmp_path / "runs")
+    assert sorted(result.folds for result in comparison.experiments) == [(1,), (2,)]
+    assert any("1 of 240 utterances have another speaker" in line for line in comparison.warnings)

@@ -192,3 +192,19 @@ def test_with_one_fold_the_interval_covers_for_these_two_speakers() -> None:
         strangers.append(((low <= truth) & (truth <= high)).mean())
     assert 0.91 <= np.mean(held) <= 0.99
     assert np.mean(strangers) < 0.85, "not for other speakers"
+
+
+@given(st.integers(0, 200))
+@settings(max_examples=40, deadline=None)
+def test_equal_systems_are_never_called_different(number: int) -> None:
+    """Their difference is 0 but for the order of additions, and so is its error."""
+    corpus, values = made(number, design=Design(size=4, dialogues=3, sessions=3 + number % 3))
+    where = grouped(corpus)
+    for score in (
+        minus(over_folds(where, corpus, values), over_folds(where, corpus, values + 1e-16)),
+        minus(pooled(where, corpus, values), pooled(where, corpus, values)),
+    ):
+        interval = estimate(score).interval
+        assert interval is not None
+        assert interval.p == 1.0
+        assert interval.low <= 0.0 <= interval.high

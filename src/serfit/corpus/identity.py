@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serfit.corpus.utterance import Corpus
@@ -18,19 +18,24 @@ class Labels:
         cuts: start and end in the audio file, seconds, by utterance id; the end None for the end of the file.
         ratings: by dimension and utterance id, on the corpus's scale.
         scales: minimum and maximum by dimension.
+        groups: speaker, session and dialogue by utterance id, None where unknown: by these the parts are made, and
+            clusters for intervals.
     """
 
     cuts: Mapping[str, tuple[float, float | None]]
     ratings: Mapping[Dimension, Mapping[str, float]]
     scales: Mapping[Dimension, tuple[float, float]]
+    groups: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 (hex) of the utterances with their cuts ("utterances"), and of each dimension's ratings and scale.
+        """SHA-256 (hex) of the utterances with their cuts, of their groups, and of each dimension's ratings and scale.
 
         They depend neither on the order of the utterances nor on where the audio lies. Apart by dimension, so that a
         run that predicts valence alone can be compared with one that predicts arousal too.
         """
         found = {"utterances": _digest(sorted(self.cuts.items()))}
+        if self.groups:
+            found["groups"] = _digest(sorted(self.groups.items()))
         for name, given in self.ratings.items():
             found[name] = _digest([self.scales[name], sorted(given.items())])
         return found
@@ -39,7 +44,8 @@ class Labels:
         """Those of the other utterances."""
         kept = self.cuts.keys() - set(ids)
         ratings = {name: {one: given[one] for one in kept} for name, given in self.ratings.items()}
-        return replace(self, cuts={one: self.cuts[one] for one in kept}, ratings=ratings)
+        groups = {one: group for one, group in self.groups.items() if one in kept}
+        return replace(self, cuts={one: self.cuts[one] for one in kept}, ratings=ratings, groups=groups)
 
     def to_text(self) -> str:
         """As one line of JSON: a list per column, utterances by id."""
@@ -50,6 +56,7 @@ class Labels:
             "ends": [self.cuts[name][1] for name in ids],
             "scales": {name: list(scale) for name, scale in self.scales.items()},
             "ratings": {name: [given[one] for one in ids] for name, given in self.ratings.items()},
+            "groups": [self.groups[name] for name in ids] if self.groups else [],
         }
         return json.dumps(columns, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -63,6 +70,7 @@ class Labels:
             cuts={one: (start, end) for one, start, end in zip(ids, starts, ends, strict=True)},
             ratings={name: dict(zip(ids, map(float, data["ratings"][name]), strict=True)) for name in names},
             scales={name: (float(data["scales"][name][0]), float(data["scales"][name][1])) for name in names},
+            groups=dict(zip(ids, map(tuple, groups), strict=True)) if (groups := data.get("groups")) else {},
         )
 
 
@@ -74,6 +82,7 @@ def labels_of(corpus: Corpus, dimensions: tuple[Dimension, ...]) -> Labels:
         cuts={one.id: (float(one.start), None if one.end is None else float(one.end)) for one in spoken},
         ratings={name: {one.id: float(one.ratings[name]) for one in spoken} for name in dimensions},
         scales={name: (float(scale.minimum), float(scale.maximum)) for name, scale in scales.items()},
+        groups={one.id: (one.speaker, one.session, one.dialogue) for one in spoken},
     )
 
 
@@ -114,6 +123,9 @@ def differences(one: Labels, other: Labels) -> str:
     moved = sum(one.cuts[name] != other.cuts[name] for name in shared)
     said = [f"{alone:,} utterances are in only one of them"] if alone else []
     said += [f"{moved:,} of {len(shared):,} utterances begin or end elsewhere in their files"] if moved else []
+    grouped = one.groups.keys() & other.groups.keys()
+    if regrouped := sum(one.groups[name] != other.groups[name] for name in grouped):
+        said.append(f"{regrouped:,} of {len(grouped):,} utterances have another speaker, session or dialogue")
     for dimension in (name for name in one.ratings if name in other.ratings):
         mine, yours = one.ratings[dimension], other.ratings[dimension]
         if changed := sum(mine[name] != yours[name] for name in shared):

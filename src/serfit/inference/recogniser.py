@@ -175,12 +175,17 @@ class Recogniser:
         if isinstance(sound, str | Path | np.ndarray):
             return self._predict([sound], rate, start, end)[0]
         sounds = _sounds(sound)
-        groups = [sounds[begin : begin + AT_ONCE] for begin in range(0, len(sounds), AT_ONCE)]
-        return [one for group in groups for one in self._predict(group, rate, start, end)]
+        begins = range(0, len(sounds), AT_ONCE)
+        return [one for at in begins for one in self._predict(sounds[at : at + AT_ONCE], rate, start, end, at)]
 
-    def _predict(self, sounds: Sequence[Sound], rate: int | None, start: float, end: float | None) -> list[Emotion]:
+    def _predict(
+        self, sounds: Sequence[Sound], rate: int | None, start: float, end: float | None, first: int = 0
+    ) -> list[Emotion]:
         waveforms = [waveform_of(sound, rate, start, end) for sound in sounds]
-        estimates = self.estimate(waveforms, [name_of(sound) for sound in sounds])
+        names = [name_of(sound) for sound in sounds]
+        if len(names) > 1:
+            names = [f"{name} at index {first + place} of the list" for place, name in enumerate(names)]
+        estimates = self.estimate(waveforms, names)
         return emotions(estimates, [(start, start + len(waveform) / SAMPLE_RATE) for waveform in waveforms])
 
     def estimate(self, waveforms: Sequence[Waveform], names: Sequence[str] = ()) -> Estimates:

@@ -17,6 +17,9 @@ from serfit.statistics.contrast import KINDS, Contrast, Integers, Kind, Layout
 
 CONFIDENCE = 0.95
 
+ROUNDING = 1e-12
+"""Difference of scores below which two systems count as equal; a CCC is rounded in its 16th digit."""
+
 FEWEST: Mapping[Kind, int] = {"fold": 3, "speaker": 5, "dialogue": 5}
 """Fewest clusters that an interval varies; fewer are taken as given, and the interval holds for them alone."""
 
@@ -138,6 +141,8 @@ def _crossed(*groups: Integers) -> Integers:
 
 def _interval(score: Contrast, value: float, variance: float, degrees: int) -> Interval:
     error = math.sqrt(variance)
+    if not score.bounded and abs(value) < ROUNDING:  # of equal predictions: what is left is the order of additions
+        value = 0.0
     reach = student.quantile(CONFIDENCE, degrees) * error
     centre = math.atanh(max(-1.0 + 1e-12, min(1.0 - 1e-12, value))) if score.bounded else value
     ends = (centre - reach, centre + reach)
