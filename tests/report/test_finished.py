@@ -107,3 +107,12 @@ def test_a_column_that_was_taken_away_is_noticed(write_run: Write) -> None:
     ):
         read_run(directory)
     assert json.loads((directory / SCORES).read_text())["test"]["arousal"]["ccc"] is not None
+
+
+@pytest.mark.parametrize("folds", [0, -1, 10**12, 10**400, float("inf")])
+def test_a_number_of_folds_that_cannot_be_costs_no_memory(write_run: Write, folds: float) -> None:
+    written = write_run(corpus="csv", changes={"data.split.scheme": "leave_one_session_out"}, environment={"folds": 3})
+    environment = json.loads((written.directory / ENVIRONMENT).read_text())
+    (written.directory / ENVIRONMENT).write_text(json.dumps(environment | {"folds": folds}))
+    with pytest.raises(UserError, match="lacks or mistypes a key"):
+        read_run(written.directory)

@@ -14,6 +14,7 @@ from serfit.inference.reached import measure_title
 from serfit.labels import Dimension
 from serfit.metrics import Scores
 from serfit.report.experiments import IRRELEVANT, ranges, summarise
+from serfit.report.finished import recorded_fold
 from serfit.report.markdown import Rows, as_markdown, number
 from serfit.report.reference import Measure, measure
 
@@ -135,9 +136,9 @@ def _test(origin: Mapping[str, Any], dimensions: Sequence[Dimension]) -> Recorde
         agreement = Agreement.from_json(scores["raters_agreement"])
         beside |= {"one rater": agreement.rater, "in a rater's place": agreement.system}
     return RecordedTest(
-        fold=int(settings["data.split.fold"]),
+        fold=recorded_fold(settings["data.split.fold"]),
         seed=int(settings["experiment.seed"]),
-        folds=None if origin.get("folds") is None else int(origin["folds"]),
+        folds=None if origin.get("folds") is None else recorded_fold(origin["folds"]),
         protocol=str(origin.get("protocol", "protocol not recorded")),
         best_epoch=int(scores["best_epoch"]),
         beside=beside,

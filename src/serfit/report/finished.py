@@ -18,6 +18,9 @@ from serfit.metrics import Scores
 from serfit.records import EpochRecord, Predictions
 from serfit.runs import CONFIG, DESCRIBED, ENVIRONMENT, FINISHED, METRICS, PREDICTIONS, SCORES, SECONDS, TIMING
 
+MOST_FOLDS = 10_000
+"""Most folds that a record may speak of; those without a run are listed one by one."""
+
 CSV_PRECISION = 1e-4
 """How far a score recomputed from predictions.csv (six decimals) may be from the one in scores.json."""
 
@@ -70,7 +73,7 @@ class FinishedRun:
     @property
     def fold(self) -> int:
         """Fold, from 1."""
-        return int(self.settings["data.split.fold"])
+        return recorded_fold(self.settings["data.split.fold"])
 
     @property
     def seed(self) -> int:
@@ -110,11 +113,22 @@ class FinishedRun:
             case "official":
                 return 1
             case "grouped_kfold":
-                return int(self.settings["data.split.folds"])
+                return recorded_fold(self.settings["data.split.folds"])
         recorded = self.environment.get("folds")
         if recorded is not None:
-            return int(recorded)
+            return recorded_fold(recorded)
         return 5 if self.settings["data.corpus"] == "iemocap" else None
+
+
+def recorded_fold(stated: Any) -> int:
+    """A fold, or a number of folds, from a file that anybody may have written.
+
+    Raises:
+        OverflowError, TypeError, ValueError: it can't be one.
+    """
+    if not 1 <= (number := int(stated)) <= MOST_FOLDS:
+        raise ValueError(f"a fold, or a number of folds, is {number:.3g} and must be from 1 to {MOST_FOLDS:,}")
+    return number
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -194,7 +208,7 @@ def read_run(directory: Path) -> FinishedRun:
             run.utterances,
             run.folds,
         )  # every key that is read later
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{directory} is not a run directory of this program: {CONFIG}, {ENVIRONMENT} or {SCORES} lacks "
             f"or mistypes a key ({type(error).__name__}: {error}); move the directory elsewhere"
