@@ -29,6 +29,7 @@ from serfit.report.compare import compare, to_csv, to_markdown
 from serfit.report.markdown import escaped
 from serfit.report.page import write_report
 from serfit.rows import inert
+from support import PATIENCE
 
 HOSTILE = "a\x1b]0;x\x07b\x1b[2J\x9bc\r\x08\u202e"
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -136,7 +137,9 @@ def test_no_verb_lets_them_reach_the_terminal(runs: Path, verb: str, tmp_path: P
         paths = ["--config", str(tmp_path / "c.yaml")]
     options = ["--once"] if verb == "watch" else []
     command = [sys.executable, "-m", "serfit", verb, *paths, *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"FORCE_COLOR": "1"}, timeout=600)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"FORCE_COLOR": "1"}, timeout=PATIENCE
+    )
     said = done.stdout + done.stderr
     assert "Traceback" not in said
     assert not RAW.search(re.sub(r"\x1b\[[\d;]*m", "", said))

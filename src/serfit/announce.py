@@ -20,7 +20,6 @@ from serfit.material import Material
 from serfit.memory import memory_warning
 from serfit.nn.folder import LAYOUT
 from serfit.nn.model import EmotionModel
-from serfit.preflight import advice
 from serfit.records import Predictions, StepRecord
 from serfit.report.plots import plot_curves
 from serfit.report.reference import Reference
@@ -42,7 +41,7 @@ def greet(log: Log, config: ExperimentConfig, material: Material, device_line: s
     whose = f"{config.experiment.name}, fold {split.fold} of {split.folds}, seed {config.experiment.seed}"
     log.say(f"serfit {version_of('serfit')}: {whose}, {precision} on {device_line.removeprefix('device: ')}")
     log.say(f"data: {split.protocol.removeprefix(f'fold {split.fold} of {split.folds}: ')}")
-    for note in (*notes[:MOST_NOTES], *advice(config), *doubts(config)):
+    for note in (*notes[:MOST_NOTES], *doubts(config)):
         log.say(brief(note))
     if len(notes) > MOST_NOTES:
         log.say(f"and {len(notes) - MOST_NOTES} more notes on the corpus: see {ENVIRONMENT}")

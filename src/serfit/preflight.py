@@ -224,13 +224,6 @@ def check_durations(utterances: Iterable[Utterance], seconds: Mapping[str, float
     return [f"warning: the audio of {len(wrong)} utterances isn't as long as the corpus declares: {listed(wrong)}"]
 
 
-def advice(config: ExperimentConfig) -> Iterable[str]:
-    """Warnings about settings that are allowed but seldom meant."""
-    unseen = [name for name, weight in config.train.loss.weights.items() if weight == 0.0]
-    if unseen:
-        yield f"warning: train.loss.weights leaves out {listed(unseen)}; its predictions won't mean anything"
-
-
 def _heard_or_complaint(utterance: Utterance, *, decode: bool) -> _Heard | str:
     where = (utterance.path, utterance.start, utterance.end)
     try:

@@ -46,8 +46,8 @@ def test_the_maps_that_a_run_carries_are_used_and_not_fitted_again(finished: Pat
     )
     (finished / runs.VALIDATION).unlink()
     sound = np.random.default_rng(1).standard_normal(8_000).astype(np.float32)
-    assert serfit.load(finished, calibrate="affine").predict(sound).values["valence"] == pytest.approx(9.0)
-    assert serfit.load(finished).predict(sound).values["valence"] < 6.0, "off unless asked"
+    assert serfit.load(finished, calibrate="affine").predict(sound, rate=16_000).values["valence"] == pytest.approx(9.0)
+    assert serfit.load(finished).predict(sound, rate=16_000).values["valence"] < 6.0, "off unless asked"
 
 
 @pytest.mark.parametrize(

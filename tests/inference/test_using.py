@@ -123,7 +123,9 @@ def test_through_time_by_segments_and_in_pictures(run: Path, capsys: pytest.Capt
     np.testing.assert_allclose([float(row["start"]) for row in found], wanted.starts, atol=1e-6)
     np.testing.assert_allclose([float(row["arousal"]) for row in found], wanted.estimates.values[:, 1], atol=1e-5)
     assert found[-1]["end"] == "4.0"
-    assert sorted(path.name for path in Path("p").iterdir()) == ["00001_a_circumplex.svg", "00001_a_time.svg"]
+    assert sorted(path.name for path in Path("p").iterdir()) == [
+        f"00001_a_{kind}.{form}" for kind in ("circumplex", "time") for form in ("png", "svg")
+    ]
     capsys.readouterr()
     assert exit_code("predict", run, "a.wav", "--segments") == 0
     (segment,) = rows(capsys.readouterr().out)
@@ -191,7 +193,7 @@ def test_a_stream_prints_the_curve(
     piped(monkeypatch, sound.tobytes() + b"x")
     assert exit_code("stream", run, "--window", "1", "--hop", "0.4") == 0
     shown = capsys.readouterr()
-    found, wanted = rows(shown.out), curve(serfit.load(run), sound, window=1.0, hop=0.4)
+    found, wanted = rows(shown.out), curve(serfit.load(run), sound, rate=16_000, window=1.0, hop=0.4)
     np.testing.assert_allclose([float(row["start"]) for row in found], wanted.starts, atol=1e-6)
     for column, name in enumerate(("valence", "arousal")):
         np.testing.assert_allclose([float(row[name]) for row in found], wanted.estimates.values[:, column], atol=1e-5)

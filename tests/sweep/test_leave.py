@@ -62,8 +62,8 @@ def test_the_ensemble_of_all_folds(jobs: tuple[Job, ...], tmp_path: Path) -> Non
     leave_with_ensemble(mine, tmp_path / "model")
     sound = np.random.default_rng(1).uniform(-1, 1, 8_000)
     again, several = serfit.load(tmp_path / "model"), serfit.load(*(job.directory for job in mine))
-    assert again.predict(sound).values == several.predict(sound).values
-    assert again.predict(sound).spread
+    assert again.predict(sound, rate=16_000).values == several.predict(sound, rate=16_000).values
+    assert again.predict(sound, rate=16_000).spread
     leave_with_ensemble(mine, tmp_path / "model")
     with pytest.raises(UserError, match="holds another model"):
         leave_with_ensemble([job for job in jobs if job.name.startswith("b")], tmp_path / "model")
@@ -86,7 +86,7 @@ def test_one_network_trained_on_everything_for_the_median_best_epoch(jobs: tuple
     assert said["best_epochs"] == [read_run(job.directory).best_epoch for job in mine]
     reached = [read_run(job.directory).test.average or 0.0 for job in mine]
     assert said["test_ccc"]["average"]["mean"] == pytest.approx(np.mean(reached))
-    assert np.isfinite(serfit.load(tmp_path / "model").predict(np.zeros(800)).valence)
+    assert np.isfinite(serfit.load(tmp_path / "model").predict(np.zeros(800), rate=16_000).valence)
 
 
 def test_a_run_on_everything_stands_in_no_table(jobs: tuple[Job, ...]) -> None:

@@ -265,7 +265,7 @@ def test_two_cross_validations_in_one_folder_at_once_both_succeed(tmp_path: Path
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
         for _ in range(2)
     ]
-    said = [one.communicate(timeout=600)[0] for one in both]
+    said = [one.communicate(timeout=PATIENCE)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     assert not any("failed" in text or "Traceback" in text for text in said), said
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())

@@ -149,12 +149,12 @@ def check(
     chosen = experiment(config, overrides or [], None, None)
     from serfit.forecast import forecast
     from serfit.material import prepare
-    from serfit.preflight import advice, check_folders, rating_lines
+    from serfit.preflight import check_folders, rating_lines
     from serfit.watch.diagnose import doubts
 
     check_folders(chosen)
     material = prepare(chosen, decode=not headers_only)
-    for line in (material.split.protocol, *material.corpus.notes, *advice(chosen), *doubts(chosen)):
+    for line in (material.split.protocol, *material.corpus.notes, *doubts(chosen)):
         print(line)
     for name in ("train", "validation", "test"):
         part = getattr(material, name)

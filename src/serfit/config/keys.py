@@ -16,6 +16,8 @@ Address = tuple[str, ...]
 
 PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": 'letters, digits, ".", "_" and "-", beginning with a letter or digit',
+    r"^[^\x00-\x1f\x7f]*$": "1 to 80 characters on one line",
+    r"^[a-z]{2,3}(, ?[a-z]{2,3})*$": "ISO 639 codes with commas between them, such as en or en, de",
 }
 """Regular expressions of the schema in words."""
 
