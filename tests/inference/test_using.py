@@ -20,6 +20,7 @@ from serfit import runs
 from serfit.cli import main
 from serfit.corpus.iemocap import read_iemocap
 from serfit.inference.windows import curve
+from support import PATIENCE
 
 EMODB = Path(__file__).resolve().parents[3] / "shared/corpora/emodb"
 
@@ -254,5 +255,5 @@ def test_a_terminal_obeys_no_file_name_and_a_pipe_gets_its_bytes(run: Path) -> N
     assert len(lines) == 1 + len(names)
     assert all(line.isprintable() for line in lines)
     assert "\\x1b]0;x\\x07a.wav" in shown.decode()
-    piped = subprocess.run(command, capture_output=True, timeout=600).stdout
+    piped = subprocess.run(command, capture_output=True, timeout=PATIENCE).stdout
     assert all(name in piped for name in names)
