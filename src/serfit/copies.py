@@ -124,8 +124,8 @@ def check_copies(split: Split, seconds: Mapping[str, float], anchors: Mapping[st
     if beside:
         named = listed([str(one) for one in beside])
         warnings.append(
-            "warning: utterances in two parts, by two speakers each, have some of their audio in common, so it is trained "
-            f"on and tested on ({counted(len(beside), 'pair')}): {named}"
+            "warning: utterances in two parts, by two speakers each, have some of their audio in common, so it is "
+            f"trained on and tested on ({counted(len(beside), 'pair')}): {named}"
         )
     return warnings
 
