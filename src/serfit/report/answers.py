@@ -71,7 +71,7 @@ def _obstacle(scope: Scope) -> str:
     if scope.unknown["speaker"]:
         return f"the speakers of {scope.unknown['speaker']:,} utterances are unknown (name them in the corpus)"
     more = "" if "fold" in scope.varied else f" or {FEWEST['fold']} folds (run more folds)"
-    return f"{counted(scope.counts['speaker'], 'speaker')}, and a test needs {FEWEST['speaker']}{more}"
+    return f"{counted(scope.counts['speaker'], 'speaker')}, and a test needs {FEWEST['speaker']} speakers{more}"
 
 
 def _finding(pair: Pair) -> str:
