@@ -313,7 +313,7 @@ def test_files_that_are_no_model_are_a_sentence(published: Path, tmp_path: Path)
     for change, sentence in (
         ({"format": 2}, "of ONNX format 2, and this serfit reads up to 1"),
         ({"members": 2}, "hasn't the inputs and outputs"),
-        ({"members": None}, "metadata of .* is incomplete"),
+        ({"members": None}, "metadata of .* are incomplete"),
         ({"about": {}}, "doesn't describe a serfit model"),
     ):
         onnx.helper.set_model_props(model, {METADATA: json.dumps(described | change)})
