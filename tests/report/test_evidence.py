@@ -140,7 +140,7 @@ def test_two_speakers_decide_nothing_and_their_interval_is_named(write_run: Writ
     comparison = compare(tmp_path / "runs")
     (said,) = answers(comparison.evidence.pairs)
     assert all(pair.p is None and pair.corrected is None and not pair.shown for pair in comparison.evidence.pairs)
-    assert ": can't be decided: 2 speakers, and a test needs 5 speakers or 3 folds (run more folds); in valence +" in said
+    assert ": can't be decided: 2 speakers, and a test needs 5 speakers or 3 folds (run more folds); in valence" in said
     assert said.endswith("95% CIs hold for other dialogues, with these trained models and these 2 speakers.")
     for words in ("significant", " p ", "corrected"):
         assert words not in said
