@@ -45,7 +45,7 @@ def write_atomically(
     temporary: Path | None = None
     try:
         path = _target(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        temporary = _temporary(path)
         with temporary.open("xb") as file:
             write(file)
             file.flush()
@@ -69,7 +69,7 @@ def link(source: Path, path: Path) -> bool:
     Returns:
         Whether it was done; False if the file system can't, and `path` is untouched then.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
         os.link(source, temporary)
         temporary.replace(path)
@@ -130,6 +130,15 @@ def read_start(descriptor: int, count: int) -> bytes:
         os.lseek(descriptor, before, os.SEEK_SET)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether text can be written as UTF-8, as half of a surrogate pair can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def sweep(folder: Path, *, older_than: float = 0.0, pattern: str = ".*.tmp") -> int:
     """Remove the temporary files that a killed process left in a folder (not below it).
 
@@ -176,6 +185,11 @@ def gigabytes(size: float) -> str:
         if size >= unit:
             return f"{size / unit:.2f} {name}"
     return f"{int(size)} bytes"
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside a file that nobody else takes, and that `sweep` finds."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def _target(path: Path) -> Path:

@@ -15,7 +15,7 @@ from serfit.config.document import Complaint, Document, Place, parse
 from serfit.config.keys import Address, Key, dotted, find_key, schema_keys, unknown_key
 from serfit.config.schema import ExperimentConfig, Section
 from serfit.errors import UserError, nearest
-from serfit.files import open_text
+from serfit.files import is_utf8, open_text
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -219,21 +219,12 @@ def _settle_paths(document: Document, keys: Mapping[Address, Key]) -> Iterator[C
             text = f"{dotted(address)} is {value}, and that home folder isn't known; write the whole path"
             yield Complaint(document.place(address), address, text)
             continue
-        if "\0" in expanded or not _encodable(expanded):
+        if "\0" in expanded or not is_utf8(expanded):
             text = f"{dotted(address)} is {_shown(value)}, which no file can be called; write another path"
             yield Complaint(document.place(address), address, text)
             continue
         holder = _value(document.data, address[:-1])
         holder[address[-1]] = expanded
-
-
-def _encodable(text: str) -> bool:
-    """Whether text can be written as UTF-8, as half of a surrogate pair can't."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _finite(value: Any) -> bool:

@@ -4,7 +4,7 @@ The circumplex (Russell 1980) lays valence from left to right and arousal from b
 scales at the centre.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -165,10 +165,7 @@ def circumplex_picture(curve: Curve, scales: Mapping[Dimension, LabelScale], cap
     Raises:
         UserError: valence or arousal isn't predicted.
     """
-    names = curve.estimates.dimensions
-    check_circumplex(names)
-    size = group(len(curve))
-    path = averaged(curve.estimates.values[:, [names.index("valence"), names.index("arousal")]], size)
+    path, size = circumplex_path(curve)
     across, up = scales["valence"], scales["arousal"]
     chart = Chart(
         titled(captions.path, captions, size),
@@ -202,10 +199,13 @@ def circumplex_picture(curve: Curve, scales: Mapping[Dimension, LabelScale], cap
     return chart.document(_KIND, STYLE)
 
 
-def check_circumplex(names: Sequence[Dimension]) -> None:
-    """Raise UserError if valence or arousal isn't predicted."""
+def circumplex_path(curve: Curve) -> tuple[NDArray[np.float64], int]:
+    """Points [P, 2] of valence and arousal, and how many windows make one. Raises UserError if one isn't predicted."""
+    names = curve.estimates.dimensions
     if "valence" not in names or "arousal" not in names:
         raise UserError(f"the circumplex needs valence and arousal, and this model predicts {', '.join(names)}")
+    size = group(len(curve))
+    return averaged(curve.estimates.values[:, [names.index("valence"), names.index("arousal")]], size), size
 
 
 def time_marks(low: float, high: float) -> list[float]:

@@ -9,10 +9,8 @@ from serfit.inference.pictures import (
     ENGLISH,
     SHADES,
     Captions,
-    averaged,
-    check_circumplex,
+    circumplex_path,
     clock,
-    group,
     points_over_time,
     reach_of,
     time_marks,
@@ -63,10 +61,7 @@ def circumplex_print(curve: Curve, scales: Mapping[Dimension, LabelScale], capti
     """
     from matplotlib.figure import Figure
 
-    names = curve.estimates.dimensions
-    check_circumplex(names)
-    size = group(len(curve))
-    path = averaged(curve.estimates.values[:, [names.index("valence"), names.index("arousal")]], size)
+    path, size = circumplex_path(curve)
     across, up = scales["valence"], scales["arousal"]
     with plain_style():
         figure = Figure(figsize=(4.0, 4.0), dpi=DOTS_PER_INCH, layout="constrained")

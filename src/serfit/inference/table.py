@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from serfit.files import is_utf8
 from serfit.inference.labelling import Row
 from serfit.inference.listing import Item
 from serfit.labels import Dimension
@@ -73,7 +74,7 @@ def line(cells: Sequence[Cell], names: Sequence[str], form: Format) -> str:
         return _csv([_inert(cell, name) for name, cell in zip(names, cells, strict=True)])
     named: Mapping[str, Cell] = dict(zip(names, cells, strict=True))
     text = json.dumps(named, ensure_ascii=False, allow_nan=False)
-    return (text if _is_utf8(text) else json.dumps(named, allow_nan=False)) + "\n"
+    return (text if is_utf8(text) else json.dumps(named, allow_nan=False)) + "\n"
 
 
 def encoded(text: str) -> bytes:
@@ -87,14 +88,6 @@ def _inert(cell: Cell, name: str) -> str | float:
     if not isinstance(cell, str):
         return cell
     return inert_path(cell) if name == "file" else inert(cell)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _csv(cells: Sequence[Cell]) -> str:
