@@ -178,6 +178,10 @@ class Features(Section):
     limit but the disk's."""
 
 
+UNTRAINED = "random:"
+"""How the name of an encoder with untrained weights begins."""
+
+
 class ModelParams(Section):
     """Encoder, pooling and head."""
 
@@ -205,6 +209,11 @@ class ModelParams(Section):
     """Dropout of the transformer's input and after attention and feed-forward blocks, where these are trainable."""
     attention_dropout: Fraction = 0.0
     """Dropout of attention weights in trainable layers; above 0 the fused attention kernel can't be used."""
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the encoder brings weights that training can destroy."""
+        return not self.speech_encoder.startswith(UNTRAINED)
 
 
 class Model(Section):

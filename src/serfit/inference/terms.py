@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from serfit.config.schema import UNTRAINED
+
 SYNTHETIC = "synthetic-demo"
 """Name of the corpus of `serfit demo`."""
 
@@ -47,7 +49,7 @@ def limits(corpus: str, languages: Sequence[str]) -> list[str]:
 
 def licences(encoder: str, corpus: str) -> list[str]:
     """What is known of the terms under which the encoder and the corpus are given out."""
-    if encoder.startswith("random:"):
+    if encoder.startswith(UNTRAINED):
         origin = "Encoder: untrained weights drawn from a seed; nobody else's licence bears on them."
     else:
         known = WAVLM_TERMS if "wavlm" in encoder.lower() else "Its licence is on its own page; look there."

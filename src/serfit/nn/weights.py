@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from serfit.config.schema import ModelParams
+from serfit.config.schema import UNTRAINED, ModelParams
 from serfit.counters import address
 from serfit.errors import UserError, error_line, listed
 from serfit.files import refuse_lfs_pointer
@@ -154,7 +154,7 @@ def seeded(*parts: int | str) -> Iterator[None]:
 def _load(name: str, revision: str | None, seed: int) -> tuple[Any, Normalisation, str | None]:
     """A transformers model, its normalisation where stated, and its commit where known."""
     with seeded("encoder", seed), _quiet_transformers():
-        if name.startswith("random:"):
+        if name.startswith(UNTRAINED):
             return random_encoder(name), Normalisation(None, "random"), None
         path = Path(name).expanduser()
         if path.is_dir():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from serfit.config.load import WITHOUT_EFFECT
+from serfit.config.schema import UNTRAINED
 from serfit.corpus.utterance import Style
 from serfit.errors import listed
 from serfit.labels import DIMENSIONS, Dimension
@@ -351,7 +352,7 @@ def _shared_test_utterances(result: ExperimentResult) -> list[str]:
 
 
 def _random_encoder(result: ExperimentResult) -> bool:
-    return str(result.runs[0].settings.get("model.params.speech_encoder")).startswith("random:")
+    return str(result.runs[0].settings.get("model.params.speech_encoder")).startswith(UNTRAINED)
 
 
 def _look_up(data: Any, path: Sequence[str]) -> Any:

@@ -7,7 +7,7 @@ from serfit import runs
 from serfit.config.schema import ExperimentConfig
 from serfit.report.reference import FROZEN
 from serfit.watch.duration import slow_epoch
-from serfit.watch.finding import HIGH_ENCODER_RATE, Finding, one_voice, pretrained
+from serfit.watch.finding import HIGH_ENCODER_RATE, Finding, one_voice
 from serfit.watch.history import History
 from serfit.watch.learning import of_learning
 
@@ -27,7 +27,7 @@ def doubts(config: ExperimentConfig) -> Iterator[str]:
     """
     optimizer = config.train.optimizer
     frozen = config.model.params.freeze_speech_encoder
-    if not frozen and pretrained(config) and optimizer.encoder_lr >= HIGH_ENCODER_RATE:
+    if not frozen and config.model.params.pretrained and optimizer.encoder_lr >= HIGH_ENCODER_RATE:
         yield (
             f"warning: train.optimizer.encoder_lr={optimizer.encoder_lr:g} is a rate for new weights and can destroy a "
             "pretrained encoder (usual: 0.00001)"

@@ -105,17 +105,12 @@ def plain(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def pretrained(config: ExperimentConfig) -> bool:
-    """Whether the encoder brings weights that training can destroy."""
-    return not config.model.params.speech_encoder.startswith("random:")
-
-
 def gentler(config: ExperimentConfig, factor: float = 2.0) -> str:
     """The setting for smaller updates: a fraction of the encoder's rate, or of the head's where that is frozen."""
     optimizer = config.train.optimizer
     if config.model.params.freeze_speech_encoder:
         return f"train.optimizer.lr={plain(optimizer.lr / factor)}"
-    extreme = pretrained(config) and optimizer.encoder_lr >= HIGH_ENCODER_RATE
+    extreme = config.model.params.pretrained and optimizer.encoder_lr >= HIGH_ENCODER_RATE
     return f"train.optimizer.encoder_lr={plain(USUAL_ENCODER_RATE if extreme else optimizer.encoder_lr / factor)}"
 
 
@@ -124,7 +119,7 @@ def bolder(config: ExperimentConfig, factor: float = 2.0) -> str:
     optimizer = config.train.optimizer
     if config.model.params.freeze_speech_encoder:
         return f"train.optimizer.lr={plain(optimizer.lr * factor)}"
-    extreme = pretrained(config) and optimizer.encoder_lr <= LOW_ENCODER_RATE
+    extreme = config.model.params.pretrained and optimizer.encoder_lr <= LOW_ENCODER_RATE
     return f"train.optimizer.encoder_lr={plain(USUAL_ENCODER_RATE if extreme else optimizer.encoder_lr * factor)}"
 
 
@@ -132,7 +127,7 @@ def more_frozen(config: ExperimentConfig) -> str | None:
     """The setting that leaves the lower half of the encoder's layers as they were; None where it has no bearing."""
     params = config.model.params
     layers = next((count for size, count in _HALF.items() if size in params.speech_encoder), None)
-    if layers is None or params.freeze_layers >= layers or not (pretrained(config) and params.freeze_cnn):
+    if layers is None or params.freeze_layers >= layers or not (params.pretrained and params.freeze_cnn):
         return None
     if params.freeze_speech_encoder:
         return None

@@ -17,7 +17,6 @@ from serfit.labels import Dimension
 from serfit.metrics import Correlation
 from serfit.records import EpochRecord, EpochTime, Progress
 from serfit.report.reference import FROZEN, obstacle
-from serfit.watch.finding import pretrained
 
 State = Literal["running", "stopped", "died", "finished"]
 """running: a process holds the lock; stopped: no process does, and the last one ended by itself; died: it didn't, its
@@ -88,7 +87,7 @@ class History:
     def comparable(self) -> bool:
         """Whether the run fine-tunes pretrained weights on the whole of IEMOCAP, of which the expected ranges hold."""
         known = self.corpus is not None and obstacle(FROZEN, self.corpus, self.utterances) is None
-        return known and pretrained(self.config)
+        return known and self.config.model.params.pretrained
 
     @property
     def best_epoch(self) -> int | None:

@@ -20,7 +20,6 @@ from serfit.watch.finding import (
     bolder,
     gentler,
     more_frozen,
-    pretrained,
 )
 from serfit.watch.history import History
 
@@ -274,7 +273,7 @@ def too(history: History, name: Dimension) -> tuple[Literal["high", "low"], floa
     destroyed, or never moved, want another order of magnitude; all else half or double.
     """
     records, train = history.records, history.train(name)
-    from_scratch = 2.0 if pretrained(history.config) else HUGE
+    from_scratch = 2.0 if history.config.model.params.pretrained else HUGE
     now = fmean(train[-RECENT:])
     gradients = [record.gradient_norm for record in records]
     spreads = [record.train.dimensions[name].spread or 0.0 for record in records if name in record.train.dimensions]
@@ -283,7 +282,7 @@ def too(history: History, name: Dimension) -> tuple[Literal["high", "low"], floa
     if spreads and spreads[-1] * LOST < max(spreads[:-1], default=0.0) and spreads[-1] < COLLAPSED:
         return "high", from_scratch
     params, rate = history.config.model.params, history.config.train.optimizer.encoder_lr
-    if pretrained(history.config) and not params.freeze_speech_encoder:
+    if params.pretrained and not params.freeze_speech_encoder:
         if rate >= HIGH_ENCODER_RATE:
             return "high", 2.0
         if rate <= LOW_ENCODER_RATE:
