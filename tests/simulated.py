@@ -98,14 +98,18 @@ def draw(random: np.random.Generator, design: Design, people: np.random.Generato
 
 
 def predict(
-    random: np.random.Generator, corpus: Corpus, system: System, people: np.random.Generator | None = None
+    random: np.random.Generator,
+    corpus: Corpus,
+    system: System,
+    people: np.random.Generator | None = None,
+    models: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """[N] predictions; `people` as in `draw`."""
-    people = people or random
+    """[N] predictions; `people` as in `draw`, and likewise `models` for what belongs to the trained models."""
+    people, models = people or random, models or random
     folds, speakers, dialogues = (column.max() + 1 for column in (corpus.session, corpus.speaker, corpus.dialogue))
-    slope = system.slope + _models(random, system.slope_by_fold, system.common, folds)[corpus.session]
+    slope = system.slope + _models(models, system.slope_by_fold, system.common, folds)[corpus.session]
     slope = slope + people.normal(0, system.slope_by_speaker, speakers)[corpus.speaker]
-    bias = _models(random, system.fold, system.common, folds)[corpus.session]
+    bias = _models(models, system.fold, system.common, folds)[corpus.session]
     bias = bias + people.normal(0, system.speaker, speakers)[corpus.speaker]
     bias = bias + random.normal(0, system.dialogue, dialogues)[corpus.dialogue]
     return slope * corpus.targets + bias + random.normal(0, system.noise, len(bias))

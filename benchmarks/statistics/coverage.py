@@ -59,18 +59,23 @@ WORLDS: Mapping[str, tuple[Design, System]] = {
 }
 CROSSED = "every speaker in all of 5 folds that differ"
 
-ONE_FOLD: Mapping[int, Design] = {
-    2: Design(sessions=1, size=20),
-    4: Design(sessions=2, size=20),
-    6: Design(sessions=3, size=20, dialogues=15),
-    10: Design(sessions=5, size=20, dialogues=10),
-    40: Design(sessions=20, size=20, dialogues=5),
+FEW: Mapping[tuple[int, int], Design] = {
+    (1, 2): Design(sessions=1, size=20),
+    (1, 4): Design(sessions=2, size=20),
+    (1, 6): Design(sessions=3, size=20, dialogues=15),
+    (1, 10): Design(sessions=5, size=20, dialogues=10),
+    (1, 40): Design(sessions=20, size=20, dialogues=5),
+    (2, 4): Design(sessions=2, size=20),
+    (2, 8): Design(sessions=4, size=20, dialogues=15),
+    (2, 40): Design(sessions=20, size=20, dialogues=5),
+    (5, 2): Design(sessions=1, size=20),
+    (5, 4): Design(sessions=2, size=20),
 }
-"""Test sets of one trained model, by number of speakers."""
+"""Few folds or speakers, some of which an interval takes as given: by number of folds and of speakers."""
 
 RESAMPLES = 400
 PEOPLE = 25
-"""Corpora per set of speakers, where these are taken as given."""
+"""Corpora per set of trained models and speakers, where these are taken as given."""
 
 
 def wider_bootstrap(score: Contrast, random: np.random.Generator) -> tuple[float, float]:
@@ -137,33 +142,41 @@ def folds_row(world: str, corpora: int) -> str:
     return " | ".join([world, *cells, cell(ends["given"], truth), cell(ends["bootstrap"], truth)])
 
 
-def one_fold_row(speakers: int, corpora: int) -> str:
-    """The same where all test utterances were predicted by one trained model, which is taken as given."""
-    design, system = ONE_FOLD[speakers], System()
+def few_row(folds: int, speakers: int, corpora: int) -> str:
+    """The same with few folds or speakers; those that are taken as given are drawn anew for every `PEOPLE` corpora."""
+    design, system = FEW[folds, speakers], FOLDS if folds > 1 else System()
     held, widths, found, scopes = [], [], [], set()
-    each = PEOPLE if speakers < 5 else corpora
+    given = {"people": speakers < 5, "models": 1 < folds < 3}
+    each = PEOPLE if any(given.values()) else corpora
     for group in range(corpora // each):
         low, high, values = [], [], []
         for number in range(each):
-            random = generator("one fold", speakers, group, number)
-            given = [generator("people", speakers, group, what) for what in range(3)] if speakers < 5 else [None] * 3
-            corpus = one_model(draw(random, design, given[0]))
+            random = generator("few", folds, speakers, group, number)
+            people = [
+                generator("people", folds, speakers, group, what) if given["people"] else None for what in range(3)
+            ]
+            corpus = draw(random, design, people[0])
+            turns = corpus.dialogue % 1000 if speakers < folds else corpus.session
+            corpus = replace(corpus, session=turns % folds)
             where = grouped(corpus)
-            one, other = (pooled(where, corpus, predict(random, corpus, system, people)) for people in given[1:])
-            known = estimate(one)
+            scores = []
+            for whose in people[1:]:
+                models = generator("models", folds, speakers, group) if given["models"] else None
+                scores.append(over_folds(where, corpus, predict(random, corpus, system, whose, models)))
+            known, difference = estimate(scores[0]), estimate(minus(*scores)).interval
             assert known.interval is not None
+            assert difference is not None
             low.append(known.interval.low)
             high.append(known.interval.high)
             values.append(known.value)
             scopes.add(str(known.scope))
-            difference = estimate(minus(one, other))
-            assert difference.interval is not None
-            found.append(difference.interval.p < 0.05)
+            found.append(difference.p < 0.05)
         truth = float(np.mean(values))
         held += list((np.array(low) <= truth) & (truth <= np.array(high)))
         widths += list(np.array(high) - np.array(low))
-    level = "not tested" if speakers < 5 else f"{100 * np.mean(found):.1f} %"
-    return f"{speakers} | {' / '.join(scopes)} | {100 * np.mean(held):.1f} %, {np.mean(widths):.3f} | {level}"
+    level = "not tested" if given["people"] else f"{100 * np.mean(found):.1f} %"
+    held_for = " / ".join(scopes)
+    return f"{folds} | {speakers} | {held_for} | {100 * np.mean(held):.1f} %, {np.mean(widths):.3f} | {level}"
 
 
 def main() -> None:
@@ -182,9 +195,11 @@ def main() -> None:
     )
     for world in given.worlds:
         print(f"| {folds_row(world, given.corpora)} |", flush=True)
-    print("\n| speakers | holds for | covers, mean width | p < 0.05, alike |\n| ---: | --- | ---: | ---: |")
-    for speakers in ONE_FOLD:
-        print(f"| {one_fold_row(speakers, given.corpora)} |", flush=True)
+    print(
+        "\n| folds | speakers | holds for | covers, mean width | p < 0.05, alike |\n| ---: | ---: | --- | ---: | ---: |"
+    )
+    for folds, speakers in FEW:
+        print(f"| {few_row(folds, speakers, given.corpora)} |", flush=True)
     print(f"\n{time.monotonic() - began:.0f} s")
 
 

@@ -38,6 +38,12 @@ def jackknife(corpus: Corpus, values: np.ndarray, *groups: np.ndarray) -> float:
     return float((len(zs) - 1) / len(zs) * ((zs - zs.mean()) ** 2).sum())
 
 
+def effective(names: np.ndarray) -> float:
+    """Clusters of even size that would be worth as much in a pooled score."""
+    shares = np.unique(names, return_counts=True)[1] / len(names)
+    return float(1 / (shares**2).sum())
+
+
 def ends(score: Contrast) -> tuple[float, float]:
     interval = estimate(score).interval
     assert interval is not None
@@ -84,10 +90,11 @@ def test_clusterings_that_cross_are_added_without_what_they_share() -> None:
     corpus, values = made("crossed", design=Design(speaker=0.05, size=12, dialogues=12))
     centre = math.atanh(ccc(corpus.targets, values))  # type: ignore[arg-type]
     by_turns = replace(corpus, session=np.arange(len(values)) % 5)
-    for one, kinds, degrees in (
-        (one_model(corpus), (corpus.speaker, corpus.dialogue), 9),
-        (by_turns, (by_turns.session, corpus.speaker, corpus.dialogue), 4),
+    for one, kinds in (
+        (one_model(corpus), (corpus.speaker, corpus.dialogue)),
+        (by_turns, (by_turns.session, corpus.speaker, corpus.dialogue)),
     ):
+        degrees = round(min(effective(kind) for kind in kinds) - 1)
         variance = 0.0
         for size in range(1, len(kinds) + 1):
             for some in combinations(kinds, size):
@@ -97,6 +104,25 @@ def test_clusterings_that_cross_are_added_without_what_they_share() -> None:
         score = pooled(grouped(one), one, values)
         assert ends(score) == pytest.approx((math.tanh(centre - reach), math.tanh(centre + reach)), abs=1e-6)
         assert estimate(score).interval.degrees == degrees  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "counts", [(50, 50, 50, 50, 50), (400, 50, 200, 100, 250), (900, 20, 20), (40, 45, 38, 44, 41)]
+)
+def test_folds_of_uneven_size_count_as_fewer_in_a_pooled_score_and_only_there(counts: tuple[int, ...]) -> None:
+    random = generator("uneven", *counts)
+    session = np.repeat(np.arange(len(counts)), counts)
+    corpus = Corpus(random.normal(size=sum(counts)), session, session, session)
+    values = corpus.targets + random.normal(size=sum(counts))
+    where = grouped(corpus)
+    even, whole = estimate(over_folds(where, corpus, values)).interval, estimate(pooled(where, corpus, values)).interval
+    assert even is not None
+    assert whole is not None
+    assert even.degrees == len(counts) - 1
+    assert whole.degrees == max(1, round(effective(session) - 1))
+    reach = student.quantile(0.95, whole.degrees) * math.sqrt(jackknife(corpus, values, session))
+    centre = math.atanh(ccc(corpus.targets, values))  # type: ignore[arg-type]
+    assert (whole.low, whole.high) == pytest.approx((math.tanh(centre - reach), math.tanh(centre + reach)), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,9 @@ def estimate(score: Contrast) -> Estimate:
     covered by it: where speakers and dialogues have a fold of their own, folds alone count, and the interval of a
     difference is that of the paired t test. Clusterings that cross are put together as V_1 + V_2 - V_12, or with a
     third likewise (Cameron, Gelbach and Miller, Robust inference with multiway clustering, 2011), never less than
-    the largest of them; degrees of freedom are those of the fewest clusters. A CCC is treated on Fisher's z scale.
+    the largest of them. A CCC is treated on Fisher's z scale.
+
+    Degrees of freedom are one less than the effective number of clusters, the smallest of all clusterings (`_degrees`).
     """
     value = score.value
     scope, groups = _scope(score.layout)
@@ -110,7 +112,7 @@ def estimate(score: Contrast) -> Estimate:
         for some in combinations(groups, size):
             variance -= (-1) ** size * _variance(score, _crossed(*some))
     variance = max(*alone, variance) if len(alone) > 1 else variance
-    degrees = min(int(group.max()) for group in groups)
+    degrees = min(_degrees(score, group) for group in groups)
     return Estimate(value, _interval(score, value, variance, degrees) if math.isfinite(variance) else None, scope)
 
 
@@ -158,6 +160,18 @@ def _variance(score: Contrast, clusters: Integers) -> float:
     if score.bounded:
         without = np.arctanh(np.clip(without, -1.0 + 1e-12, 1.0 - 1e-12))
     return (len(without) - 1) / len(without) * float(((without - without.mean()) ** 2).sum())
+
+
+def _degrees(score: Contrast, clusters: Integers) -> int:
+    """Effective number of clusters minus 1, rounded and at least 1: the number of clusters minus 1 if they are even.
+
+    1 / (sum of squared shares) clusters count where some have a larger share in the score than others (Kish, Survey
+    Sampling, 1965, section 11.7; Carter, Schnepel and Steigerwald, Asymptotic behavior of a t-test robust to cluster
+    heterogeneity, 2017). In a mean over folds every fold has the same share, in a pooled CCC that of its utterances.
+    """
+    counts = score.clustered(clusters)[..., 0]
+    shares = np.abs(score.weights) @ (counts / counts.sum(axis=1, keepdims=True))
+    return max(1, round(float(shares.sum() ** 2 / (shares**2).sum()) - 1))
 
 
 def _these(kind: Kind, count: int) -> str:
