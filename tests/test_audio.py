@@ -49,7 +49,7 @@ def test_lossy_formats_give_back_the_sound(tmp_path, container, encoding):
 
 
 @given(values=st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=50))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_16_bit_samples_are_divided_by_32768(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("pcm") / "a.wav"
     with wave.open(str(path), "wb") as file:  # the standard library's writer, not libsndfile's
@@ -108,7 +108,7 @@ def test_what_16_khz_cannot_hold_is_gone(tmp_path, rate, frequency):
 
 
 @given(frames=st.integers(1, 3000), rate=st.sampled_from([8_000, 11_025, 22_050, 24_414, 44_100, 48_000, 96_000]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_lengths_are_those_of_the_resampler(tmp_path_factory, frames, rate):
     path = written(tmp_path_factory.mktemp("length") / "a.wav", np.full(frames, 0.5), rate)
     expected = soxr.resample(np.full(frames, 0.5, dtype=np.float32), rate, SAMPLE_RATE, quality="HQ")
@@ -141,7 +141,7 @@ def long_files(tmp_path_factory) -> dict[int, Path]:
 
 
 @given(data=st.data(), rate=st.sampled_from([8_000, SAMPLE_RATE, 22_050, 24_414, 44_100, 44_101, 48_000]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_segments_equal_slices_of_the_resampled_whole(long_files, data, rate):
     start = data.draw(st.floats(0.0, 2.99))
     end = data.draw(st.none() | st.floats(start + 0.001, 3.0))

@@ -14,7 +14,7 @@ def draws(*address: int | str) -> np.random.Generator:
     return counters.generator(*address)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(length=st.integers(1, 50), longest=st.integers(1, 60), seed=st.integers(0, 99))
 def test_a_crop_is_a_stretch_of_what_was_there(length: int, longest: int, seed: int) -> None:
     inputs = torch.arange(length)
@@ -45,7 +45,7 @@ def test_gain_stays_within_its_bounds_and_silence_stays_silent() -> None:
     assert not silent.any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(frames=st.integers(1, 400), share=st.floats(0.01, 0.9), span=st.integers(1, 30), seed=st.integers(0, 99))
 def test_a_time_mask_never_hides_everything(frames: int, share: float, span: int, seed: int) -> None:
     mask = time_mask(frames, share, span, draws(seed))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serfit.batches import Example, collate, plan_epoch, plan_passes, prefetched
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     count=st.integers(1, 400),
     size=st.integers(2, 40),

@@ -54,7 +54,7 @@ def decoded(split: Split) -> tuple[dict[str, float], dict[str, Anchors]]:
         max_size=10,
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_overlapping_stretches_are_those_that_brute_force_finds(
     tmp_path_factory: pytest.TempPathFactory, stretches: list[tuple[int, int, str, str | None]]
 ) -> None:
@@ -141,7 +141,7 @@ def test_equal_sizes_are_not_equal_content(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_what_is_shared_is_found_wherever_it_lies(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 1000))
     length = data.draw(st.integers(REACH + WINDOW, 40_000))
@@ -158,7 +158,7 @@ def test_what_is_shared_is_found_wherever_it_lies(data: st.DataObject) -> None:
 
 
 @given(seed=st.integers(0, 10_000), more=st.integers(0, 60), again=st.integers(0, 50))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_hashes_are_polynomials_of_the_samples_alone(seed: int, more: int, again: int) -> None:
     samples = np.random.default_rng(seed).integers(-32_768, 32_768, WINDOW + more).tolist()
 

@@ -122,7 +122,7 @@ def test_flat_values_are_overrides_that_give_the_configuration_back(load):
         min_size=1,
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_a_run_writes_down_loads_as_the_same_configuration(tmp_path_factory, name):
     config = ExperimentConfig.model_validate(
         {**CSV, "data": {**CSV["data"], "table": {**TABLE["table"], "speaker": name, "audio": "${HOME}$$"}}}

@@ -221,7 +221,7 @@ def test_missing_files_and_folders(tmp_path, monkeypatch):
 
 
 @given(text=st.text(max_size=60), override=st.text(max_size=20))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_is_in_a_file_it_loads_or_is_told(tmp_path_factory, text, override):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(text, encoding="utf-8", errors="replace", newline="")
@@ -244,7 +244,7 @@ JUNK = st.recursive(
 
 
 @given(values=st.dictionaries(st.sampled_from(sorted(schema_keys())), JUNK, min_size=1, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_junk_at_any_key_never_escapes_as_anything_but_sentences(tmp_path_factory, values):
     tree: dict[str, Any] = {"experiment": {"name": "a"}, "data": {"root": "r"}}
     for address, value in values.items():

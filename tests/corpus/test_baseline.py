@@ -34,7 +34,7 @@ def noisy(test: tuple[Utterance, ...]) -> Predictions:
     return Predictions(tuple(u.id for u in test), DIMENSIONS, targets, values)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(train=rows, validation=rows, test=rows)
 def test_each_prediction_is_the_scenario_mean_over_the_other_parts(train: list, validation: list, test: list) -> None:
     train = [row for row in train if row[0] != "unseen"] or [(None, 8, 8)]
@@ -58,7 +58,7 @@ def test_each_prediction_is_the_scenario_mean_over_the_other_parts(train: list, 
             assert predicted.values[row, column] == pytest.approx(sum(chosen) / len(chosen), abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(test=rows)
 def test_within_scenario_scores_deviations_from_the_scenario(test: list) -> None:
     spoken = utterances(test, "e")
@@ -100,7 +100,7 @@ def test_knowing_the_scenario_alone_is_worth_nothing_within_it() -> None:
     assert abs(within.ccc("valence") or 0.0) < 1e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(test=rows)
 def test_styles_are_scored_apart(test: list) -> None:
     spoken = utterances(test, "e")

@@ -61,7 +61,7 @@ def test_iemocap_protocol_sentence() -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(1, 6), min_size=3, max_size=12), data=st.data())
 def test_leave_one_session_out_is_the_rotation_of_the_reference(sizes: list[int], data: st.DataObject) -> None:
     names = [f"day {number}" for number in range(1, len(sizes) + 1)]
@@ -77,7 +77,7 @@ def test_leave_one_session_out_is_the_rotation_of_the_reference(sizes: list[int]
 speaker_names = st.one_of(st.none(), st.sampled_from([f"s{number}" for number in range(8)]))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(speakers=st.lists(speaker_names, min_size=1, max_size=40), folds=st.integers(3, 6), seed=st.randoms())
 def test_grouped_folds_partition_the_groups(speakers: list[str | None], folds: int, seed) -> None:
     whole = corpus(*(utterance(f"u{number:02}", speaker=name) for number, name in enumerate(speakers)))

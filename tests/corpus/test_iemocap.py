@@ -98,7 +98,7 @@ turns = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(turns=turns)
 def test_what_is_written_is_read_whatever_its_order(
     tmp_path_factory: pytest.TempPathFactory, turns: list[tuple]

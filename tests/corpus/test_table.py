@@ -65,7 +65,7 @@ def test_every_field_of_an_utterance(tmp_path: Path) -> None:
 cells = st.one_of(st.just(None), st.integers(-8, 8).map(lambda quarters: quarters / 4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.lists(st.lists(cells, min_size=3, max_size=3).filter(lambda row: row != [None] * 3), min_size=1))
 def test_raters_are_averaged_and_counted_and_columns_stand_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[float | None]]

@@ -61,7 +61,7 @@ def spoken(speaker, valence, arousal, times=8):
     return [speak(generator("voice", number), speaker, valence, arousal) for number in range(times)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(number=st.integers(0, 2**32), gender=st.sampled_from("FM"), valence=UNIT, arousal=UNIT)
 def test_any_voice_is_well_formed(number, gender, valence, arousal):
     speaker = draw_speaker(generator(number), gender)
@@ -139,7 +139,7 @@ def test_a_filter_that_lets_everything_pass_changes_nothing():
     assert np.allclose(voices._filtered(source, np.ones((50, len(voices._BINS)))), source, atol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(hertz=st.floats(60, 500))
 def test_pulses_keep_their_period_and_their_height(hertz):
     pulses = voices._pulses(np.full(SAMPLE_RATE, hertz))

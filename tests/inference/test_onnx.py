@@ -125,7 +125,7 @@ def test_eight_bits_are_near_and_their_difference_is_written_down(published: Pat
     more=st.integers(0, 3_000),
     rubbish=st.sampled_from([0.0, 1e6, np.nan, np.inf]),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
 def test_a_row_is_the_same_alone_and_in_any_batch(
     published: Path, name: str, rows: list[tuple[int, float]], bad: list[tuple[int, str]], more: int, rubbish: float

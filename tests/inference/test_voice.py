@@ -63,7 +63,7 @@ def test_long_stretches_are_cut_where_they_are_quietest() -> None:
 
 
 @given(borders=st.lists(st.integers(0, 40_000), max_size=5), seed=st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_blocks_leave_no_trace(borders: list[int], seed: int) -> None:
     sound = np.random.default_rng(seed).standard_normal(40_000).astype(np.float32)
     blocks = np.split(sound, sorted(borders))

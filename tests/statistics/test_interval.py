@@ -67,7 +67,7 @@ def test_by_folds_the_interval_of_a_difference_is_that_of_the_paired_t_test() ->
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_p_is_below_5_percent_exactly_where_the_interval_excludes_0(number: int) -> None:
     corpus, first = made(number, design=Design(size=4, dialogues=3, sessions=3 + number % 3))
     second = predict(generator("dual", number), corpus, System(slope=0.4, slope_by_fold=0.1))
@@ -221,7 +221,7 @@ def test_with_one_fold_the_interval_covers_for_these_two_speakers() -> None:
 
 
 @given(st.integers(0, 200))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_equal_systems_are_never_called_different(number: int) -> None:
     """Their difference is 0 but for the order of additions, and so is its error."""
     corpus, values = made(number, design=Design(size=4, dialogues=3, sessions=3 + number % 3))
