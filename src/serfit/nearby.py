@@ -28,7 +28,10 @@ def hint(path: Path) -> str:
     folders = [base / name for name in _names(base)[:_MOST_FOLDERS] if (base / name).is_dir()]
     for folder, pieces in [*((folder, rest) for folder in folders), (base, rest[-1:])]:
         if (found := _below(folder, pieces)) is not None:
-            return f"; did you mean {found}?"
+            lacking = (
+                f" (the name given lacks {found.suffix})" if comparable(path.name) == comparable(found.stem) else ""
+            )
+            return f"; did you mean {found}?{lacking}"
     return ""
 
 
@@ -36,7 +39,9 @@ def _below(folder: Path, pieces: list[str]) -> Path | None:
     """The file or folder below `folder` whose path is comparable to the pieces, if there is just one."""
     for piece in pieces:
         names = _names(folder)
-        same = [piece] if piece in names else [name for name in names if comparable(name) == comparable(piece)]
+        alike = [name for name in names if comparable(name) == comparable(piece)]
+        ended = [name for name in names if comparable(Path(name).stem) == comparable(piece)]
+        same = [piece] if piece in names else alike or ended
         if len(same) != 1:
             return None
         folder = folder / same[0]
@@ -48,6 +53,8 @@ def _difference(path: Path, found: Path) -> str:
     wanted, there = str(path.absolute()), str(found)
     if "\\" in wanted:
         return "folders are separated by /"
+    if comparable(path.name) == comparable(found.stem):
+        return f"the name given lacks {found.suffix}"
     if wanted.casefold() == there.casefold():
         return "upper and lower case count"
     if unicodedata.normalize("NFC", wanted) == unicodedata.normalize("NFC", there):

@@ -295,12 +295,12 @@ def test_what_is_taken_for_unknown_is_told_and_nobody_shares_a_speaker(tmp_path:
     assert corpus.notes == ('the speaker of 2 utterances is "N/A", "null", which is taken for an unknown speaker each',)
 
 
-@pytest.mark.parametrize("other", ["S1", "s1\u200b", "ｓ1"])
+@pytest.mark.parametrize("other", ["S1", "s1\u200b", "ｓ1", "s01", "S001"])
 @pytest.mark.parametrize("kind", ["speaker", "session", "dialogue"])
 def test_names_that_people_cannot_tell_apart_are_refused(tmp_path: Path, other: str, kind: str) -> None:
     text = f"file,V,A,who\na.wav,1,2,s1\nb.wav,1,2,{other}\nc.wav,1,2,s2\n"
     told = message(tmp_path, text, **{kind: "who"})
-    assert "has names that differ in case, blanks or invisible characters alone: " + kind in told
+    assert "has names that differ in case, blanks, leading zeros or invisible characters alone: " + kind in told
     assert '"s1"' in told
     assert told.endswith("; spell each in one way")
 
@@ -313,7 +313,11 @@ def test_names_that_people_cannot_tell_apart_are_refused(tmp_path: Path, other: 
         ("Wav/a.wav", "wav/a.wav", "upper and lower case count"),
         ("wav/e\u0301.wav", "wav/\u00e9.wav", "another Unicode form"),
         ("wav/a\u200b.wav", "wav/a.wav", "invisible or other characters"),
+        ("wav/a", "wav/a.wav", "the name given lacks .wav"),
+        ("wav/A", "wav/a.flac", "the name given lacks .flac"),
+        ("wav/ses1.a", "wav/ses1.a.mp3", "the name given lacks .mp3"),
         ("a.wav", "wav/a.wav", ""),
+        ("a", "wav/a.wav", "the name given lacks .wav"),
         ("wav/a.wav", "a.wav", ""),
     ],
 )

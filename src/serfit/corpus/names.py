@@ -1,5 +1,6 @@
 """Names of speakers, sessions and dialogues in tables: which of them mean "unknown", and which are one name twice."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from serfit.corpus.utterance import Utterance
@@ -12,6 +13,8 @@ UNKNOWN = frozenset(
 )
 """Spellings, in lower case, of a speaker, session or dialogue that isn't known."""
 
+_LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
+
 KINDS = ("speaker", "session", "dialogue")
 
 
@@ -21,13 +24,13 @@ def known(cell: str) -> str | None:
 
 
 def spelled_twice(utterances: Iterable[Utterance]) -> list[str]:
-    """Names that differ only in case, invisible characters or Unicode form, in sentences: they would count as two."""
+    """Names that differ only in case, invisible characters, Unicode form or leading zeros: they would count as two."""
     spellings: dict[tuple[str, str], set[str]] = {}
     for utterance in utterances:
         for kind in KINDS:
             name: str | None = getattr(utterance, kind)
             if name is not None:
-                spellings.setdefault((kind, comparable(name)), set()).add(name)
+                spellings.setdefault((kind, _LEADING_ZEROS.sub("", comparable(name))), set()).add(name)
     return [
         f"{kind} "
         + " and ".join(

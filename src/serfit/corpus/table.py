@@ -108,7 +108,7 @@ def read_table(
 def _check_spelling(path: Path, utterances: Iterable[Utterance]) -> None:
     if twice := spelled_twice(utterances):
         raise UserError(
-            f"{path} has names that differ in case, blanks or invisible characters alone: "
+            f"{path} has names that differ in case, blanks, leading zeros or invisible characters alone: "
             f"{listed(twice)}; spell each in one way"
         )
 
