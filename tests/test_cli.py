@@ -79,7 +79,7 @@ def test_check_tells_what_would_happen(release: Path, tmp_path: Path, capsys: py
     assert exit_code("check", "--config", config) == 0
     shown = capsys.readouterr().out
     assert "train: 24 utterances" in shown
-    assert "predicted GPU memory in GiB, encoder trained" in shown
+    assert "predicted GPU memory: below 0.1 GiB" in shown
     assert "an epoch about" in shown
     assert not (tmp_path / "runs").exists()
 

@@ -155,15 +155,23 @@ def memory_table(model: EmotionModel, config: ExperimentConfig, material: Materi
     columns = [("median", float(np.median(seconds))), ("longest", float(seconds.max()))]
     names = "".join(f"  {name + f' {length:.1f} s':>16}" for name, length in columns)
     half = config.train.precision != "fp32"
+    tables = {}
     for frozen in (False, True):
         _freeze_anew(model, params.model_copy(update={"freeze_speech_encoder": frozen}))
-        words = "frozen" if frozen else "trained"
+        tables["frozen" if frozen else "trained"] = {
+            batch: [_bytes(model, config, batch, length, half=half) / 1024**3 for _, length in columns]
+            for batch in BATCHES
+        }
+    _freeze_anew(model, params)
+    most = max(max(cells) for table in tables.values() for cells in table.values())
+    if most < 0.05:  # every cell would read 0.0
+        yield f"predicted GPU memory: below 0.1 GiB, trained or frozen, with {BATCHES[-1]} utterances in one pass"
+        return
+    for words, table in tables.items():
         yield f"predicted GPU memory in GiB, encoder {words}, {'bf16' if half else 'fp32'}, by utterances in one pass:"
         yield f"    at once{names}"
-        for batch in BATCHES:
-            cells = [_bytes(model, config, batch, length, half=half) / 1024**3 for _, length in columns]
+        for batch, cells in table.items():
             yield f"    {batch:>7}" + "".join(f"  {cell:>16.1f}" for cell in cells)
-    _freeze_anew(model, params)
     yield "    (what doesn't fit is cut into micro-batches, with the same result; the CUDA context adds about 0.5)"
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from report.written import Written
+from report.written import SIZES, Written, part_predictions
 from serfit.cli import main
+from serfit.records import Predictions
 from serfit.report import compare as module
 from serfit.report.compare import COMPARISON, COMPARISON_CSV, COMPARISON_LATEX
 from support import config_file, small_release
@@ -33,6 +34,37 @@ def test_comparing_a_folder_answers_and_writes_three_files(
     assert "better on average by" in shown
     written = {path.name for path in (tmp_path / "runs").iterdir() if path.is_file()}
     assert written == {COMPARISON, COMPARISON_CSV, COMPARISON_LATEX}
+
+
+def test_two_dimensions_on_one_axis_get_one_line(
+    write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several such experiments too, and none where predictions are as different as ratings."""
+    write_run("apart", described=True)
+    ordinary = part_predictions(1, 1, ("valence", "arousal"), 0.5, SIZES[0])
+    mean = ordinary.targets.mean(axis=1, keepdims=True)
+    flat = ordinary.values * 0.02 + mean * 0.98
+    assert run("compare", tmp_path / "runs") == 0
+    assert "one axis" not in capsys.readouterr().out
+    for name in ("flat", "flatter"):
+        write_run(name, predictions=Predictions(ordinary.ids, ordinary.dimensions, ordinary.targets, flat))
+    assert run("compare", tmp_path / "runs") == 0
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if "one axis" in one]
+    assert "flat, valence and arousal (r 1.00 in predictions, " in line
+    assert "flatter, valence and arousal" in line
+    assert "apart" not in line
+
+
+def test_pairs_that_cannot_be_tested_share_one_warning(
+    write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for fold in range(1, 5):
+        write_run(f"on{fold}", fold)
+    assert run("compare", tmp_path / "runs") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("same test utterances") == 1
+    assert "warning: 6 pairs of experiments on iemocap can't be tested" in shown
+    assert "on1 and on2, on1 and on3, on1 and on4 and 3 more" in shown
 
 
 def test_a_choice_of_runs_is_compared_without_touching_the_folder(

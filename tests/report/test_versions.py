@@ -39,6 +39,8 @@ def test_corrected_labels_make_another_experiment(write_run: Write, tmp_path: Pa
     (warning,) = comparison.warnings
     assert "12 of 240 valence ratings differ" in warning
     assert "never averaged, pooled or tested against each other" in warning
+    old = next(path.name for path in (tmp_path / "runs").glob("alpha_fold1_*"))
+    assert warning.endswith(f"train again {old}")
     assert warning in to_markdown(comparison)
 
 

@@ -18,7 +18,7 @@ def compare(
     Example: serfit compare runs
     """
     from serfit.log import Terminal
-    from serfit.report.answers import answers
+    from serfit.report.answers import answers, one_axis_line
     from serfit.report.compare import chosen_directories, console_table, write_comparison
     from serfit.report.compare import compare as compare_runs
     from serfit.report.comparison import check_any
@@ -28,7 +28,8 @@ def compare(
     check_any(comparison)
     console = Terminal()
     console.print(console_table(comparison))
-    for line in answers(comparison.evidence.pairs):
+    flat = one_axis_line({label: details.together for label, details in comparison.details.items()})
+    for line in [*answers(comparison.evidence.pairs), *([flat] if flat else [])]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if len(paths) == 1 and not (paths[0] / "config.json").is_file():
         print(f"written: {write_comparison(paths[0], comparison)}, with .csv and .tex beside it")

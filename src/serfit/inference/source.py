@@ -225,10 +225,12 @@ def _check_labels(folder: Path, chosen: Sequence[Path]) -> None:
         if not agree(mine, yours):
             before, after = runs.read_labels(one), runs.read_labels(other)
             what = "" if before is None or after is None else f" ({differences(before, after)})"
+            last, latest = max(found, key=lambda each: (each[0] / runs.FINISHED).stat().st_mtime_ns)
+            older = [run.name for run, labels in found if not agree(labels, latest)]
             raise UserError(
-                f"{folder} holds runs that were made from different labels: {one.name} and {other.name}{what}; train "
-                f"those of the older labels again, or name runs one by one, the first as MODEL and others by --model, "
-                f"for example {one}"
+                f"{folder} holds runs that were made from different labels: {one.name} and {other.name}{what}; to use "
+                f"the labels of {last.name}, the latest, train again {listed(older, most=6)}; or name runs one by one, "
+                f"the first as MODEL and others by --model, for example {last}"
             )
 
 

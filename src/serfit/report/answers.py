@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from serfit.errors import counted
+from serfit.errors import counted, listed
 from serfit.labels import Dimension, letter
 from serfit.metrics import Correlation
 from serfit.report.breakdown import GROUPINGS, LEAST, GroupScore, Miscalibration
@@ -48,12 +48,11 @@ def answers(pairs: Sequence[Pair]) -> list[str]:
 def _where(pair: Pair) -> str:
     """What was compared, for example "iemocap (folds 1-5, 360 utterances, 10 speakers, 30 dialogues, 3 seeds)"."""
     scope = pair.difference.scope
-    known = [counted(scope.counts[kind], kind) for kind in _COUNTED if kind in scope.counts]
+    known = [counted(pair.utterances, "utterance")]
+    known += [counted(scope.counts[kind], kind) for kind in _COUNTED if kind in scope.counts]
     known += [f"{kind}s of {scope.unknown[kind]:,} unknown" for kind in _COUNTED if kind not in scope.counts]
     seeds = counted(pair.seeds, "seed")
-    return (
-        f"{pair.corpus} ({', '.join([ranges('fold', pair.folds), f'{pair.utterances:,} utterances', *known, seeds])})"
-    )
+    return f"{pair.corpus} ({', '.join([ranges('fold', pair.folds), *known, seeds])})"
 
 
 def _found(same: Sequence[Pair]) -> str:
@@ -139,6 +138,17 @@ ONE_AXIS_WORDS = (
     "r is Pearson's correlation of two dimensions over all test utterances; one axis: predictions correlate so much "
     "more than ratings do that they hardly tell the two dimensions apart."
 )
+
+
+def one_axis_line(found: Mapping[str, Sequence[Correlation]]) -> str | None:
+    """One sentence on the experiments whose predictions hardly tell two dimensions apart; None where all do."""
+    flat = [
+        f"{label}, {one.first} and {one.second} (r {one.predicted:.2f} in predictions, {one.rated:.2f} in ratings)"
+        for label, correlations in found.items()
+        for one in correlations
+        if one.one_axis
+    ]
+    return f"warning: predicted dimensions lie on one axis: {listed(flat)}" if flat else None
 
 
 def together_rows(experiments: Sequence[ExperimentResult], found: Mapping[str, Sequence[Correlation]]) -> Rows | None:

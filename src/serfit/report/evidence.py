@@ -8,6 +8,7 @@ from statistics import fmean, variance
 
 import numpy as np
 
+from serfit.errors import counted, listed
 from serfit.labels import DIMENSIONS, Dimension
 from serfit.report.experiments import ExperimentResult, complete_seeds
 from serfit.report.finished import FinishedRun
@@ -89,15 +90,17 @@ def weigh(experiments: Sequence[ExperimentResult]) -> Evidence:
     remarks: list[str] = []
     for corpus in sorted({result.corpus for result in experiments}):
         among = [result for result in experiments if result.corpus == corpus]
-        tested = []
+        tested: list[Pair] = []
+        apart: list[str] = []
         for first, second in _opponents(among):
             found = _compared(first, second)
-            if not found:
-                remarks.append(
-                    f"{first.label} and {second.label} have no fold with the same test utterances and ratings, "
-                    "so they are not tested against each other"
-                )
             tested += found
+            apart += [] if found else [f"{first.label} and {second.label}"]
+        if apart:
+            remarks.append(
+                f"{counted(len(apart), 'pair')} of experiments on {corpus} can't be tested, because no fold has the "
+                f"same test utterances and ratings in both: {listed(apart)}"
+            )
         pairs += _corrected(tested)
     return Evidence(
         over_folds={result.label: _estimates(result, pool=False) for result in experiments},

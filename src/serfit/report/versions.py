@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serfit.corpus.identity import Labels, agree, differences, short
-from serfit.errors import listed
+from serfit.errors import counted, listed
 from serfit.report.finished import FinishedRun
 from serfit.runs import read_labels
 
@@ -84,7 +84,7 @@ def _versions(runs: Iterable[FinishedRun]) -> list[Version]:
     for run in alone:
         sizes[run.utterances].append(run)
     for size, group in sorted(sizes.items(), reverse=True):
-        found.append(Version(f"labels not recorded, {size:,} utterances", tuple(group)))
+        found.append(Version(f"labels not recorded, {counted(size, 'utterance')}", tuple(group)))
     return found
 
 
@@ -100,11 +100,13 @@ def contradicted(run: FinishedRun, labels: Labels) -> bool:
 
 
 def _difference(corpus: str, versions: Sequence[Version]) -> str:
-    """What differs between corpora of one name, and what follows."""
+    """What differs between corpora of one name, and what follows: which runs to repeat with the labels used last."""
+    last = max(versions, key=lambda version: max(run.finished for run in version.runs))
+    others = [run.directory.name for version in versions if version is not last for run in version.runs]
     return (
         f"runs on {corpus} were made from different labels: {'; '.join(map(str, versions))}. "
-        f"{''.join(_details(versions))}They are never averaged, pooled or tested against each other; to have one "
-        "result, train those of the older labels again"
+        f"{''.join(_details(versions))}They are never averaged, pooled or tested against each other; the latest run "
+        f"has {last.title}; to have one result with these, train again {listed(sorted(others), most=6)}"
     )
 
 
