@@ -176,7 +176,7 @@ def test_a_gradient_that_is_not_finite_beside_a_finite_loss_changes_no_weight(
 
     monkeypatch.setattr(Executor, "gradients", poisoned)
     words = (
-        "the gradients of 1 tensors aren't finite in the first step: head" if step == 1 else "this step was not taken"
+        "the gradients of 1 tensor aren't finite in the first step: head" if step == 1 else "this step was not taken"
     )
     with pytest.raises(NumericalError, match=words):
         run(directory=tmp_path / "poisoned")

@@ -11,7 +11,7 @@ import torch
 
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import differences
-from serfit.errors import NumericalError
+from serfit.errors import NumericalError, counted
 from serfit.features import Features
 from serfit.files import WriteError
 from serfit.labels import letter
@@ -44,7 +44,7 @@ def greet(log: Log, config: ExperimentConfig, material: Material, device_line: s
     for note in (*notes[:MOST_NOTES], *doubts(config)):
         log.say(brief(note))
     if len(notes) > MOST_NOTES:
-        log.say(f"and {len(notes) - MOST_NOTES} more notes on the corpus: see {ENVIRONMENT}")
+        log.say(f"and {counted(len(notes) - MOST_NOTES, 'more note')} on the corpus: see {ENVIRONMENT}")
 
 
 def brief(note: str) -> str:

@@ -20,7 +20,7 @@ from serfit.audio import SAMPLE_RATE, content_digest, read_audio
 from serfit.augment import changes_waveform
 from serfit.config import schema
 from serfit.corpus.utterance import Utterance
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 from serfit.nn.model import EmotionModel, build_model
 from serfit.nn.weights import weights_digest
 from serfit.runtime import computer_memory
@@ -128,8 +128,9 @@ class Features:
         shortest = self.model.encoder.shortest_input
         if len(samples) < shortest:
             raise UserError(
-                f"utterance {utterance.id}: {utterance.path} has {len(samples)} samples at {SAMPLE_RATE} Hz, and the "
-                f"encoder needs at least {shortest} ({1000 * shortest / SAMPLE_RATE:.0f} ms); remove it from the corpus"
+                f"utterance {utterance.id}: {utterance.path} has {counted(len(samples), 'sample')} at {SAMPLE_RATE} "
+                f"Hz, and the encoder needs at least {shortest} ({1000 * shortest / SAMPLE_RATE:.0f} ms); remove it "
+                "from the corpus"
             )
         waveform = torch.from_numpy(samples)
         waveform = normalised(waveform) if self.model.encoder.normalise else waveform

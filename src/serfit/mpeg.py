@@ -6,6 +6,8 @@ The layout is that of ISO/IEC 11172-3 and 13818-3; the headers in a first frame 
 import struct
 from dataclasses import dataclass
 
+from serfit.errors import counted
+
 _LAYERS = {1: 3, 2: 2, 3: 1}
 _KILOBITS = {  # (MPEG-1 or not, layer)
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -132,13 +134,11 @@ def mpeg_framing(data: bytes, *, decode: bool = False) -> Framing:
 def _broken_promise(announced: _Announced, count: int, size: int, behind: memoryview | None) -> str | None:
     """What is wrong with a stream of `count` frames beside what its header says of it."""
     if 0 < announced.frames != count:
+        announces = f"its header counts {counted(announced.frames, 'MPEG frame')}"
         if count < announced.frames:
-            return f"is cut short: its header counts {announced.frames} MPEG frames and {count} are there"
+            return f"is cut short: {announces}, and {count} are there"
         if count > announced.frames + 1:  # some encoders count the header's own frame, some don't
-            return (
-                f"holds several recordings one after another: its header counts {announced.frames} MPEG frames, and it "
-                f"has {count}"
-            )
+            return f"holds several recordings one after another: {announces}, and it has {count}"
     if behind is None or announced.size != size or announced.checksum in (0, _crc16(behind)):
         return None
     return "is damaged: its MPEG frames don't fit the checksum in its header"

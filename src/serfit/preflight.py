@@ -221,7 +221,8 @@ def check_durations(utterances: Iterable[Utterance], seconds: Mapping[str, float
     ]
     if not wrong:
         return []
-    return [f"warning: the audio of {len(wrong)} utterances isn't as long as the corpus declares: {listed(wrong)}"]
+    some = counted(len(wrong), "utterance")
+    return [f"warning: the audio of {some} isn't as long as the corpus declares: {listed(wrong)}"]
 
 
 def _heard_or_complaint(utterance: Utterance, *, decode: bool) -> _Heard | str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 
 
 def numbered_rows(
@@ -31,8 +31,8 @@ def numbered_rows(
                 continue
             if len(cells) != len(header):
                 raise UserError(
-                    f"{path} row {number} has {len(cells)} cells and the header line has {len(header)}; they must "
-                    "agree (text with a comma in it needs double quotes)"
+                    f"{path} row {number} has {counted(len(cells), 'cell')} and the header line has {len(header)}; "
+                    "they must agree (text with a comma in it needs double quotes)"
                 )
             yield number, dict(zip(header, cells, strict=True))
     except csv.Error as error:

@@ -19,7 +19,7 @@ from serfit.augment import change_waveform, crop, mixup, time_mask
 from serfit.batches import Example, plan_epoch, prefetched
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.utterance import Utterance
-from serfit.errors import NumericalError, listed
+from serfit.errors import NumericalError, counted, listed
 from serfit.executor import Executor, LossFunction
 from serfit.features import Features
 from serfit.labels import Dimension, LabelScale
@@ -303,11 +303,11 @@ def check_gradients(model: EmotionModel) -> None:
         elif parameter.requires_grad and not torch.isfinite(parameter.grad).all():  # type: ignore[arg-type]
             broken.append(name)
     if dead:
-        raise NumericalError(f"{len(dead)} trainable tensors got no gradient in the first step: {listed(dead)}")
+        tensors = counted(len(dead), "trainable tensor")
+        raise NumericalError(f"{tensors} got no gradient in the first step: {listed(dead)}")
     if broken:
-        raise NumericalError(
-            f"the gradients of {len(broken)} tensors aren't finite in the first step: {listed(broken)}"
-        )
+        tensors = counted(len(broken), "tensor")
+        raise NumericalError(f"the gradients of {tensors} aren't finite in the first step: {listed(broken)}")
 
 
 def _loss_function(config: ExperimentConfig) -> LossFunction:

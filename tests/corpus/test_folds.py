@@ -224,7 +224,7 @@ def test_a_constant_part_has_no_ccc() -> None:
     for part in ("train", "validation", "test"):
         parts = dict.fromkeys(("train", "validation", "test"), pair) | {part: constant}
         with pytest.raises(
-            UserError, match=f"all 2 utterances of the {part} part have the same valence, 3.5, and a constant"
+            UserError, match=f"valence is 3.5 in all of the {part} part \\(2 utterances\\), and a constant"
         ):
             check_varying(Split(1, 1, **parts, protocol=""), ("valence",))
 

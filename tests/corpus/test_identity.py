@@ -59,7 +59,7 @@ def test_every_change_of_a_rating_cut_scale_or_id_is_seen_and_said(
         f"1 of {len(rows)} utterances begin or end elsewhere": labels(
             {**rows, name: (valence, arousal, start + 0.1, end)}
         ),
-        "1 utterances are in only one of them": labels({**rows, "another one": (1.0, 1.0, 0.0, None)}),
+        "1 utterance in only one of them": labels({**rows, "another one": (1.0, 1.0, 0.0, None)}),
         "the scale of valence is 1 to 5 in one and 1 to 7": labels(rows, top=7.0),
     }
     found = labels(rows)

@@ -199,14 +199,13 @@ def test_ratings_off_the_scale_are_kept_and_counted(tmp_path: Path) -> None:
     corpus = read_iemocap(tmp_path)
     assert [utterance.ratings["valence"] for utterance in corpus.utterances] == [v for v, _ in values]
     assert (
-        "5 ratings lie off the scale of 1 to 5 and are kept as they are: "
-        "valence 5.5 x 2, dominance 0.5 x 2, dominance 0.75 x 1"
+        "5 ratings off the scale of 1 to 5, kept unchanged: valence 5.5 x 2, dominance 0.5 x 2, dominance 0.75 x 1"
     ) in corpus.notes
 
 
 def test_ratings_far_off_the_scale_are_no_ratings(tmp_path: Path) -> None:
     write(tmp_path, spoken("Ses01F_impro01_F000"), spoken("Ses01F_impro01_F001", 5.0, v=55.0))
-    with pytest.raises(UserError, match=r"1 ratings lie far off the scale of 1 to 5: Ses01F_impro01_F001 valence 55;"):
+    with pytest.raises(UserError, match=r"1 rating far off the scale of 1 to 5: Ses01F_impro01_F001 valence 55;"):
         read_iemocap(tmp_path)
 
 
@@ -263,7 +262,7 @@ def test_a_release_with_other_counts_says_what_is_missing(full_release: Path, tm
         (tmp_path / session).symlink_to(full_release / session)
     (corpus_note,) = read_iemocap(tmp_path).notes
     assert corpus_note.startswith(
-        "not the full IEMOCAP release: 7869 utterances in 120 dialogues instead of 10039 in 151; Ses05 0 of 2170; "
+        "not the full IEMOCAP release: 7,869 utterances in 120 dialogues instead of 10,039 in 151; Ses05 0 of 2170; "
         "without Ses05F_impro01, Ses05F_impro02, Ses05F_impro03 and 28 more"
     )
 
@@ -271,7 +270,7 @@ def test_a_release_with_other_counts_says_what_is_missing(full_release: Path, tm
 def test_a_small_corpus_says_so_and_names_unknown_dialogues(tmp_path: Path) -> None:
     write(tmp_path, spoken("Ses01F_impro01_F000"), spoken("Ses01F_impro09_F000"))
     (note,) = read_iemocap(tmp_path).notes
-    assert "2 utterances in 2 dialogues instead of 10039 in 151; Ses01 2 of 1819, Ses02 0 of 1811" in note
+    assert "2 utterances in 2 dialogues instead of 10,039 in 151; Ses01 2 of 1819, Ses02 0 of 1811" in note
     assert "without Ses01F_impro02" in note
     assert note.endswith("with the unknown Ses01F_impro09")
 
@@ -280,7 +279,7 @@ def test_audio_without_rating_is_noted(tmp_path: Path) -> None:
     write_small(tmp_path)
     (tmp_path / "Session2/sentences/wav/Ses02F_impro01/Ses02F_impro01_M007.wav").touch()
     notes = read_iemocap(tmp_path).notes
-    assert "1 wav files have no rating and are left out: Ses02F_impro01/Ses02F_impro01_M007.wav" in notes
+    assert "1 wav file without a rating, left out: Ses02F_impro01/Ses02F_impro01_M007.wav" in notes
 
 
 @pytest.mark.parametrize("above", [0, 1, 2])
@@ -322,7 +321,7 @@ def test_utterances_without_audio_are_named_and_counted(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(UserError) as caught:
         read_iemocap(tmp_path)
-    assert "4 utterances of the IEMOCAP release have ratings but no audio" in str(caught.value)
+    assert "4 utterances of the IEMOCAP release with ratings but no audio" in str(caught.value)
     assert "Ses01F_impro01_F000, Ses01F_impro01_M000, Ses02F_impro01_F000 and 1 more" in str(caught.value)
     assert str(tmp_path / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav") in str(caught.value)
 

@@ -31,7 +31,7 @@ def test_iemocap_keeps_a_rating_off_its_scale_and_notes_it(tmp_path: Path) -> No
     write_release(tmp_path, [ReleaseUtterance("Ses01F_impro01_F000", 0.0, 1.0, "hap", 5.5, 3.0, 0.5, "Yes!", samples)])
     corpus = load_corpus(Data(root=tmp_path))
     assert corpus.utterances[0].ratings == {"valence": 5.5, "arousal": 3.0, "dominance": 0.5}
-    assert "2 ratings lie off the scale" in corpus.notes[1]
+    assert "2 ratings off the scale" in corpus.notes[1]
 
 
 def test_a_table_brings_the_scales_of_the_trained_dimensions(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_further_test_parts_are_left_out_and_noted_even_when_their_labels_are_wi
     text = "file,V,A,set\na.wav,1,2,Train\nb.wav,,,Test3\nc.wav,,,Test3\nnowhere.wav,1,2,Test2\nc.wav,1,2,Test1\n"
     corpus = read(tmp_path, text, part="set")
     assert [utterance.part for utterance in corpus.utterances] == ["train", "test"]
-    assert corpus.notes == ("3 rows are left out (1 of part Test2, 2 of part Test3): only test or test1 is tested on",)
+    assert corpus.notes == ("3 rows left out (1 of part Test2, 2 of part Test3): only test or test1 is tested on",)
 
 
 def test_all_bad_rows_stand_in_one_message(tmp_path: Path) -> None:

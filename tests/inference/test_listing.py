@@ -37,7 +37,7 @@ def test_folders_files_and_globs_in_their_order(tree: Path) -> None:
     assert files("s/**/*.*3") == ["s/deep/c.mp3"]
     assert files("s/*.wav", "s/*.m4a") == ["s/b.wav", "s/e.m4a"]
     assert files("?") == files("s")  # a glob may match a folder
-    assert list_items(["s"]).notes == ("2 files in the folders are left out by their endings: .m4a, .txt",)
+    assert list_items(["s"]).notes == ("2 files in the folders left out by ending: .m4a, .txt",)
 
 
 def test_folders_that_are_links_are_searched_once(tree: Path) -> None:
@@ -52,7 +52,7 @@ def test_folders_that_are_links_are_searched_once(tree: Path) -> None:
 def test_a_file_named_twice_counts_once_and_that_is_said(tree: Path) -> None:
     found = list_items(["s/b.wav", "s/../s/b.wav", str(tree / "s/b.wav"), "s"])
     assert [item.file for item in found.items] == ["s/b.wav", "s/a.FLAC", "s/deep/c.mp3"]
-    assert "3 files are named twice" in found.notes[0]
+    assert "3 files named twice" in found.notes[0]
 
 
 def test_names_that_look_like_globs_are_files_where_they_exist(tree: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_manifest_keeps_its_rows(tree: Path) -> None:
         ("path,start\na.wav,1\n", "its columns are path, start; one must be file"),
         ("file,file\na,b\n", "none may stand twice"),
         ("file\n", "has no rows"),
-        ("file,start\na.wav\n", "row 2 has 1 cells and the header line has 2"),
+        ("file,start\na.wav\n", "row 2 has 1 cell and the header line has 2"),
         (
             "file,start,end\na.wav,2,1\n,,\nb.wav,x,\nc.wav,-1,\n",
             r"3 of 3 rows.*\n  row 2: start 2 s isn't before.*\n  row 4",

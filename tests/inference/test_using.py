@@ -98,7 +98,7 @@ def test_audio_of_every_kind_gives_a_row_with_a_result_or_a_sentence(
     sounds(Path("s"))
     assert exit_code("predict", run, "s", "--output", "l.jsonl") == 2
     said = capsys.readouterr().err
-    assert "error: 5 recordings couldn't be used wholly" in said
+    assert "error: 5 recordings couldn't be used completely" in said
     assert "Traceback" not in said
     lines = [json.loads(line) for line in Path("l.jsonl").read_text().splitlines()]
     assert len(lines) == 13

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from serfit.calibration.maps import KINDS, LEAST_UTTERANCES, Calibration, Kind
 from serfit.calibration.record import calibrations_of
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
 from serfit.metrics import DimensionScores, rating_slope, score_dimension
 from serfit.records import Predictions
@@ -203,8 +203,9 @@ def sentences(findings: Findings) -> list[str]:
         fewest, most = one.networks
         count = str(fewest) if fewest == most else f"{fewest} to {most}"
         said.append(
-            f"networks apart: {one.utterances:,} utterances, each predicted by {count} networks not trained on it, and "
-            f"their deviation; error: of their mean; inside: share of ratings within mean ± {DEVIATIONS} deviations"
+            f"networks apart: {counted(one.utterances, 'utterance')}, each predicted by {count} networks not trained "
+            "on it, and their deviation; error: of their mean; inside: share of ratings within mean ± "
+            f"{DEVIATIONS} deviations"
         )
         said.append(
             "some of these networks chose their epoch and map by the utterance (it was in their validation part); few "

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 from serfit.labels import Dimension, LabelScale
 from serfit.records import Predictions
 
@@ -142,8 +142,8 @@ def fit(kind: Kind, predictions: Predictions, scales: Mapping[Dimension, LabelSc
     count = len(predictions.ids)
     if not suffices(predictions):
         raise UserError(
-            f"{where} has {count} utterances, and a calibration needs at least {LEAST_UTTERANCES} with finite numbers; "
-            "use the model without --calibrate"
+            f"{where} has {counted(count, 'utterance')}, and a calibration needs at least {LEAST_UTTERANCES} with "
+            "finite numbers; use the model without --calibrate"
         )
     fitted = affine if kind == "affine" else isotonic
     maps = {

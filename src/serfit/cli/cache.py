@@ -20,6 +20,7 @@ def show(store: Store = Path("cache/features")) -> None:
     """
     from time import localtime, strftime
 
+    from serfit.errors import counted
     from serfit.files import free_bytes, gigabytes
     from serfit.store import store_contents
 
@@ -28,8 +29,8 @@ def show(store: Store = Path("cache/features")) -> None:
         about = content.about
         used = f", last used {strftime('%Y-%m-%d %H:%M', localtime(content.used))}" if content.entries else ""
         print(
-            f"{content.folder}: {about.get('stage_name')} of {about.get('encoder')}, {content.entries} utterances, "
-            f"{gigabytes(content.size)} in {about.get('dtype')}{used}"
+            f"{content.folder}: {about.get('stage_name')} of {about.get('encoder')}, "
+            f"{counted(content.entries, 'utterance')}, {gigabytes(content.size)} in {about.get('dtype')}{used}"
         )
     total = sum(content.size for content in contents)
     holds = f"{gigabytes(total)} in all" if contents else "no features (--store names another folder)"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,8 @@ def calibration(
         scales = rating_scales(load_config(result.runs[0].directory / CONFIG).data)
         findings = examine(result.runs, scales)
         count = sum(len(run.predictions.ids) for run in result.runs)
-        console.print(f"{result.label}: {ranges('fold', result.folds)}, {count:,} test predictions", markup=False)
+        tested = counted(count, "test prediction")
+        console.print(f"{result.label}: {ranges('fold', result.folds)}, {tested}", markup=False)
         for table in (score_rows(findings), interval_rows(findings), spread_rows(findings)):
             if table is not None:
                 console.print(_shown(table.header, table.rows, table.left))

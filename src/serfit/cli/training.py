@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serfit.cli.options import Config, Cpu, Overrides, experiment, new_log
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 
 
 def train(
@@ -161,7 +161,7 @@ def check(
         if not part.utterances:
             continue
         hours = sum(part.seconds) / 3600
-        print(f"{name}: {len(part.utterances)} utterances, {hours:.2f} h, longest {max(part.seconds):.1f} s")
+        print(f"{name}: {counted(len(part.utterances), 'utterance')}, {hours:.2f} h, longest {max(part.seconds):.1f} s")
     everyone = [utterance for part in material.split.parts.values() for utterance in part]
     for line in rating_lines(everyone, chosen.data.dimensions, material.corpus.scales):
         print(line)

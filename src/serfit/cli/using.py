@@ -10,7 +10,7 @@ import typer
 
 from serfit.cli.boundary import forget_output
 from serfit.cli.options import Cpu
-from serfit.errors import UserError, below, listed, visible
+from serfit.errors import UserError, below, counted, listed, visible
 
 if TYPE_CHECKING:
     from serfit.inference.labelling import Cutting
@@ -105,8 +105,8 @@ def predict(
             errors = label_to_lines(request, "csv", load(), _write, log)
     if errors:
         raise UserError(
-            f"{len(errors)} recordings couldn't be used wholly; their rows say why in the column error, everything "
-            f"else is done:\n{below(errors, MOST_TOLD)}"
+            f"{counted(len(errors), 'recording')} couldn't be used completely; the column error gives the reason, "
+            f"everything else is done:\n{below(errors, MOST_TOLD)}"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar, get_args
 
 from serfit.config import schema
 from serfit.corpus.utterance import Corpus, Part, Utterance
-from serfit.errors import UserError, listed
+from serfit.errors import UserError, counted, listed
 from serfit.labels import Dimension
 
 Kind = Literal["dialogue", "speaker", "session"]
@@ -106,8 +106,8 @@ def check_varying(split: Split, dimensions: Sequence[Dimension]) -> None:
             values = {utterance.ratings[name] for utterance in utterances}
             if len(values) == 1 and utterances:
                 raise UserError(
-                    f"all {len(utterances)} utterances of the {part} part have the same {name}, {values.pop():g}, and "
-                    f"a constant has no CCC; choose another data.split, or leave {name} out of data.dimensions"
+                    f"{name} is {values.pop():g} in all of the {part} part ({counted(len(utterances), 'utterance')}), "
+                    f"and a constant has no CCC; choose another data.split, or leave {name} out of data.dimensions"
                 )
 
 
@@ -166,8 +166,8 @@ def _leave_one_session_out(corpus: Corpus, fold: int) -> Split:
     sessions = _sorted(sizes)
     if len(sessions) < 3:
         raise UserError(
-            f"{corpus.name} has {len(sessions)} sessions ({listed(sessions)}), and leave_one_session_out needs 3 or "
-            "more: to test, to validate and to train; use data.split.scheme: grouped_kfold"
+            f"{corpus.name} has {counted(len(sessions), 'session')} ({listed(sessions)}), and leave_one_session_out "
+            "needs 3 or more: to test, to validate and to train; use data.split.scheme: grouped_kfold"
         )
     _check_fold(fold, len(sessions), f"the sessions {listed(sessions, most=10)}")
     parts = _rotated({name: place for place, name in enumerate(sessions)}, fold, len(sessions))
@@ -227,7 +227,8 @@ def _everything(corpus: Corpus, fold: int) -> Split:
     count = len(corpus.utterances)
     if not count:
         raise UserError(f"{corpus.name} has no utterances; see to data.root and data.table")
-    protocol = f"trains on all {count} utterances; none are left to validate or test on, so nothing here is a score"
+    trained = counted(count, "utterance")
+    protocol = f"trains on all {trained}; none are left to validate or test on, so nothing here is a score"
     return Split(1, 1, corpus.utterances, (), (), protocol)
 
 

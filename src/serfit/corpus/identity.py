@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serfit.corpus.utterance import Corpus
+from serfit.errors import counted
 from serfit.labels import DIMENSIONS, Dimension
 
 
@@ -121,7 +122,7 @@ def differences(one: Labels, other: Labels) -> str:
     shared = one.cuts.keys() & other.cuts.keys()
     alone = len(one.cuts.keys() | other.cuts.keys()) - len(shared)
     moved = sum(one.cuts[name] != other.cuts[name] for name in shared)
-    said = [f"{alone:,} utterances are in only one of them"] if alone else []
+    said = [f"{counted(alone, 'utterance')} in only one of them"] if alone else []
     said += [f"{moved:,} of {len(shared):,} utterances begin or end elsewhere in their files"] if moved else []
     grouped = one.groups.keys() & other.groups.keys()
     if regrouped := sum(one.groups[name] != other.groups[name] for name in grouped):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from serfit.corpus.release import SCALE, count_notes, gap_notes, scale_notes
 from serfit.corpus.utterance import Corpus, Style, Utterance
-from serfit.errors import UserError, listed
+from serfit.errors import UserError, counted, listed
 from serfit.labels import DIMENSIONS, Dimension
 
 EXPECTED = (
@@ -254,7 +254,7 @@ def _check_audio(labels: Iterable[_Label], wavs: Mapping[Path, frozenset[str]]) 
     if missing:
         where = _wav_folder(missing[0].folder) / missing[0].wav
         raise UserError(
-            f"{len(missing)} utterances of the IEMOCAP release have ratings but no audio: "
+            f"{counted(len(missing), 'utterance')} of the IEMOCAP release with ratings but no audio: "
             f"{listed([label.name for label in missing])} (the first was looked for at {where}); "
             "every rated utterance needs its wav file, so unpack the release again"
         )
@@ -273,7 +273,7 @@ def _unlabelled_notes(labels: Sequence[_Label], wavs: Mapping[Path, frozenset[st
     """How many audio files have no rating; they are left out."""
     labelled = {(label.folder, label.wav) for label in labels}
     spare = sorted(wav for folder, names in wavs.items() for wav in names if (folder, wav) not in labelled)
-    return [f"{len(spare)} wav files have no rating and are left out: {listed(spare)}"] if spare else []
+    return [f"{counted(len(spare), 'wav file')} without a rating, left out: {listed(spare)}"] if spare else []
 
 
 def _session_folders(folder: Path) -> list[Path]:

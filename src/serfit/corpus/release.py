@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from serfit.corpus.utterance import Utterance
-from serfit.errors import UserError, listed
+from serfit.errors import UserError, counted, listed
 from serfit.labels import DIMENSIONS, LabelScale
 
 SCALE = LabelScale(1.0, 5.0)
@@ -49,8 +49,8 @@ def count_notes(utterances: Sequence[Utterance]) -> list[str]:
         if counts[name] != OFFICIAL_COUNTS.get(name, 0)
     ]
     parts = [
-        f"not the full IEMOCAP release: {len(utterances)} utterances in {len(dialogues)} dialogues instead of "
-        f"{sum(OFFICIAL_COUNTS.values())} in {len(official)}",
+        f"not the full IEMOCAP release: {counted(len(utterances), 'utterance')} in "
+        f"{counted(len(dialogues), 'dialogue')} instead of {sum(OFFICIAL_COUNTS.values()):,} in {len(official)}",
         ", ".join(differing),
         _named("without", official - dialogues),
         _named("with the unknown", dialogues - official),
@@ -90,8 +90,8 @@ def scale_notes(utterances: Sequence[Utterance]) -> list[str]:
     ]
     if absurd:
         raise UserError(
-            f"{len(absurd)} ratings lie far off the scale of {SCALE.minimum:g} to {SCALE.maximum:g}: {listed(absurd)}; "
-            "take the files in dialog/EmoEvaluation from the release again"
+            f"{counted(len(absurd), 'rating')} far off the scale of {SCALE.minimum:g} to {SCALE.maximum:g}: "
+            f"{listed(absurd)}; take the files in dialog/EmoEvaluation from the release again"
         )
     off = Counter(
         (DIMENSIONS.index(name), rating)
@@ -103,6 +103,6 @@ def scale_notes(utterances: Sequence[Utterance]) -> list[str]:
         return []
     values = [f"{DIMENSIONS[place]} {rating:g} x {count}" for (place, rating), count in sorted(off.items())]
     return [
-        f"{off.total()} ratings lie off the scale of {SCALE.minimum:g} to {SCALE.maximum:g} and are kept as they are: "
+        f"{counted(off.total(), 'rating')} off the scale of {SCALE.minimum:g} to {SCALE.maximum:g}, kept unchanged: "
         f"{listed(values, most=10)}"
     ]

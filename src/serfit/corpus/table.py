@@ -11,7 +11,7 @@ from pathlib import Path
 from serfit.config.schema import Table
 from serfit.corpus.names import KINDS, known, spelled_twice, unknown_notes
 from serfit.corpus.utterance import Corpus, Part, Utterance
-from serfit.errors import UserError, below, listed, nearest
+from serfit.errors import UserError, below, counted, listed, nearest
 from serfit.files import open_text, refuse_lfs_pointer
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
 from serfit.nearby import comparable, hint
@@ -127,7 +127,7 @@ def _counted(left_out: Counter[str]) -> str:
 def _notes(left_out: Counter[str]) -> tuple[str, ...]:
     if not left_out:
         return ()
-    return (f"{left_out.total()} rows are left out ({_counted(left_out)}): only test or test1 is tested on",)
+    return (f"{counted(left_out.total(), 'row')} left out ({_counted(left_out)}): only test or test1 is tested on",)
 
 
 def _ignored(header: Sequence[str], table: Table, dimensions: Sequence[Dimension]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from serfit import __version__
 from serfit.audio import audio_duration
 from serfit.claims import Holder
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 from serfit.files import write_bytes, write_text
 from serfit.inference.labelling import BEGINNING, Cutting, Piece, Point, Row, Whole, check_cutting, label
 from serfit.inference.ledger import Ledger, Target, made_before, refuse_others
@@ -92,7 +92,8 @@ def label_to_file(request: Request, target: Target, load: Callable[[], Recognise
     _check_folder(target)
     made, fingerprint = made_before(target), request.fingerprint()
     if made is not None and made.fingerprint == fingerprint:
-        log.say(f"{target.table} is there already, with {made.rows} rows; nothing has changed, nothing was computed")
+        labelled = counted(made.rows, "row")
+        log.say(f"{target.table} is there already, with {labelled}; nothing has changed, nothing was computed")
         return made.errors
     with _locks(target):
         recogniser = load()
@@ -115,7 +116,7 @@ def label_to_file(request: Request, target: Target, load: Callable[[], Recognise
                     ledger.add(rows, piece.done)
                     stop.check()
             ledger.finish(request.about())
-            log.say(f"written: {target.table} with {ledger.rows} rows")
+            log.say(f"written: {target.table} with {counted(ledger.rows, 'row')}")
             return tuple(ledger.errors)
 
 

@@ -10,7 +10,7 @@ import yaml
 from serfit import __version__
 from serfit.calibration.maps import Kind
 from serfit.corpus.load import languages
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 from serfit.inference.bundle import Member
 from serfit.inference.reached import KEY, expectation, intervals_hold_for, measure_title, reached, score_table
 from serfit.inference.recorded import in_words, mean_ccc, recorded_tests, results
@@ -111,7 +111,7 @@ def recorded_card(members: Sequence[Member], applied: Kind | None, folder: str) 
         folder,
         results(tests),
         [
-            f"Corpus: {subject.described}, {sum(origin['corpus']['counts'].values()):,} utterances.",
+            f"Corpus: {subject.described}, {counted(sum(origin['corpus']['counts'].values()), 'utterance')}.",
             *told,
             *(f"{note}." for note in notes),
             _told(members[0]),
@@ -145,7 +145,7 @@ def untested_card(member: Member, folder: str) -> str:
         _what([member], subject, "", None),
         folder,
         [
-            f"None of its own: it was trained on all {sum(corpus.get('counts', {}).values()):,} utterances of "
+            f"None of its own: it was trained on all {counted(sum(corpus.get('counts', {}).values()), 'utterance')} of "
             f"{escaped(subject.corpus)}, and none are left to test it on.",
             *([unknown] if said is None else expectation(said)),
         ],
@@ -271,8 +271,8 @@ def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
     missing = f" Not among them: {ranges('fold', result.missing)} (†)." if result.missing else ""
     scores = reached(comparison)["test_ccc"]
     blocks = [
-        f"Concordance correlation coefficients (CCC) on {count:,} test utterances: {_runs(result)}.{missing} Each "
-        "utterance was predicted by a network that was not trained on it and whose epoch was not chosen by it. "
+        f"Concordance correlation coefficients (CCC) on {counted(count, 'test utterance')}: {_runs(result)}.{missing} "
+        "Each utterance was predicted by a network that was not trained on it and whose epoch was not chosen by it. "
         + intervals_hold_for(scores),
         as_markdown(score_table(scores)),
     ]
@@ -299,7 +299,7 @@ def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
 
 
 def _protocol(result: ExperimentResult, members: Sequence[Member], subject: _Subject) -> list[str]:
-    said = [f"Corpus: {subject.described}, {result.runs[0].utterances:,} utterances."]
+    said = [f"Corpus: {subject.described}, {counted(result.runs[0].utterances, 'utterance')}."]
     for run in result.runs:
         said.append(f"{run.environment.get('protocol', 'protocol not recorded')!s}; best epoch {run.best_epoch}.")
     notes = {note for run in result.runs for note in public_notes(run.environment["corpus"])}

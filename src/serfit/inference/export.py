@@ -21,7 +21,7 @@ from serfit.audio import SAMPLE_RATE
 from serfit.batches import padded
 from serfit.calibration.maps import Calibration
 from serfit.demo.voices import draw_speaker, speak
-from serfit.errors import UserError, error_line
+from serfit.errors import UserError, counted, error_line
 from serfit.files import write_text
 from serfit.inference.about import About
 from serfit.inference.bundle import Member
@@ -276,7 +276,8 @@ class _Comparison:
         network = open_onnx(path, torch.device("cpu"))
         expected = self.reference.estimate(self.probes)
         far, apart = _distance(expected, list(_asked(network, self.probes)))
-        words = f"{len(self.probes)} synthetic waveforms: speech, noise and silence, from the shortest to several s"
+        made = counted(len(self.probes), "synthetic waveform")
+        words = f"{made}: speech, noise and silence, from the shortest to several s"
         if self.speech is not None:
             outputs = network(self.speech.waveforms)
             told = self.reference.estimate(self.speech.waveforms)

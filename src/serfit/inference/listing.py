@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serfit.errors import UserError, below, listed
+from serfit.errors import UserError, below, counted, listed
 from serfit.files import open_text
 from serfit.nearby import hint
 from serfit.rows import numbered_rows
@@ -109,10 +109,10 @@ def list_items(arguments: Sequence[str]) -> Listing:
             "so name files of other kinds one by one or by a glob"
         )
     if twice:
-        notes.append(f"{twice} files are named twice and count once")
+        notes.append(f"{counted(twice, 'file')} named twice, counted once")
     if others:
         endings = listed([ending for ending, _ in others.most_common()], most=5)
-        notes.append(f"{others.total()} files in the folders are left out by their endings: {endings}")
+        notes.append(f"{counted(others.total(), 'file')} in the folders left out by ending: {endings}")
     return Listing(tuple(items.values()), tuple(notes))
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from serfit.audio import SAMPLE_RATE
 from serfit.batches import PASS_SECONDS, padded, plan_passes
 from serfit.calibration.maps import KINDS
-from serfit.errors import UserError, error_line
+from serfit.errors import UserError, counted, error_line
 from serfit.files import refuse_lfs_pointer
 from serfit.inference.about import MOST, About
 from serfit.inference.calibrated import Choice
@@ -68,7 +68,7 @@ class OnnxNetwork:
         for row, length in enumerate(lengths, start=1):
             if not self.about.shortest <= length <= batch.shape[1]:
                 raise UserError(
-                    f"row {row} of {len(lengths)} is said to have {length:,} samples, and the model needs "
+                    f"row {row} of {len(lengths)} is said to have {counted(length, 'sample')}, and the model needs "
                     f"{self.about.shortest:,} to {batch.shape[1]:,} of them, the width of the array; leave the row "
                     "out, or correct its length"
                 )

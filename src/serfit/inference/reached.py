@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from serfit.errors import counted
 from serfit.labels import DIMENSIONS, letter
 from serfit.report.comparison import Comparison
 from serfit.report.experiments import ranges
@@ -59,7 +60,7 @@ def expectation(said: Mapping[str, Any]) -> list[str]:
     epochs = ", ".join(str(int(epoch)) for epoch in said["best_epochs"])
     blocks = [
         "What to expect of it is what networks of the same settings, each trained on a part of the corpus, reached "
-        f"on {int(said['test_utterances']):,} utterances that they hadn't heard: concordance correlation "
+        f"on {counted(int(said['test_utterances']), 'utterance')} that they hadn't heard: concordance correlation "
         f"coefficients (CCC) of {ranges('fold', said['folds'])}, {ranges('seed', said['seeds'])}.{missing} Whether "
         "this network is better for having heard more was not measured.",
         as_markdown(score_table(said["test_ccc"], beside=True)),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from serfit.config.schema import UNTRAINED, ModelParams
 from serfit.counters import address
-from serfit.errors import UserError, error_line, listed
+from serfit.errors import UserError, counted, error_line, listed
 from serfit.files import refuse_lfs_pointer
 from serfit.nn.encoder import SpeechEncoder
 from serfit.nn.folder import (
@@ -132,7 +132,7 @@ def freeze(encoder: SpeechEncoder, params: ModelParams) -> None:
     if params.freeze_layers > encoder.depth:
         raise UserError(
             f"model.params.freeze_layers is {params.freeze_layers}, but {params.speech_encoder} has "
-            f"{encoder.depth} layers; use 0 to {encoder.depth}, or freeze_speech_encoder: true"
+            f"{counted(encoder.depth, 'layer')}; use 0 to {encoder.depth}, or freeze_speech_encoder: true"
         )
     if params.freeze_speech_encoder:
         encoder.requires_grad_(False)
@@ -308,8 +308,8 @@ def _refuse_left_over(unused: Iterable[str], config: Any, name: str) -> None:
     if left:
         raise UserError(
             f"{name} holds weights that its configuration leaves out ({listed(left)}): it states num_hidden_layers: "
-            f"{config.num_hidden_layers} and {len(config.conv_dim)} layers of the CNN (conv_dim), and the encoder "
-            "would be another than the one that was trained; fetch config.json and weights again, together"
+            f"{config.num_hidden_layers} and {counted(len(config.conv_dim), 'layer')} of the CNN (conv_dim), and the "
+            "encoder would be another than the one that was trained; fetch config.json and weights again, together"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from serfit.config.load import WITHOUT_EFFECT
 from serfit.config.schema import UNTRAINED
 from serfit.corpus.utterance import Style
-from serfit.errors import listed
+from serfit.errors import counted, listed
 from serfit.labels import DIMENSIONS, Dimension
 from serfit.metrics import Scores
 from serfit.records import Predictions
@@ -347,7 +347,8 @@ def _shared_test_utterances(result: ExperimentResult) -> list[str]:
     said = []
     for (first, some), (second, others) in combinations(result.tested_on, 2):
         if shared := len(some & others):
-            said.append(f"folds {first} and {second} of {result.label} share {shared:,} test utterances; no pooled CCC")
+            tested = counted(shared, "test utterance")
+            said.append(f"folds {first} and {second} of {result.label} share {tested}; no pooled CCC")
     return said
 
 

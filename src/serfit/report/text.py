@@ -91,7 +91,7 @@ def result_lines(results: Results, corpus: str) -> list[str]:
         return [f"trained on all of {corpus} for {counted(results.best.epoch, 'epoch')}: nothing was left to test on"]
     names: tuple[Measure, ...] = (*results.predictions.dimensions, "average")
     rows: list[tuple[str, Scores | None, str]] = [
-        (f"test ({len(results.predictions.ids):,} utterances)", results.test, "")
+        (f"test ({counted(len(results.predictions.ids), 'utterance')})", results.test, "")
     ]
     if results.baseline is not None:
         words = "scenario means of the ratings; a useful model is better"
