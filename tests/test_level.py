@@ -25,6 +25,10 @@ from support import settings, small_release
         (np.random.default_rng(0).integers(-1, 2, SAMPLE_RATE) / 32_768, SILENT[0]),
         (np.zeros((SAMPLE_RATE, 2)), SILENT[0]),
         (np.stack([voice(), -voice()], axis=1), SILENT[1]),
+        (np.stack([voice(), -0.999 * voice()], axis=1), SILENT[1]),
+        (np.stack([0.5 * voice(), -0.499 * voice()], axis=1), SILENT[1]),
+        (np.stack([voice(), -0.9 * voice()], axis=1), None),
+        (np.stack([voice(), *[0 * voice()] * 7], axis=1), None),
         (np.stack([voice(), voice()], axis=1), None),
         (voice() * 12_000, TOO_LOUD),
         (voice() * 3, None),
@@ -35,6 +39,13 @@ def test_what_a_level_says(tmp_path: Path, samples: np.ndarray, doubt: str | Non
     soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
     assert level_doubt(read_audio(path), path) == doubt
     assert glance(path) == doubt
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.999])
+def test_channels_that_cancel_each_other_are_named_after_a_lossy_codec_too(tmp_path: Path, factor: float) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.stack([voice(), -factor * voice()], axis=1), SAMPLE_RATE, format="MP3")
+    assert level_doubt(read_audio(path), path) == glance(path) == SILENT[1]
 
 
 def test_the_loudest_channel_is_that_of_the_segment(tmp_path: Path) -> None:

@@ -161,14 +161,17 @@ def audio_duration(path: Path, start: float = 0.0, end: float | None = None) -> 
     return (whole if end is None else min(end, whole)) - start
 
 
-def loudness(path: Path, start: float = 0.0, end: float | None = None, *, enough: float) -> tuple[float, float]:
+def loudness(
+    path: Path, start: float = 0.0, end: float | None = None, *, enough: float, share: float = 0.0
+) -> tuple[float, float]:
     """Distance between the least and the greatest sample of a file, or of a segment of it, read only as far as needed.
 
     Args:
         path: as for `read_audio`.
         start: likewise.
         end: likewise.
-        enough: a distance of the mono samples with which reading ends.
+        enough: a distance of the mono samples with which reading ends,
+        share: if it is also this share of the greatest distance of a channel.
 
     Returns:
         The distance of the mono samples, and that of the channel where it is greatest, in what was read.
@@ -183,7 +186,8 @@ def loudness(path: Path, start: float = 0.0, end: float | None = None, *, enough
             every = np.column_stack([block.mean(axis=1, dtype=np.float64), block])
             if len(every):
                 low, high = np.fmin(low, np.fmin.reduce(every)), np.fmax(high, np.fmax.reduce(every))  # not NaN
-                if high[0] - low[0] > enough:
+                reached = high - low
+                if reached[0] > enough and reached[0] >= share * reached[1:].max():
                     break
     distances = high - low
     return float(distances[0]), float(distances[1:].max())

@@ -10,7 +10,13 @@ from serfit.audio import loudness
 SILENCE = 2.0**-14
 """Largest distance between the samples of digital silence: two steps of 16 bits, as dither has them."""
 
-SILENT = ("silent", "silent as mono, for the channels cancel each other; take one of them")
+CANCELLED = 0.01
+"""Share of a channel's range below which that of the mean counts as what is left of channels that cancel each other.
+
+Their mean is 40 dB below them. Where one channel of two is silent it is 6 dB below the other, where seven of eight are, 18 dB.
+"""
+
+SILENT = ("silent", "silent or nearly so as mono, for the channels cancel each other; take one of them")
 """What is said of silence: of all channels, and of their mean."""
 
 LOUD = 8.0
@@ -24,7 +30,7 @@ def level_doubt(samples: NDArray[np.float32], path: Path, start: float = 0.0, en
 
     Args:
         samples: [S] as `serfit.audio.read_audio` gives them, S >= 1.
-        path: the file that they are from, which is read again where they are silent.
+        path: the file that they are from, which is read again where they are silent or quiet.
         start: where they begin in it, in seconds.
         end: where they end, None for its end.
 
@@ -32,7 +38,7 @@ def level_doubt(samples: NDArray[np.float32], path: Path, start: float = 0.0, en
         UserError: as `read_audio`.
     """
     least, most = float(samples.min()), float(samples.max())
-    if most - least <= SILENCE:
+    if most - least <= 2.0 * CANCELLED:  # the range of samples within 1 whose channels cancel each other is no larger
         return glance(path, start, end)
     return TOO_LOUD if max(-least, most) >= LOUD else None
 
@@ -47,7 +53,7 @@ def glance(path: Path, start: float = 0.0, end: float | None = None) -> str | No
     Raises:
         UserError: as `serfit.audio.read_audio`, as far as it was read.
     """
-    mono, loudest = loudness(path, start, end, enough=SILENCE)
-    if mono <= SILENCE:
+    mono, loudest = loudness(path, start, end, enough=SILENCE, share=CANCELLED)
+    if mono <= SILENCE or mono < CANCELLED * loudest:
         return SILENT[loudest > SILENCE]
     return TOO_LOUD if mono >= 2.0 * LOUD else None
