@@ -13,7 +13,8 @@ SILENCE = 2.0**-14
 CANCELLED = 0.01
 """Share of a channel's range below which that of the mean counts as what is left of channels that cancel each other.
 
-Their mean is 40 dB below them. Where one channel of two is silent it is 6 dB below the other, where seven of eight are, 18 dB.
+Their mean is 40 dB below them. Without cancelling it is 6 dB below one of two channels if the other is silent, and
+18 dB below one of eight.
 """
 
 SILENT = ("silent", "silent or nearly so as mono, for the channels cancel each other; take one of them")

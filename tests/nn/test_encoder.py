@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from nn.small import build_hf, encode, padded
+from serfit.config.schema import ModelParams
 from serfit.errors import UserError
-from serfit.nn.dropout import Noise
+from serfit.nn.dropout import Noise, dropout
 from serfit.nn.encoder import CNN, EMBEDDING, WAVEFORM, SpeechEncoder
 
 LAST = EMBEDDING + 3
@@ -131,6 +132,26 @@ def gradients(encoder: SpeechEncoder, waveforms: list[Tensor], noise: Noise, row
         total = sum(x[row, :n].square().mean() for x in states.tensors for row, n in enumerate(states.layout.counts))
         total.backward()  # type: ignore[union-attr]
     return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+
+def test_encoder_dropout_acts_where_its_words_say(
+    hf: Any, waveforms: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the transformer's input, and twice in each of its layers where these are trainable."""
+    sites: list[int] = []
+
+    def noted(x: Tensor, p: float, noise: Noise | None, site: int, counts: Any) -> Tensor:
+        sites.append(site) if noise is not None and p else None
+        return dropout(x, p, noise, site, counts)
+
+    monkeypatch.setattr("serfit.nn.encoder.dropout", noted)
+    encoder = SpeechEncoder(hf, keep_all=False, p=0.3)
+    gradients(encoder, waveforms[:2], Noise((3, 1)), [slice(0, 2)])
+    layers = range(EMBEDDING + 1, LAST + 1)
+    assert sorted(set(sites)) == sorted([4 * EMBEDDING, *(4 * stage + place for stage in layers for place in (1, 2))])
+    words = str(ModelParams.model_fields["encoder_dropout"].description)
+    for place in ("the transformer's input", "after attention and feed-forward blocks", "trainable"):
+        assert place in words
 
 
 @pytest.mark.parametrize("attention_p", [0.0, 0.2])
