@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from serfit.cli import main
-from serfit.cli.boundary import system_trouble
+from serfit.cli import VERBS, main
+from serfit.cli.boundary import TORCH_NEEDS, system_trouble
 from serfit.errors import is_out_of_memory
 from support import config_file
 
@@ -285,12 +285,45 @@ def test_memory_that_runs_out_is_said_so(error: BaseException) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs limits of address space")
-@pytest.mark.parametrize("kilobytes", [1_000_000, 2_000_000])
-def test_too_little_memory_for_the_libraries_gets_a_sentence(kilobytes: int) -> None:
-    command = f"ulimit -v {kilobytes}; exec {shlex.quote(sys.executable)} -m serfit doctor"
-    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0 or (ended.returncode == 2 and "error: memory ran out" in ended.stderr), ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_too_little_memory_for_torch_gets_a_sentence_before_torch_aborts(desk: Desk) -> None:
+    """Every verb of `serfit --help`, below and above what it needs."""
+    words = {**desk.words, "store": str(desk.folder / "store")}
+    commands = {
+        "train": "{config}", "cv": "{config}", "check": "{config}", "baseline": "{config}", "demo": "--folder {new}",
+        "doctor": "", "predict": "{model} {wav}", "stream": "{model}", "serve": "{model}", "cache fill": "{config}",
+        "export": "{model} --to bundle --output {new}", "cache show": "--store {store}",
+        "cache clear": "--store {store}",
+    }  # fmt: skip
+    light = {"compare": "{runs}", "report": "{runs}", "watch": "--once {runs}", "verdict": "{run}"}
+    light["calibration"] = "{run}"
+    assert {name.split()[0] for name in (*commands, *light)} == {*(verb.__name__ for verb, _ in VERBS), "cache"}
+    code = """
+import resource, sys
+kilobytes, *given = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_AS, (int(kilobytes) * 1024,) * 2)
+from serfit.cli import main
+main(given)
+"""
+
+    def ended(kilobytes: int, command: str) -> subprocess.CompletedProcess[str]:
+        given = shlex.split(command.format(**words))
+        line = [sys.executable, "-c", code, str(kilobytes), *given]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    before = files(desk)
+    for place, (verb, rest) in enumerate(commands.items()):
+        kilobytes = (1_800_000, 3_000_000, 3_400_000, 4_800_000)[place % 4]
+        refused = ended(kilobytes, f"{verb} {rest}")
+        assert refused.returncode == 2, (verb, refused.stderr)
+        assert re.fullmatch(
+            rf"error: memory is limited to .* \(ulimit -v {kilobytes}\), and torch needs 5\.1 GB.*\n", refused.stderr
+        )
+    assert files(desk) == before
+    for verb, rest in light.items():
+        done = ended(1_800_000, f"{verb} {rest}")
+        assert done.returncode == 0, (verb, done.stderr)
+    trained = ended(TORCH_NEEDS // 1024, "train {config}")
+    assert trained.returncode == 0, trained.stderr
 
 
 def test_mistakes_of_ours_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,17 @@
 """Where the command line meets the system: an output that may fail, and the system's errors in one sentence."""
 
 import errno
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from typing import Any, TextIO, cast
+from typing import Any, ParamSpec, TextIO, TypeVar, cast
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 from serfit.errors import UserError, is_out_of_memory, visible
 
@@ -15,6 +21,32 @@ _REMEDIES = {
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "allow more open files (ulimit -n)"),
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+TORCH_NEEDS = 5_000_000 * 1024
+"""Least limit of address space, in bytes, under which verbs that import torch begin.
+
+A training of the tests' network goes well from 4.2 million KiB (torch 2.13 for CUDA, two cores). Below that, libraries
+end in the middle, some of them by aborting the process (`std::bad_alloc`, OpenBLAS), which no `except` can answer.
+"""
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def needs_torch(verb: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let a verb begin only where the limit of address space leaves room for torch; else it raises UserError."""
+
+    @functools.wraps(verb)
+    def begun(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0] if hasattr(resource, "RLIMIT_AS") else -1
+        if 0 <= limit < TORCH_NEEDS:
+            raise UserError(
+                f"memory is limited to {limit / 1e9:.1f} GB (ulimit -v {limit // 1024}), and torch needs "
+                f"{TORCH_NEEDS / 1e9:.1f} GB of address space; raise the limit (ulimit -v unlimited)"
+            )
+        return verb(*arguments, **options)
+
+    return begun
 
 
 class Outlet:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from serfit.cli.boundary import needs_torch
 from serfit.cli.options import Config, Cpu, Overrides, experiment, new_log
 from serfit.cli.wording import help_text
 
@@ -13,6 +14,7 @@ app = typer.Typer(help="Show, fill or clear the store of frozen features.", no_a
 Store = Annotated[Path, typer.Option("--store", help="Folder of the store, as in features.store.", show_default=True)]
 
 
+@needs_torch
 def show(store: Store = Path("cache/features")) -> None:
     """List what the store of frozen features holds.
 
@@ -37,6 +39,7 @@ def show(store: Store = Path("cache/features")) -> None:
     print(f"{store} holds {holds}; {gigabytes(free_bytes(store))} are free there")
 
 
+@needs_torch
 def clear(store: Store = Path("cache/features")) -> None:
     """Remove all features from the store; they are computed again when needed.
 
@@ -48,6 +51,7 @@ def clear(store: Store = Path("cache/features")) -> None:
     print(f"{gigabytes(clear_store(store))} freed in {store}")
 
 
+@needs_torch
 def fill(
     overrides: Overrides = None,
     config: Config = None,

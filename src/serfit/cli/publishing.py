@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serfit.cli.boundary import needs_torch
 from serfit.errors import UserError, counted
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ Models = Annotated[
 ]
 
 
+@needs_torch
 def export(
     models: Models,
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, bundle or hub-folder.")],

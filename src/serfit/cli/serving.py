@@ -5,11 +5,13 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from serfit.cli.boundary import needs_torch
 from serfit.cli.options import Cpu
 from serfit.cli.using import Calibrate, Gpu
 from serfit.errors import UserError
 
 
+@needs_torch
 def serve(
     models: Annotated[
         list[str],

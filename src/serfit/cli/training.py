@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from serfit.cli.boundary import needs_torch
 from serfit.cli.options import Config, Cpu, Overrides, experiment, new_log
 from serfit.errors import UserError, counted
 
 
+@needs_torch
 def train(
     overrides: Overrides = None,
     config: Config = None,
@@ -77,6 +79,7 @@ def train(
         print(f"comparison of all finished runs: {write_comparison(directory.parent)}")
 
 
+@needs_torch
 def cv(
     configs: Annotated[
         list[str],
@@ -134,6 +137,7 @@ def cv(
     )
 
 
+@needs_torch
 def check(
     overrides: Overrides = None,
     config: Config = None,
@@ -175,6 +179,7 @@ def check(
     print("nothing stands in the way of this experiment")
 
 
+@needs_torch
 def baseline(
     overrides: Overrides = None,
     config: Config = None,
@@ -196,6 +201,7 @@ def baseline(
     print(f"comparison of all finished runs: {write_comparison(chosen.experiment.runs_dir)}")
 
 
+@needs_torch
 def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where corpus, store and runs of the demo go.")] = Path(
         "demo"
@@ -211,6 +217,7 @@ def demo(
     run_demo(folder, Terminal())
 
 
+@needs_torch
 def doctor() -> None:
     """Show the machine as serfit sees it: device, memory, versions of what matters.
 

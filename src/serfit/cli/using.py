@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from serfit.cli.boundary import forget_output
+from serfit.cli.boundary import forget_output, needs_torch
 from serfit.cli.options import Cpu
 from serfit.errors import UserError, below, counted, listed, visible
 
@@ -39,6 +39,7 @@ MOST_TOLD = 20
 """How many recordings that couldn't be used are named on the terminal; the table names all."""
 
 
+@needs_torch
 def predict(
     model: Model,
     paths: Annotated[
@@ -110,6 +111,7 @@ def predict(
         )
 
 
+@needs_torch
 def stream(
     model: Model,
     models: Ensemble = None,
