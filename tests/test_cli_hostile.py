@@ -184,6 +184,23 @@ def test_a_path_that_cannot_be_used_gets_a_sentence(
     assert kind != "a device" or stat.S_ISCHR(os.stat(bad).st_mode)
 
 
+NAMED = [command for command in (*READS, *WRITES, *MANAGES) if not re.search(r"\w=BAD|\{csv\}", command)]
+"""Those that take BAD as an argument or option: `serfit.config.load` judges settings, where nothing means null."""
+
+
+@pytest.mark.parametrize("command", [*NAMED, "cache show --store=BAD", "export {model} --output=BAD"])
+def test_an_empty_path_is_not_the_current_folder(
+    command: str, desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = command.format(**{**desk.words, "new": "new"})
+    before = files(desk)
+    assert exit_code(*(re.sub(r"BAD(/\S+)?$", "", word) for word in shlex.split(words))) == 2
+    assert re.match("error: the argument (''|--\\w+=) is empty; give a value", capsys.readouterr().err)
+    assert files(desk) == before
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
 @pytest.mark.parametrize("name", ["", "a folder", "a device", "a link to a device"])
 def test_a_report_replaces_files_only(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from serfit.cli import main
 from serfit.errors import UserError
 from serfit.runtime import choose_device, choose_precision, machine_lines
+from serfit.sweep.engines import inline, on_ray
+from serfit.sweep.plan import Job
 from serfit.sweep.slots import choose_slots
 from support import config_file
 
@@ -50,10 +53,60 @@ def test_gpus_that_are_asked_for_and_not_there_are_no_reason_to_take_the_cpu(
     visible: str, no_gpu: pytest.MonkeyPatch
 ) -> None:
     no_gpu.setenv("CUDA_VISIBLE_DEVICES", visible)
-    for choose in (lambda: choose_device(None), lambda: choose_slots(None, None), lambda: choose_slots(None, 5)):
+    for choose in (
+        lambda: choose_device(None),
+        lambda: choose_device(0),
+        lambda: choose_slots(None, None),
+        lambda: choose_slots([0, 1], None),
+        lambda: choose_slots(None, 5),
+    ):
         with pytest.raises(UserError, match=f"CUDA_VISIBLE_DEVICES={visible} asks for GPUs.*give --cpu"):
             choose()
     assert machine_lines()[0].startswith("warning: CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize("command", ["check", "train", "cache fill", "train --gpus 0,1"])
+def test_a_missing_gpu_is_refused_before_the_audio_is_read(
+    command: str, release: Path, tmp_path: Path, no_gpu: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError("the corpus is read")
+
+    for module in ("experiment", "material"):  # the second after all that import from it
+        no_gpu.setattr(f"serfit.{module}.prepare", reached)
+    no_gpu.setenv("CUDA_VISIBLE_DEVICES", "3")
+    config = config_file(tmp_path / "tiny.yaml", release, tmp_path)
+    with pytest.raises(SystemExit) as refused:
+        main([*command.split(), "--config", str(config)])
+    assert refused.value.code == 2
+    said = capsys.readouterr().err
+    assert "give --cpu to compute on the CPU" in said
+    assert "leave --gpu" not in said
+
+
+def test_the_demo_refuses_a_missing_gpu_before_it_writes(tmp_path: Path, no_gpu: pytest.MonkeyPatch) -> None:
+    no_gpu.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(SystemExit) as refused:
+        main(["demo", "--folder", str(tmp_path / "demo")])
+    assert refused.value.code == 2
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.extra("ray"))])
+def test_slots_compute_on_the_cpu_whatever_gpus_there_are(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where GPU 0 is visible to all of them, every slot took it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    code = "import os, sys; open(sys.argv[-1] + '.seen', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    program = (sys.executable, "-c", code)
+    jobs = [Job("one", tmp_path / "c.yaml", (str(tmp_path / "one"),), tmp_path / "runs" / "one", program=program)]
+    start = {"inline": inline, "ray": on_ray}[engine]
+    (outcome,) = start(jobs, choose_slots(None, 1), lambda: False)
+    assert outcome.fate == "finished", outcome.words
+    assert (tmp_path / "one.seen").read_text() == ""
 
 
 @pytest.mark.parametrize("visible", [None, "", "-1", "NoDevFiles"])

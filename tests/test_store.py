@@ -180,20 +180,52 @@ def test_a_store_is_the_users_alone(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("link", [False, True], ids=["folder", "link"])
-def test_a_store_of_another_user_is_refused_and_left_alone(
-    tmp_path: Path, link: bool, monkeypatch: pytest.MonkeyPatch
+def owned_by(path: Path, uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a path belong to somebody, for whoever runs the tests."""
+    lstat = Path.lstat
+
+    def answer(asked: Path) -> os.stat_result:
+        found = list(lstat(asked))
+        found[4] = uid if asked == path else found[4]
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "lstat", answer)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "link's target", "folder above"])
+def test_a_store_that_another_user_put_where_anybody_may_is_refused_and_left_alone(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In /tmp anybody may be there first, and would choose what a model is trained on."""
-    folder = tmp_path / "store"
+    shared = tmp_path / "shared"
+    folder = shared / "above" / "store" if kind == "folder above" else shared / "store"
     FeatureStore(folder / "prefix", torch.float32).describe({})
-    if link:
-        (tmp_path / "link").symlink_to(folder)
-        folder = tmp_path / "link"
-    owner = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
-    with pytest.raises(UserError, match=rf"store {folder} belongs to another user \(uid {owner}\).*features.store="):
-        FeatureStore(folder / "other", torch.float32).describe({})
+    shared.chmod(0o1777)
+    named, theirs = folder, folder.parent if kind == "folder above" else folder
+    if kind.startswith("link"):
+        named = (shared if kind == "link" else tmp_path) / "link"
+        named.symlink_to(folder)
+        theirs = named if kind == "link" else folder
+    owned_by(theirs, 54321, monkeypatch)
+    with pytest.raises(UserError, match=rf"store {named} belongs to another user \(uid 54321\).*features.store="):
+        FeatureStore(named / "other", torch.float32).describe({})
     with pytest.raises(UserError, match="belongs to another user"):
-        clear_store(folder)
+        clear_store(named)
     assert [path.name for path in folder.iterdir()] == ["prefix"]
+
+
+@pytest.mark.parametrize("kind", ["a mount", "root's", "where not anybody may write"])
+def test_stores_that_nobody_else_can_have_put_there_are_taken(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As containers and network file systems show them, which map users."""
+    folder = tmp_path / "shared" / "store"
+    folder.mkdir(parents=True)
+    if kind != "where not anybody may write":
+        folder.parent.chmod(0o1777)
+    if kind == "a mount":
+        monkeypatch.setattr(Path, "is_mount", lambda path: path == folder or path == Path("/"))
+    owned_by(folder, 0 if kind == "root's" else 54321, monkeypatch)
+    FeatureStore(folder / "prefix", torch.float32).describe({})
+    clear_store(folder)
+    assert not list(folder.iterdir())

@@ -43,7 +43,7 @@ CLAIMS = {
     "R6": "the gradient is that of the whole batch",
     "R7": "out-of-memory changes nothing but the plan",
     "R8": "numbers that aren't finite never reach weights or best",
-    "R9": "signals: saved within 10 s, exit code 75, identical resume",
+    "R9": "signals: saved, exit code 75, identical resume",
     "R12": "malformed inputs: a result, or one sentence with exit code 2",
     "R13": "the store under concurrent writers, readers and kills",
 }

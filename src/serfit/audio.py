@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from serfit.complaints import caught
 from serfit.errors import UserError
 from serfit.files import refuse_lfs_pointer
-from serfit.framing import SAMPLE_BY_SAMPLE, counted, framing, promised_frames
+from serfit.framing import SAMPLE_BY_SAMPLE, framing, promised_frames, with_stated_length
 from serfit.mpeg import DECODER_DELAY, Framing
 from serfit.nearby import hint
 
@@ -277,7 +277,7 @@ def _whole(
         yield sound, sound.frames if found.samples is None else found.samples
         return
     with caught():
-        exact = soundfile.SoundFile(counted(file, sound.format, found.samples))
+        exact = soundfile.SoundFile(with_stated_length(file, sound.format, found.samples))
     with exact:
         if exact.frames < found.samples - DECODER_DELAY:
             raise UserError(f"{path} doesn't say how long it is; convert it to WAV or FLAC, for example with ffmpeg")

@@ -63,8 +63,8 @@ def run_experiment(
         NumericalError: a number wasn't finite; nothing was updated with it.
         Interrupted: a signal asked to stop; everything is saved.
     """
-    material = prepare(config)
     device, device_line = choose_device(gpu)
+    material = prepare(config)
     precision, _ = choose_precision(config.train.precision, device)
     with opened_run(config, log, directory, resume) as run, StopRequest(resuming(run)) as stop, with_remedy(run):
         greet(log, config, material, device_line, precision)
@@ -115,8 +115,8 @@ def fill_features(config: ExperimentConfig, log: Log, *, gpu: int | None = None)
     Raises:
         UserError: as `run_experiment`.
     """
-    material = prepare(config)
     device, device_line = choose_device(gpu)
+    material = prepare(config)
     log.say(device_line)
     model = model_of(config).to(device)
     features = features_of(config, model)

@@ -133,7 +133,7 @@ def _riff_data(file: BinaryIO) -> tuple[int, int]:
         place += 8 + size + size % 2
 
 
-def counted(file: BinaryIO, container: str, samples: int) -> BytesIO:
+def with_stated_length(file: BinaryIO, container: str, samples: int) -> BytesIO:
     """An MPEG audio stream with a header that counts its samples, for a decoder that guesses its length without."""
     return BytesIO(with_count(_mpeg_stream(file, container), samples))
 

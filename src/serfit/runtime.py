@@ -29,8 +29,9 @@ def choose_device(gpu: int | None) -> tuple[torch.device, str]:
         UserError: when that GPU doesn't exist, or CUDA_VISIBLE_DEVICES names GPUs and there are none.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpu is None and count == 0:
+    if count == 0:
         check_cpu_is_meant()
+    if gpu is None and count == 0:
         threads = torch.get_num_threads()
         return torch.device("cpu"), f"device: CPU with {threads} thread{'s' * (threads != 1)} (no GPU is visible)"
     index = 0 if gpu is None else gpu
@@ -39,7 +40,7 @@ def choose_device(gpu: int | None) -> tuple[torch.device, str]:
         allowed = f"0 to {count - 1}" if count > 1 else "only 0" if count else "no GPU is visible to torch"
         raise UserError(
             f"GPU {index} doesn't exist: {allowed} (CUDA_VISIBLE_DEVICES={visible}); "
-            "leave --gpu out to take the first GPU, or the CPU where there is none"
+            "leave --gpu and --gpus out to take the first GPU, or the CPU where there is none"
         )
     torch.cuda.set_device(index)
     properties = torch.cuda.get_device_properties(index)
@@ -56,7 +57,7 @@ def check_cpu_is_meant(environment: Mapping[str, str] = os.environ) -> None:
     if re.match(r"\s*(\d|GPU-|MIG-)", visible):
         raise UserError(
             f"CUDA_VISIBLE_DEVICES={visible} asks for GPUs, but torch sees none; mend the driver or the torch build "
-            "(`serfit doctor`), or give --cpu to compute on the CPU"
+            "(`serfit doctor`), or give --cpu to compute on the CPU (without --gpu and --gpus)"
         )
 
 

@@ -14,6 +14,7 @@ without it.
 import json
 import os
 import shutil
+import stat
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -254,17 +255,21 @@ class StoreContent:
 
 
 def check_owner(store: Path) -> None:
-    """Refuse a store that another user owns: whoever made it, in /tmp for instance, chooses what is read from it.
+    """Refuse a store that another user put where anybody may: in /tmp, who is first chooses what is read from it.
 
-    A link counts as its owner's as well as what it points to.
+    Elsewhere only those can have made it who may write there anyway, and mounts are root's doing, whoever owns what is
+    mounted: containers and network file systems map users. A link counts as well as what it points to.
 
     Raises:
         UserError: naming the owner's number and what to do.
     """
     if not hasattr(os, "getuid"):
         return
-    for owner in (store.lstat().st_uid, store.stat().st_uid):
-        if owner != os.getuid():
+    for place in (path for one in (store.absolute(), store.resolve()) for path in (one, *one.parents)):
+        if not place.parent.stat().st_mode & stat.S_IWOTH or place.is_mount():
+            continue
+        owner = place.lstat().st_uid
+        if owner not in (os.getuid(), 0):
             raise UserError(
                 f"the store {store} belongs to another user (uid {owner}), who could change what a model is trained "
                 "on; name a folder of your own with features.store=FOLDER, or let its owner hand it over (chown)"

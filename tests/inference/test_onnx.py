@@ -151,6 +151,19 @@ def test_a_row_is_the_same_alone_and_in_any_batch(
                 assert np.isnan(said[row]).all(), "no number is made up for a row that can't be used"
 
 
+@pytest.mark.parametrize("width", [1, 10, 399, 400])
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_an_array_narrower_than_the_shortest_waveform_gives_nan(published: Path, name: str, width: int) -> None:
+    """As the YAML beside the file states."""
+    session = opened(published / "published" / name)
+    for count in (1, 3):
+        lengths = np.array([min(width, 399), *[400] * (count - 1)])
+        array = np.full((count, width), 0.5, np.float32)
+        for said in session.run(None, {"waveform": array, "lengths": lengths}):
+            assert np.isnan(said[0]).all()
+            assert np.isfinite(said[1:]).all() == (width == 400 or count == 1)
+
+
 def test_rows_that_cant_be_used_are_named(published: Path) -> None:
     network = open_onnx(published / "published" / "model.int8.onnx", torch.device("cpu"))
     for length in (0, 399, 801, -5):

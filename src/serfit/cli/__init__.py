@@ -65,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if sys.flags.optimize > 1:
             raise UserError("PYTHONOPTIMIZE=2 (python -OO) removes texts that transformers needs; unset it")
         for argument in given:
-            if "\0" in argument:
-                raise UserError(f"the argument {argument!r} holds a NUL character, which no path can; remove it")
+            _check(argument)
         with lasting_output():
             code = app(args=given, prog_name="serfit", standalone_mode=False)
             if code == INTERRUPTED:  # by typer, which is silent about it
@@ -88,6 +87,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if trouble is None:
             raise
         _leave("error", trouble, UserError.exit_code)
+
+
+def _check(argument: str) -> None:
+    """Raise UserError for an argument that no command means; an empty path would be the current folder."""
+    if "\0" in argument:
+        raise UserError(f"the argument {argument!r} holds a NUL character, which no path can; remove it")
+    if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+        raise UserError(
+            f"the argument {argument or repr(argument)} is empty; give a value (a variable of the shell may not be set)"
+        )
 
 
 def _leave(kind: str, words: str, code: int) -> NoReturn:

@@ -154,8 +154,10 @@ def check(
     from serfit.forecast import forecast
     from serfit.material import prepare
     from serfit.preflight import check_folders, rating_lines
+    from serfit.runtime import choose_device
     from serfit.watch.diagnose import doubts
 
+    choose_device(None)  # refuses where GPUs are asked for and missing, before the audio is read
     check_folders(chosen)
     material = prepare(chosen, decode=not headers_only)
     for line in (material.split.protocol, *material.corpus.notes, *doubts(chosen)):

@@ -18,6 +18,7 @@ from serfit.experiment import run_experiment
 from serfit.log import Log
 from serfit.report.compare import read_run, write_comparison
 from serfit.report.finished import FinishedRun
+from serfit.runtime import choose_device
 
 CORPUS_SEED = 1
 COMPLETE = ".complete"
@@ -32,9 +33,10 @@ def run_demo(folder: Path, console: Console) -> None:
         console: where to say what happens.
 
     Raises:
-        UserError: the folder can't be written.
+        UserError: the folder can't be written, or CUDA_VISIBLE_DEVICES asks for GPUs and there are none.
     """
     began = time.monotonic()
+    choose_device(None)  # refuses where GPUs are asked for and missing, before anything is written
     console.print("The demo trains on synthetic voices. Its numbers say nothing about people.", style="bold")
     torch.set_num_threads(1)  # networks this small are slowed down by more, badly so on a busy machine
     root = folder / "corpus"

@@ -89,10 +89,11 @@ class PublishedGraph(nn.Module):
         raises, and any number would be made up. It changes nothing for the other rows.
 
         Args:
-            waveform: [B, S], as for `ExportableModel`, S at least `shortest`.
+            waveform: [B, S], as for `ExportableModel`, of any width.
             lengths: [B] int64.
         """
         usable = (lengths >= self.shortest) & (lengths <= waveform.shape[1])
+        waveform = nn.functional.pad(waveform, (0, self.shortest))  # an array narrower than that would end in an error
         counted = torch.where(usable, lengths, self.shortest)
         heard = [network(waveform, counted) for network in self.networks]
         mapped = [_mapped(maps, unit) for maps, (unit, _) in zip(self.maps, heard, strict=True)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from serfit.errors import counted
+from serfit.errors import counted, listed
 from serfit.labels import DIMENSIONS, letter
 from serfit.report.comparison import Comparison
 from serfit.report.experiments import ranges
@@ -57,7 +57,7 @@ def expectation(said: Mapping[str, Any]) -> list[str]:
         AttributeError, IndexError, KeyError, TypeError, ValueError: something is missing or can't be.
     """
     missing = f" Not among them: {ranges('fold', said['missing_folds'])}." if said["missing_folds"] else ""
-    epochs = ", ".join(str(int(epoch)) for epoch in said["best_epochs"])
+    epochs = listed([str(int(epoch)) for epoch in said["best_epochs"]], most=10)
     blocks = [
         "What to expect of it is what networks of the same settings, each trained on a part of the corpus, reached "
         f"on {counted(int(said['test_utterances']), 'utterance')} that they hadn't heard: concordance correlation "
@@ -79,7 +79,7 @@ def intervals_hold_for(scores: Mapping[str, Any]) -> str:
         return "There are too few speakers and dialogues for intervals."
     # not recorded by earlier versions, whose intervals took the trained models as given
     scopes = dict.fromkeys(str(one.get("holds_for") or "these trained models") for one in scores.values())
-    return f"95% CIs hold for {' / '.join(scopes)}."
+    return f"95% CIs hold for {listed(list(scopes))}."
 
 
 def score_table(scores: Mapping[str, Any], *, beside: bool = False) -> Rows:

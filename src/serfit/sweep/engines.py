@@ -26,9 +26,7 @@ def inline(
     jobs: Sequence[Job], slots: Slots, stopped: Callable[[], bool], look: Callable[[], None] = lambda: None
 ) -> Iterator[Outcome]:
     """Run one job after another, each on all the slots there are; `look` is called while waiting, to show progress."""
-    environment = dict(os.environ)
-    if slots.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(slots.gpus)
+    environment = dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(slots.gpus)}  # none: on the CPU
     for job in jobs:
         if stopped():
             return
@@ -122,14 +120,10 @@ def _on_worker(job: Job, gpus: Sequence[str], folder: Path) -> Outcome:
     except OSError as error:
         words = f"error: {folder} can't be entered on {platform.node()} ({error.strerror}); it must be shared"
         return Outcome(job, "failed", 1, words)
-    environment: Mapping[str, str] = dict(os.environ)
     booked = [str(number) for number in ray.get_gpu_ids()]
-    if booked:
-        mine = [gpus[int(number)] for number in booked] if gpus else booked
-        environment = {**environment, "CUDA_VISIBLE_DEVICES": ",".join(mine)}
-        with held(mine):
-            return run_job(job, environment)
-    return run_job(job, environment)
+    mine = [gpus[int(number)] for number in booked] if gpus else booked
+    with held(mine):
+        return run_job(job, dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(mine)})  # none: on the CPU
 
 
 def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:

@@ -126,7 +126,7 @@ def fill_stores(jobs: Sequence[Job], slots: Slots) -> None:
             continue
         filled.add(job.config)
         command = [*job.program, "cache", "fill", "--config", str(job.config), *job.overrides]
-        environment = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": slots.gpus[0]} if slots.gpus else {})
+        environment = dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(slots.gpus[:1])}
         _do(command, environment, slots.gpus[:1])
 
 

@@ -48,9 +48,9 @@ def choose_slots(gpus: Sequence[int] | None, count: int | None, environment: Map
     from serfit.runtime import check_cpu_is_meant
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if there == 0 and not gpus:
+    if there == 0:
         check_cpu_is_meant(environment)
-    if count is not None:
+    if count is not None:  # on the CPU, whatever GPUs there are
         return Slots(count=count)
     missing = [index for index in gpus or () if index >= there]
     if missing:
