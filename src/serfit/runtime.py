@@ -40,7 +40,7 @@ def choose_device(gpu: int | None) -> tuple[torch.device, str]:
         allowed = f"0 to {count - 1}" if count > 1 else "only 0" if count else "no GPU is visible to torch"
         raise UserError(
             f"GPU {index} doesn't exist: {allowed} (CUDA_VISIBLE_DEVICES={visible}); "
-            "leave --gpu and --gpus out to take the first GPU, or the CPU where there is none"
+            "leave --gpu out (and --gpus) to take the first GPU, or the CPU where there is none"
         )
     torch.cuda.set_device(index)
     properties = torch.cuda.get_device_properties(index)
