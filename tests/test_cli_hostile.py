@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -341,6 +342,41 @@ main(given)
         assert done.returncode == 0, (verb, done.stderr)
     trained = ended(TORCH_NEEDS // 1024, "train {config}")
     assert trained.returncode == 0, trained.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+@pytest.mark.parametrize(
+    ("command", "code"), [("doctor", 2), ("check {config}", 2), ("compare {runs}", 0), ("compare", 2), ("--help", 0)]
+)
+def test_a_current_folder_that_is_gone_ends_no_library(command: str, code: int, desk: Desk, tmp_path: Path) -> None:
+    serfit = f"{shlex.quote(sys.executable)} -m serfit {command.format(**desk.words)}"
+    script = f"mkdir gone; cd gone; rmdir ../gone; {serfit}"
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == code, ended.stderr
+    assert not code or re.fullmatch("error: .*\n", ended.stderr), ended.stderr
+
+
+ODD = {
+    "no home": {"HOME": None},
+    "no temporary folder": {"TMPDIR": "/nowhere"},
+    "one column": {"COLUMNS": "1"},
+    "twenty columns": {"COLUMNS": "20"},
+    "dumb terminal": {"TERM": "dumb", "NO_COLOR": "1"},
+    "C": {"LC_ALL": "C", "LANG": "C"},
+    "POSIX": {"LC_ALL": "POSIX", "LANG": "POSIX"},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_no_environment_stops_a_verb(odd: str, desk: Desk, tmp_path: Path) -> None:
+    folder = tmp_path / "语料 a'b\"c\nd"
+    shutil.copytree(desk.words["runs"], folder)
+    environment = {name: value for name, value in (dict(os.environ) | ODD[odd]).items() if value is not None}
+    commands = ["--help", "train --help", f"compare {shlex.quote(str(folder))}"]
+    for command in (*commands, f"watch --once {shlex.quote(str(folder))}"):
+        line = [sys.executable, "-m", "serfit", *shlex.split(command)]
+        ended = subprocess.run(line, capture_output=True, text=True, encoding="utf-8", check=False, env=environment)
+        assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
 
 
 def test_mistakes_of_ours_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 def needs_torch(verb: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let a verb begin only where the limit of address space leaves room for torch; else it raises UserError."""
+    """Let a verb begin only where torch can: with address space for it, in a folder that exists; else UserError."""
 
     @functools.wraps(verb)
     def begun(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
@@ -44,6 +44,10 @@ def needs_torch(verb: Callable[Arguments, Result]) -> Callable[Arguments, Result
                 f"memory is limited to {limit / 1e9:.1f} GB (ulimit -v {limit // 1024}), and torch needs "
                 f"{TORCH_NEEDS / 1e9:.1f} GB of address space; raise the limit (ulimit -v unlimited)"
             )
+        try:
+            os.getcwd()
+        except OSError as error:  # Intel's MKL would end the process
+            raise UserError("the current folder isn't there any more; go to another one (cd)") from error
         return verb(*arguments, **options)
 
     return begun
