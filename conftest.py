@@ -9,8 +9,8 @@ import soundfile
 
 NEEDED = {
     "triton": ["nn/kernels.py"],  # comes with torch on Linux
-    "starlette": ["serve/guard.py"],
-    "gradio": ["serve/page.py", "serve/server.py"],
+    "starlette": ["inference/page/guard.py"],
+    "gradio": ["inference/page/page.py", "inference/page/server.py"],
 }
 """Modules that can't be imported, and so not be looked through for examples, without a package."""
 

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Generator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A function that trains a tiny run with some changed settings, once per set of them."""
     from serfit.config.schema import ExperimentConfig
-    from serfit.experiment import run_experiment
-    from serfit.log import Log
+    from serfit.system.log import Log
+    from serfit.training.experiment import run_experiment
     from support import settings
 
     folder = tmp_path_factory.mktemp("trained")
@@ -61,3 +62,16 @@ def trained(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
         return made[key]
 
     return train
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Callable[..., Any]:
+    """A function that writes a finished run into tmp_path/runs, each a second later than the one before."""
+    from report.written import write_run as write_run_into
+
+    seconds = count(1)
+
+    def write(*arguments: Any, **options: Any) -> Any:
+        return write_run_into(tmp_path / "runs", next(seconds), *arguments, **options)
+
+    return write

@@ -14,15 +14,15 @@ import torch
 import torch.distributed as dist
 import transformers.models.wavlm.modeling_wavlm
 
-from serfit.batches import Example
 from serfit.config.schema import ExperimentConfig, ModelParams
-from serfit.executor import Executor
-from serfit.experiment import run_experiment
-from serfit.follow import follow
-from serfit.log import Log
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, build_model
-from serfit.ranks import Ranks
+from serfit.system.log import Log
+from serfit.training.batches import Example
+from serfit.training.executor import Executor
+from serfit.training.experiment import run_experiment
+from serfit.training.follow import follow
+from serfit.training.ranks import Ranks
 
 PRELOADED = transformers.models.wavlm.modeling_wavlm
 LENGTHS = [3000, 5200, 2100, 4100, 6000, 1800, 2600, 3300]
@@ -137,10 +137,10 @@ def stopped_experiment(ranks: Ranks, settings: dict[str, Any], directory: Path, 
     """The same, but the second process is asked to stop at a step."""
     import signal
 
-    import serfit.follow
+    import serfit.training.follow
 
     if not ranks.first:
-        real = serfit.follow.fit
+        real = serfit.training.follow.fit
 
         def stopping(*arguments: Any) -> Any:
             for number, record in enumerate(real(*arguments), start=1):
@@ -148,7 +148,7 @@ def stopped_experiment(ranks: Ranks, settings: dict[str, Any], directory: Path, 
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield record
 
-        serfit.follow.fit = stopping  # type: ignore[assignment]
+        serfit.training.follow.fit = stopping  # type: ignore[assignment]
     experiment(ranks, settings, directory)
 
 

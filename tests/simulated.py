@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from serfit.statistics.contrast import Cell, Contrast, Layout, contrast, layout
+from serfit.scores.statistics.contrast import Cell, Contrast, Layout, contrast, layout
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from serfit import counters, runs
-from serfit.demo.release import ReleaseUtterance, write_release
+from serfit.corpus.synthetic.release import ReleaseUtterance, write_release
+from serfit.runs import directory as runs
+from serfit.system import counters
 
 PATIENCE = 1800.0
 """Seconds after which a test gives up waiting for something; no machine is so busy that it takes so long."""

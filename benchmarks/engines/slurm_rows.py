@@ -12,7 +12,7 @@ from pathlib import Path
 
 from world import HERE, Event, alive, jobs, journal, most_at_once, never, restarted, spans, world
 
-from serfit import runs
+from serfit.runs import directory as runs
 from serfit.sweep.queue import queue_now
 from serfit.sweep.slurm import on_slurm
 from serfit.sweep.worker import RETRIES
@@ -25,7 +25,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from rich.console import Console
 from world import jobs
-from serfit.interrupt import Interrupted
+from serfit.system.interrupt import Interrupted
 from serfit.sweep.run import run_sweep
 from serfit.sweep.slots import Slots
 console = Console(file=io.StringIO())

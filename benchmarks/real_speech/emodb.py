@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from serfit import counters
 from serfit.config.load import load_config
-from serfit.experiment import run_experiment
-from serfit.log import Log
-from serfit.metrics import ccc
 from serfit.report.compare import read_run
+from serfit.scores.metrics import ccc
+from serfit.system import counters
+from serfit.system.log import Log
+from serfit.training.experiment import run_experiment
 
 CIRCUMPLEX = {
     "anger": (-1, 1),

@@ -19,15 +19,16 @@ import torch
 from common import Place, Tally, ended, forked, train
 from safetensors.torch import save
 
-from serfit import files
-from serfit.checkpoint import latest_checkpoint, load_weights, save_checkpoint
-from serfit.claims import Holder
 from serfit.config.load import load_config
 from serfit.config.schema import ExperimentConfig, ModelParams
 from serfit.corpus.load import load_corpus
 from serfit.errors import UserError
 from serfit.nn.model import build_model
-from serfit.store import store_contents
+from serfit.nn.saved import load_weights
+from serfit.system import files
+from serfit.system.lease import Holder
+from serfit.training.checkpoint import latest_checkpoint, save_checkpoint
+from serfit.training.store import store_contents
 
 
 def _tensors(step: int) -> dict[str, torch.Tensor]:

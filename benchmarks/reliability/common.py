@@ -21,14 +21,14 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from rich.console import Console  # noqa: E402
 
-from serfit import runs  # noqa: E402
 from serfit.config.schema import ExperimentConfig  # noqa: E402
 from serfit.errors import NumericalError, UserError  # noqa: E402
-from serfit.experiment import run_experiment  # noqa: E402
-from serfit.follow import follow  # noqa: E402
-from serfit.interrupt import Interrupted  # noqa: E402
-from serfit.log import Log  # noqa: E402
-from serfit.ranks import Ranks, _joined  # noqa: E402
+from serfit.runs import directory as runs  # noqa: E402
+from serfit.system.interrupt import Interrupted  # noqa: E402
+from serfit.system.log import Log  # noqa: E402
+from serfit.training.experiment import run_experiment  # noqa: E402
+from serfit.training.follow import follow  # noqa: E402
+from serfit.training.ranks import Ranks, _joined  # noqa: E402
 from support import settings, small_release  # noqa: E402
 
 RESULTS = (

@@ -13,13 +13,13 @@ import torch.distributed as dist
 from common import EVERYTHING, Place, Tally, contents, ended, forked, train
 from safetensors.torch import load_file, save_file
 
-from serfit import runs
-from serfit.batches import Example
 from serfit.config.schema import ModelParams
-from serfit.executor import Executor
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, build_model
-from serfit.ranks import Ranks, _joined
+from serfit.runs import directory as runs
+from serfit.training.batches import Example
+from serfit.training.executor import Executor
+from serfit.training.ranks import Ranks, _joined
 
 LENGTHS = {
     "equal": [3000] * 8,

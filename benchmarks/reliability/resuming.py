@@ -11,8 +11,8 @@ from typing import Any
 
 from common import EVERYTHING, Place, Tally, contents, train
 
-from serfit import chronicle as story
-from serfit import runs
+from serfit.runs import directory as runs
+from serfit.training import chronicle as story
 
 STEPS = {"data__loader__batch_size": 2, "train__accumulation_steps": 1}
 """Twelve optimisation batches of two utterances: a run of two epochs takes 24 steps."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from common import Place, Tally, ended, forked
 
-from serfit.store import FeatureStore
+from serfit.training.store import FeatureStore
 
 ENTRIES = 40
 

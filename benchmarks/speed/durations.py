@@ -13,8 +13,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.batches import PASS_SECONDS, plan_epoch, plan_passes
-from serfit.executor import AGAIN
+from serfit.nn.passes import PASS_SECONDS, plan_passes
+from serfit.training.batches import plan_epoch
+from serfit.training.executor import AGAIN
 
 COUNT = 10_039
 QUANTILES = ((0.0, 0.585), (0.5, 3.52), (0.95, 10.5), (0.99, 15.1), (1.0, 34.14))

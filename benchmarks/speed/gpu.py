@@ -25,16 +25,16 @@ from durations import iemocap_durations
 from run import ceiling, flops, hugging_face, markdown, material, measure, ours
 from torch import Tensor
 
-from serfit.batches import Example, plan_epoch
 from serfit.config.schema import ExperimentConfig, ModelParams
-from serfit.executor import Executor
-from serfit.forecast import probe
-from serfit.memory import peak_bytes
 from serfit.nn.dropout import trouble_with_kernels
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, build_model
-from serfit.optim import build_optimizer
-from serfit.runtime import choose_precision
+from serfit.system.runtime import choose_precision
+from serfit.training.batches import Example, plan_epoch
+from serfit.training.executor import Executor
+from serfit.training.forecast import probe
+from serfit.training.memory import peak_bytes
+from serfit.training.optim import build_optimizer
 
 GIB = 1024**3
 PARAMS: dict[str, Any] = {"layers": "last", "pooling": "attention"}
@@ -115,7 +115,7 @@ def gradients_are_right(machine: Machine) -> Iterator[str]:
 
 
 def memory_is_as_foretold(machine: Machine) -> Iterator[str]:
-    """Peak memory of a training step against `serfit.memory.peak_bytes`."""
+    """Peak memory of a training step against `serfit.training.memory.peak_bytes`."""
     if not machine.on_gpu:
         yield "left out: the CPU's allocator doesn't count"
         return

@@ -30,14 +30,14 @@ from torch import Tensor
 from serfit.config.schema import ModelParams
 from serfit.inference.about import About
 from serfit.inference.bundle import Member
-from serfit.inference.labelling import Windows, label
-from serfit.inference.listing import Item
+from serfit.inference.labelling.inputs import Item
+from serfit.inference.labelling.labelling import Windows, label
 from serfit.inference.networks import TorchNetwork
 from serfit.inference.recogniser import Recogniser
 from serfit.inference.stream import Samples, listen
 from serfit.labels import LabelScale
 from serfit.nn.model import EmotionModel, build_model
-from serfit.runtime import choose_precision
+from serfit.system.runtime import choose_precision
 
 RATE = 16_000
 SCALES = {"valence": LabelScale(1, 5), "arousal": LabelScale(1, 5)}
@@ -111,8 +111,8 @@ def onnx_recognisers(one: Member, folder: Path) -> dict[str, Recogniser]:
     """The exported network in fp32 and int8, where onnxruntime is there."""
     if find_spec("onnxruntime") is None or find_spec("onnxscript") is None:
         return {}
-    from serfit.inference.export import write_onnx
     from serfit.inference.onnx import open_onnx
+    from serfit.inference.publish.export import write_onnx
 
     written = write_onnx([one], [None], folder / "model.onnx", int8=True)
     names = ("ONNX fp32, batched by length", "ONNX int8, batched by length")

@@ -25,13 +25,13 @@ import torch
 from durations import iemocap_durations
 from torch import Tensor, nn
 
-from serfit.batches import Example
 from serfit.config.schema import ModelParams
-from serfit.executor import Executor
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, Head, build_model
 from serfit.nn.weights import random_encoder
-from serfit.runtime import choose_precision
+from serfit.system.runtime import choose_precision
+from serfit.training.batches import Example
+from serfit.training.executor import Executor
 
 BATCH = 4
 RATE = 16_000

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-from serfit.counters import generator
-from serfit.statistics.contrast import Contrast, minus
-from serfit.statistics.interval import estimate
+from serfit.scores.statistics.contrast import Contrast, minus
+from serfit.scores.statistics.interval import estimate
+from serfit.system.counters import generator
 from simulated import Corpus, Design, System, as_good, draw, grouped, over_folds, pooled, predict, true_ccc
 
 SMALL = Design(size=20)

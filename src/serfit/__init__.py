@@ -7,7 +7,7 @@ In a program, a trained model is used in three lines:
     print(model.predict("speech.wav").valence)
 
 Importing this package does nothing: no seeds, threads, handlers or warning filters, and no torch.
-The story of one experiment is told in `serfit.experiment`; `docs/architecture.md` maps the rest.
+The story of one experiment is told in `serfit.training.experiment`; `docs/architecture.md` maps the rest.
 """
 
 from pathlib import Path

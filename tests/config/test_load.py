@@ -6,11 +6,7 @@ import pytest
 import yaml
 
 from config.texts import CSV, SMALL
-from serfit.config.load import (
-    config_differences,
-    flatten,
-    load_config,
-)
+from serfit.config.load import config_differences, flatten, load_config
 from serfit.config.schema import ExperimentConfig
 
 

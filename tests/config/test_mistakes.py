@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 
 from config.texts import SMALL
 from serfit.config.keys import schema_keys
-from serfit.config.load import (
-    flatten,
-    load_config,
-)
+from serfit.config.load import flatten, load_config
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import UserError
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from serfit.corpus.iemocap import find_release, read_iemocap
 from serfit.corpus.release import OFFICIAL_COUNTS, official_dialogues
+from serfit.corpus.synthetic.release import ReleaseUtterance, write_release
 from serfit.corpus.utterance import Utterance
-from serfit.demo.release import ReleaseUtterance, write_release
 from serfit.errors import UserError
 
 NO_AUDIO = np.zeros(0, dtype=np.float32)

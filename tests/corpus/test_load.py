@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from serfit.config.schema import Data, Table
 from serfit.corpus import load
 from serfit.corpus.load import check_rated, languages, load_corpus
+from serfit.corpus.synthetic.release import ReleaseUtterance, write_release
 from serfit.corpus.utterance import Corpus, Utterance
-from serfit.demo.release import ReleaseUtterance, write_release
 from serfit.errors import UserError
 from serfit.labels import LabelScale
 
@@ -82,6 +82,6 @@ def test_no_corpus_comes_out_without_its_ratings(tmp_path: Path, monkeypatch: py
 
 
 def test_reading_a_corpus_never_imports_torch() -> None:
-    modules = "serfit.corpus.load, serfit.corpus.folds, serfit.corpus.baseline, serfit.demo.release"
+    modules = "serfit.corpus.load, serfit.corpus.folds, serfit.scores.scenario, serfit.corpus.synthetic.release"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from serfit.demo.release import ReleaseUtterance, write_release
+from serfit.corpus.synthetic.release import ReleaseUtterance, write_release
 
 SILENCE = np.zeros(0, dtype=np.float32)
 

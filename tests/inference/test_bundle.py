@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import serfit
-from serfit import runs
 from serfit.errors import UserError
 from serfit.inference.bundle import DESCRIPTION, SHARED, read_bundle, write_bundle
 from serfit.inference.source import open_members, runs_of_one_experiment
+from serfit.runs import directory as runs
 
 WAVEFORMS = [np.random.default_rng(7).standard_normal(size).astype(np.float32) for size in (3_000, 12_345, 800)]
 

@@ -15,7 +15,7 @@ import serfit
 from lies import FEW, VALUES, check_sentence, lies, places
 from serfit.errors import UserError
 from serfit.inference.bundle import DESCRIPTION, read_bundle, write_bundle
-from serfit.inference.hub import _card as card_of
+from serfit.inference.publish.hub import _card as card_of
 from serfit.inference.source import open_members
 from serfit.nn.settings import CHECKED
 

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import serfit
-from serfit import runs
-from serfit.calibration.maps import Calibration, MonotoneMap, fit
 from serfit.errors import UserError
 from serfit.inference.bundle import DESCRIPTION, write_bundle
-from serfit.inference.graph import MonotoneGraph
+from serfit.inference.publish.graph import MonotoneGraph
 from serfit.inference.source import calibrated_members, open_members
 from serfit.labels import LabelScale
-from serfit.report.finished import read_predictions
+from serfit.runs import directory as runs
+from serfit.runs.finished import read_predictions
+from serfit.scores.calibration import Calibration, MonotoneMap, fit
 
 WAVEFORMS = [np.random.default_rng(7).standard_normal(size).astype(np.float32) for size in (3_000, 12_345, 800)]
 

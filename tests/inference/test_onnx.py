@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 import serfit
 from extras import need
-from serfit import runs
 from serfit.cli import main
 from serfit.errors import UserError
-from serfit.inference import export
-from serfit.inference.export import write_onnx
-from serfit.inference.heldout import heldout_speech
 from serfit.inference.onnx import METADATA, open_onnx
+from serfit.inference.publish import export
+from serfit.inference.publish.export import write_onnx
+from serfit.inference.publish.heldout import heldout_speech
 from serfit.inference.source import calibrated_members, open_members
+from serfit.runs import directory as runs
 
 onnx = need("onnx", "onnx")
 
@@ -274,7 +274,7 @@ def test_labels_through_onnx_are_those_of_the_run(published: Path, tmp_path: Pat
 
 
 def test_nothing_of_this_machine_travels(ensemble: Path, published: Path, folds: list[Path]) -> None:
-    private = [str(Path(export.__file__).parents[3]), str(folds[0].parent), str(Path.home()), "stack_trace", ".py"]
+    private = [str(Path(export.__file__).parents[4]), str(folds[0].parent), str(Path.home()), "stack_trace", ".py"]
     private += ["site-packages", "runs_dir", "host", "data.root"]
     for folder in (ensemble.parent, published / "published"):
         for path in folder.rglob("*"):

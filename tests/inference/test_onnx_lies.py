@@ -13,9 +13,9 @@ import serfit
 from extras import need
 from lies import FEW, check_sentence, lies, places
 from serfit.errors import UserError
-from serfit.inference import export
-from serfit.inference.export import write_onnx
 from serfit.inference.onnx import METADATA
+from serfit.inference.publish import export
+from serfit.inference.publish.export import write_onnx
 from serfit.inference.source import open_members
 
 onnx = need("onnx", "onnx")

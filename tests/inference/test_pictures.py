@@ -11,7 +11,7 @@ import pytest
 
 from serfit.errors import UserError
 from serfit.inference.pictures import MOST_POINTS, circumplex_picture, clock, points_over_time, time_marks, time_picture
-from serfit.inference.prints import circumplex_print, time_print
+from serfit.inference.png import circumplex_print, time_print
 from serfit.inference.recogniser import Estimates
 from serfit.inference.windows import Curve
 from serfit.labels import Dimension, LabelScale

@@ -16,10 +16,10 @@ import pytest
 import soundfile
 
 import serfit
-from serfit import runs
 from serfit.cli import main
 from serfit.corpus.iemocap import read_iemocap
 from serfit.inference.windows import curve
+from serfit.runs import directory as runs
 from support import PATIENCE
 
 EMODB = Path(__file__).resolve().parents[3] / "shared/corpora/emodb"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import serfit
 from inference.heard import listener
-from serfit.audio import SAMPLE_RATE, audio_blocks, read_audio
+from serfit.corpus.audio import SAMPLE_RATE, audio_blocks, read_audio
 from serfit.errors import UserError
 from serfit.inference.windows import curve, cut, window_samples, windows
 
@@ -120,7 +120,7 @@ def test_blocks_are_the_file_sample_for_sample(
     for bounds in ((0.0, None), (0.5, 2.25), (1.3, None)):
         whole = read_audio(path, *bounds)
         for size in (1 << 20, 5_000):
-            monkeypatch.setattr("serfit.audio._BLOCK", size)
+            monkeypatch.setattr("serfit.corpus.audio._BLOCK", size)
             blocks = list(audio_blocks(path, *bounds))
             np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=0, atol=1e-7)
             assert size > 5_000 or len(blocks) > 2

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from nn.small import padded
 from serfit.config.schema import ModelParams
-from serfit.features import normalised
 from serfit.nn.attention import position_bias
 from serfit.nn.encoder import SpeechEncoder, group_norm
 from serfit.nn.exportable import ExportableModel, bias_of_pairs, group_norm_rows, normalised_rows
 from serfit.nn.frames import valid_mask
-from serfit.nn.model import EmotionModel
+from serfit.nn.model import EmotionModel, normalised
 from serfit.nn.weights import Provenance
 
 RECIPES = [("weighted", "attentive_statistics"), ("last", "mean"), ("weighted", "mean"), ("last", "attention")]

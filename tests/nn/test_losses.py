@@ -5,8 +5,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from serfit.metrics import ccc
 from serfit.nn.losses import batch_ccc, ccc_loss
+from serfit.scores.metrics import ccc
 
 pairs = arrays(np.float64, (2, 8, 2), elements=st.floats(0, 1, width=32))
 

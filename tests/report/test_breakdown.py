@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from report.written import SIZES, Written, part_predictions
-from serfit.counters import generator
-from serfit.metrics import ccc
-from serfit.records import Predictions
 from serfit.report.breakdown import GROUPINGS, LEAST, breakdown, duration_bin, miscalibration, predicted, worst
 from serfit.report.compare import compare
 from serfit.report.page import to_html
 from serfit.report.tables import to_markdown
+from serfit.scores.metrics import ccc
+from serfit.scores.records import Predictions
+from serfit.system.counters import generator
 
 Write = Callable[..., Written]
 BOTH = ("valence", "arousal")

@@ -8,9 +8,9 @@ import pytest
 
 from report.written import SIZES, Written, part_predictions
 from serfit.cli import main
-from serfit.records import Predictions
 from serfit.report import compare as module
 from serfit.report.compare import COMPARISON, COMPARISON_CSV, COMPARISON_LATEX
+from serfit.scores.records import Predictions
 from support import config_file, small_release
 
 Write = Callable[..., Written]

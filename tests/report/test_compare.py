@@ -24,7 +24,7 @@ from serfit.report.compare import (
     to_markdown,
     write_comparison,
 )
-from serfit.runs import CONFIG, ENVIRONMENT, FINISHED
+from serfit.runs.directory import CONFIG, ENVIRONMENT, FINISHED
 
 Write = Callable[..., Written]
 FILES = {COMPARISON, COMPARISON_CSV, COMPARISON_LATEX}
@@ -216,7 +216,7 @@ def test_readers_never_see_half_a_comparison(write_run: Write, tmp_path: Path) -
 
 def test_reports_never_import_torch_or_draw_before_they_must() -> None:
     code = (
-        "import sys, serfit.report.compare, serfit.report.plots, serfit.report.text, serfit.report.reference; "
+        "import sys, serfit.report.compare, serfit.report.drawing.plots, serfit.report.text, serfit.scores.reference; "
         "print(sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

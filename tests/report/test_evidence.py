@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from report.written import SIZES, Written, part_predictions
-from serfit.counters import generator
-from serfit.inference.reached import expectation, reached
-from serfit.records import Predictions
+from serfit.inference.publish.cross_validated import expectation, reached
 from serfit.report.answers import answers
 from serfit.report.compare import compare, to_markdown
 from serfit.report.comparison import Comparison, only
 from serfit.report.evidence import MOST_FOR_ALL_PAIRS, seed_deviation
 from serfit.report.exports import to_csv, to_latex
 from serfit.report.page import to_html
-from serfit.runs import PREDICTIONS
+from serfit.runs.directory import PREDICTIONS
+from serfit.scores.records import Predictions
+from serfit.system.counters import generator
 
 Write = Callable[..., Written]
 BOTH = ("valence", "arousal")

@@ -12,9 +12,9 @@ from report.written import write_run as write_run_into
 from serfit.errors import UserError
 from serfit.report.answers import group_rows, interval_rows, pair_rows
 from serfit.report.compare import chosen_directories, compare
+from serfit.report.drawing.svg import Chart, ticks
 from serfit.report.page import MOST_DRAWN, WORST, write_report
-from serfit.report.svg import Chart, ticks
-from serfit.runs import CONFIG
+from serfit.runs.directory import CONFIG
 from support import settings, small_release
 
 Write = Callable[..., Written]

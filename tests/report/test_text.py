@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from report.written import epoch_record, numpy_ccc, part_predictions, scores_of, settings
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.raters import Agreement
 from serfit.labels import DIMENSIONS
-from serfit.metrics import Scores
-from serfit.records import EpochRecord, EpochTime
 from serfit.report.text import LINE, best_result_text, epoch_heading, epoch_line, result_lines
-from serfit.results import Results
+from serfit.runs.results import Results
+from serfit.scores.metrics import Scores
+from serfit.scores.raters import Agreement
+from serfit.scores.records import EpochRecord, EpochTime
 
 
 def config(fold: int = 2, seed: int = 7) -> ExperimentConfig:

@@ -11,13 +11,13 @@ import numpy as np
 
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import Labels
-from serfit.corpus.raters import Agreement
 from serfit.corpus.utterance import Utterance
-from serfit.counters import generator
 from serfit.labels import Dimension
-from serfit.metrics import DimensionScores, Scores, score
-from serfit.records import EpochRecord, EpochTime, Predictions
-from serfit.runs import ENVIRONMENT, FINISHED, LABELS, METRICS, PREDICTIONS, Run, predictions_csv
+from serfit.runs.directory import ENVIRONMENT, FINISHED, LABELS, METRICS, PREDICTIONS, Run, predictions_csv
+from serfit.scores.metrics import DimensionScores, Scores, score
+from serfit.scores.raters import Agreement
+from serfit.scores.records import EpochRecord, EpochTime, Predictions
+from serfit.system.counters import generator
 
 SIZES = (40, 44, 48, 52, 56)
 """Test utterances of folds 1 to 5."""

@@ -10,20 +10,21 @@ import pytest
 import yaml
 from rich.console import Console
 
-from serfit import counters, runs
-from serfit.audio import SAMPLE_RATE
 from serfit.cli import main
 from serfit.config.load import load_config
+from serfit.corpus.audio import SAMPLE_RATE
 from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError
-from serfit.experiment import run_experiment
 from serfit.inference.source import runs_of_one_experiment
-from serfit.log import Log
 from serfit.report.compare import compare
-from serfit.sweep.leave import best_experiment
+from serfit.report.diagnosis.spread import experiments
+from serfit.runs import directory as runs
+from serfit.runs.live import Reader
+from serfit.sweep.deliver import best_experiment
 from serfit.sweep.plan import Job, on_present_labels, plan_jobs
-from serfit.watch.history import Reader
-from serfit.watch.spread import experiments
+from serfit.system import counters
+from serfit.system.log import Log
+from serfit.training.experiment import run_experiment
 from support import settings, tone
 
 SPEAKERS, EACH = 6, 4

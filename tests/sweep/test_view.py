@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from report.histories import rising, simulate
+from report.live.written import write
+from serfit.runs.live import History
 from serfit.sweep.plan import Job
 from serfit.sweep.view import View
 from serfit.sweep.worker import Outcome
-from serfit.watch.history import History
-from watch.histories import rising, simulate
-from watch.written import write
 
 
 def history(done: int, epochs: int = 6) -> History:

@@ -18,7 +18,7 @@ from serfit.cli import cache, publishing, reading, serving, training, using, wat
 from serfit.cli.boundary import lasting_output, system_trouble
 from serfit.cli.wording import USAGE_ERROR, help_text, usage_words
 from serfit.errors import NumericalError, UserError, visible
-from serfit.interrupt import Interrupted
+from serfit.system.interrupt import Interrupted
 
 app = typer.Typer(
     name="serfit",

@@ -88,8 +88,8 @@ class Shown:
     """A text stream that shows control characters of what is printed instead of passing them to a terminal.
 
     Attributes:
-        rich_proxied_file: the stream behind it; under this name rich (and `serfit.log.Terminal`, which guards its own
-            text) finds it and writes past the guard.
+        rich_proxied_file: the stream behind it; under this name rich (and `serfit.system.log.Terminal`, which guards
+            its own text) finds it and writes past the guard.
     """
 
     def __init__(self, stream: Outlet) -> None:

@@ -23,8 +23,8 @@ def show(store: Store = Path("cache/features")) -> None:
     from time import localtime, strftime
 
     from serfit.errors import counted
-    from serfit.files import free_bytes, gigabytes
-    from serfit.store import store_contents
+    from serfit.system.files import free_bytes, gigabytes
+    from serfit.training.store import store_contents
 
     contents = store_contents(store)
     for content in contents:
@@ -45,8 +45,8 @@ def clear(store: Store = Path("cache/features")) -> None:
 
     Example: serfit cache clear
     """
-    from serfit.files import gigabytes
-    from serfit.store import clear_store
+    from serfit.system.files import gigabytes
+    from serfit.training.store import clear_store
 
     print(f"{gigabytes(clear_store(store))} freed in {store}")
 
@@ -63,7 +63,7 @@ def fill(
     Example: serfit cache fill --config configs/baseline.yaml
     """
     chosen = experiment(config, overrides or [], None, None)
-    from serfit.experiment import fill_features
+    from serfit.training.experiment import fill_features
 
     fill_features(chosen, new_log(), gpu=gpu)
 

@@ -11,7 +11,7 @@ from serfit.errors import UserError
 
 if TYPE_CHECKING:
     from serfit.config.schema import ExperimentConfig
-    from serfit.log import Log
+    from serfit.system.log import Log
 
 Overrides = Annotated[
     list[str] | None,
@@ -50,7 +50,7 @@ def experiment(
                 "--resume goes on with a run exactly as it was begun; "
                 "leave out --config, --run-dir, --fold, --seed and key=value settings"
             )
-        from serfit.runs import CONFIG, check_unfinished
+        from serfit.runs.directory import CONFIG, check_unfinished
 
         check_unfinished(resume)
         return load_config(resume / CONFIG)
@@ -63,6 +63,6 @@ def experiment(
 
 def new_log() -> "Log":
     """A log that speaks on the terminal."""
-    from serfit.log import Log, Terminal
+    from serfit.system.log import Log, Terminal
 
     return Log(Terminal())

@@ -11,8 +11,8 @@ from serfit.errors import UserError, counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from serfit.calibration.maps import Kind
     from serfit.inference.bundle import Member
+    from serfit.scores.calibration import Kind
 
 FORMATS = ("onnx", "bundle", "hub-folder")
 
@@ -55,7 +55,7 @@ def export(
         _to_onnx(models, output, calibrate, int8)
         return
     from serfit.inference.bundle import write_bundle
-    from serfit.inference.hub import write_hub_folder
+    from serfit.inference.publish.hub import write_hub_folder
 
     members, applied = _members(models, calibrate)
     if to == "bundle":
@@ -76,13 +76,13 @@ def calibration(
 
     Example: serfit calibration runs/ema_iemocap_finetune_fold1_seed1_20260101-120000
     """
-    from serfit.calibration.coverage import examine, interval_rows, score_rows, sentences, spread_rows
     from serfit.config.load import load_config
     from serfit.corpus.load import rating_scales
-    from serfit.log import Terminal
     from serfit.report.compare import chosen_directories, read_run
-    from serfit.report.experiments import gather, ranges
-    from serfit.runs import CONFIG
+    from serfit.report.coverage import examine, interval_rows, score_rows, sentences, spread_rows
+    from serfit.runs.directory import CONFIG
+    from serfit.runs.experiments import gather, ranges
+    from serfit.system.log import Terminal
 
     experiments, remarks = gather([read_run(directory) for directory in chosen_directories(runs)])
     if not experiments:
@@ -103,8 +103,8 @@ def calibration(
 
 def _to_onnx(models: "Sequence[str]", output: Path, calibrate: str | None, int8: bool) -> None:
     from serfit.inference.calibrated import chosen
-    from serfit.inference.export import check_onnx_target, onnx_paths, write_onnx
-    from serfit.inference.heldout import heldout_speech
+    from serfit.inference.publish.export import check_onnx_target, onnx_paths, write_onnx
+    from serfit.inference.publish.heldout import heldout_speech
 
     check_onnx_target(output, onnx_paths(output, int8))
     members, _ = _members(models, calibrate)
@@ -124,8 +124,8 @@ def _to_onnx(models: "Sequence[str]", output: Path, calibrate: str | None, int8:
 
 def _members(models: "Sequence[str]", calibrate: str | None) -> "tuple[list[Member], Kind | None]":
     """The networks named, with the calibration that is to be applied, and which one that is."""
-    from serfit.calibration.maps import KINDS
     from serfit.inference.source import calibrated_members
+    from serfit.scores.calibration import KINDS
 
     if calibrate not in (None, "none", *KINDS):
         raise UserError(f"--calibrate is {calibrate}, and there is {', '.join(KINDS)} and none; choose one of these")

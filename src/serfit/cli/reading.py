@@ -17,11 +17,11 @@ def compare(
 
     Example: serfit compare runs
     """
-    from serfit.log import Terminal
     from serfit.report.answers import answers, one_axis_line
     from serfit.report.compare import chosen_directories, console_table, write_comparison
     from serfit.report.compare import compare as compare_runs
     from serfit.report.comparison import check_any
+    from serfit.system.log import Terminal
 
     paths = runs or [Path("runs")]
     comparison = compare_runs(chosen_directories(paths))
@@ -76,10 +76,10 @@ def verdict(run: Annotated[Path, typer.Argument(help="A finished run directory."
     Example: serfit verdict runs/ema_iemocap_finetune_fold1_seed1_20260101-120000
     """
     from serfit.report.compare import read_run
-    from serfit.report.reference import FROZEN
-    from serfit.report.reference import verdict as say
-    from serfit.watch.diagnose import next_step
-    from serfit.watch.history import Reader
+    from serfit.report.diagnosis.diagnose import next_step
+    from serfit.runs.live import Reader
+    from serfit.scores.reference import FROZEN
+    from serfit.scores.reference import verdict as say
 
     finished = read_run(run)
     print(say(finished.test, corpus=finished.corpus, utterances=finished.utterances))

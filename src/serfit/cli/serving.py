@@ -45,9 +45,9 @@ def serve(
     if find_spec("gradio") is None:
         raise UserError("`serfit serve` needs gradio, which isn't installed: `uv sync --extra serve`")
     import serfit
+    from serfit.inference.page.answers import Limits
+    from serfit.inference.page.words import spoken
     from serfit.inference.windows import window_samples
-    from serfit.serve.answers import Limits
-    from serfit.serve.words import spoken
 
     limits = Limits(minutes=minutes, megabytes=megabytes, window=window, hop=hop)
     chosen = None if language is None else spoken(language)
@@ -55,6 +55,6 @@ def serve(
         raise UserError(f"--calibrate is {calibrate}; it must be affine, isotonic or none")
     recogniser = serfit.load(*models, gpu=gpu, calibrate=cast(Any, calibrate))
     window_samples(recogniser, window, hop)
-    from serfit.serve.server import serve as run
+    from serfit.inference.page.server import serve as run
 
     run(recogniser, host=host, port=port, language=chosen, limits=limits)

@@ -47,7 +47,7 @@ def train(
     given += [] if fold is None else [f"data.split.fold={fold}"]
     given += [] if seed is None else [f"experiment.seed={seed}"]
     if resume == "auto":
-        from serfit.unfinished import run_to_go_on_with
+        from serfit.runs.unfinished import run_to_go_on_with
 
         chosen = experiment(config, given, None, run_dir)
         unfinished = run_to_go_on_with(chosen, run_dir) if os.environ.get("RANK", "0") == "0" else None
@@ -56,9 +56,9 @@ def train(
         chosen = experiment(config, given, unfinished, run_dir)
     if gpu is not None and gpus is not None:
         raise UserError("--gpu and --gpus both say where to compute; give one of them")
-    from serfit.experiment import run_experiment
-    from serfit.follow import company, follow, gpu_of, parsed_gpus
     from serfit.report.compare import write_comparison
+    from serfit.training.experiment import run_experiment
+    from serfit.training.follow import company, follow, gpu_of, parsed_gpus
 
     several = None if gpus is None else parsed_gpus(gpus)
     with company(chosen, several) as ranks:
@@ -151,11 +151,11 @@ def check(
     Example: serfit check configs/finetune.yaml data.root=/data/IEMOCAP_full_release
     """
     chosen = experiment(config, overrides or [], None, None)
-    from serfit.forecast import forecast
-    from serfit.material import prepare
-    from serfit.preflight import check_folders, rating_lines
-    from serfit.runtime import choose_device
-    from serfit.watch.diagnose import doubts
+    from serfit.corpus.preflight import check_folders, rating_lines
+    from serfit.report.diagnosis.diagnose import doubts
+    from serfit.system.runtime import choose_device
+    from serfit.training.forecast import forecast
+    from serfit.training.material import prepare
 
     choose_device(None)  # refuses where GPUs are asked for and missing, before the audio is read
     check_folders(chosen)
@@ -195,8 +195,8 @@ def baseline(
     Example: serfit baseline --config configs/finetune.yaml
     """
     chosen = experiment(config, overrides or [], None, None)
-    from serfit.baselines import run_baseline
     from serfit.report.compare import write_comparison
+    from serfit.training.baselines import run_baseline
 
     for directory in run_baseline(chosen, new_log(), fold=fold):
         print(f"run directory: {directory}")
@@ -213,8 +213,8 @@ def demo(
 
     Example: serfit demo
     """
-    from serfit.demo.run import run_demo
-    from serfit.log import Terminal
+    from serfit.cli.demo import run_demo
+    from serfit.system.log import Terminal
 
     run_demo(folder, Terminal())
 
@@ -228,7 +228,7 @@ def doctor() -> None:
     import torch
 
     from serfit.nn.dropout import trouble_with_kernels
-    from serfit.runtime import machine_lines
+    from serfit.system.runtime import machine_lines
 
     for line in machine_lines():
         print(line)

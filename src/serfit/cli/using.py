@@ -13,8 +13,8 @@ from serfit.cli.options import Cpu
 from serfit.errors import UserError, below, counted, listed, visible
 
 if TYPE_CHECKING:
-    from serfit.inference.labelling import Cutting
-    from serfit.inference.ledger import Target
+    from serfit.inference.labelling.labelling import Cutting
+    from serfit.inference.labelling.ledger import Target
     from serfit.inference.recogniser import Recogniser
 
 Model = Annotated[
@@ -81,13 +81,13 @@ def predict(
 
     Example: serfit predict runs/ema_iemocap_finetune_fold1_seed1_20260101-120000 speech/ --output labels.csv
     """
-    from serfit.log import Log, Terminal
+    from serfit.system.log import Log, Terminal
 
     cutting = _cutting(window, hop, segments, picture)
     target = _target(output, embeddings)
     options = _options(precision, calibrate)
-    from serfit.inference.bulk import Request, label_to_file, label_to_lines
-    from serfit.inference.listing import list_items
+    from serfit.inference.labelling.inputs import list_items
+    from serfit.inference.labelling.run import Request, label_to_file, label_to_lines
 
     log = Log(Terminal(stderr=True))
     listing = list_items(paths)
@@ -175,7 +175,7 @@ def stream(
 
 
 def _cutting(window: float | None, hop: float | None, segments: bool, picture: Path | None) -> "Cutting":
-    from serfit.inference.labelling import Voiced, Whole, Windows
+    from serfit.inference.labelling.labelling import Voiced, Whole, Windows
     from serfit.inference.windows import HOP
 
     if segments and (window is not None or hop is not None):
@@ -190,8 +190,8 @@ def _cutting(window: float | None, hop: float | None, segments: bool, picture: P
 
 
 def _target(output: Path | None, embeddings: Path | None) -> "Target | None":
-    from serfit.inference.ledger import Target
-    from serfit.inference.vectors import form_of
+    from serfit.inference.labelling.ledger import Target
+    from serfit.inference.labelling.vectors import form_of
 
     if embeddings is not None:
         form_of(embeddings)
@@ -227,7 +227,7 @@ def _load(names: Sequence[str], gpu: int | None, options: dict[str, str]) -> "Re
 
 def _write(line: str) -> None:
     """Write a line of a table: its bytes as they are, but on a terminal nothing that it would obey."""
-    from serfit.inference.table import encoded
+    from serfit.inference.labelling.table import encoded
 
     if sys.stdout.isatty():
         shown = visible(line.removesuffix("\n")).replace("\n", "\\n")

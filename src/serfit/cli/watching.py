@@ -25,14 +25,14 @@ def watch(
     """
     paths = runs or [Path("runs")]
     if serve:
-        from serfit.watch.serve import WatchServer
+        from serfit.report.live.serve import WatchServer
 
         with WatchServer(paths, host, port) as server:
             print(f"watching {', '.join(map(str, paths))}: {server.url} (Ctrl-C stops)", flush=True)
             server.serve_forever()
         return
 
-    from serfit.log import Terminal
-    from serfit.watch.terminal import watch as show
+    from serfit.report.live.terminal import watch as show
+    from serfit.system.log import Terminal
 
     show(paths, Terminal(), once=once)

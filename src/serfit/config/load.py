@@ -15,7 +15,7 @@ from serfit.config.document import Complaint, Document, Place, parse
 from serfit.config.keys import Address, Key, dotted, find_key, schema_keys, unknown_key
 from serfit.config.schema import ExperimentConfig, Section
 from serfit.errors import UserError, nearest
-from serfit.files import is_utf8, open_text
+from serfit.system.files import is_utf8, open_text
 
 WITHOUT_EFFECT = frozenset(
     {

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from serfit.corpus.spelling import comparable
 from serfit.corpus.utterance import Utterance
 from serfit.errors import listed
-from serfit.nearby import comparable
 
 UNKNOWN = frozenset(
     {"", "unknown", "unk", "unspecified", "undefined", "missing", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "null"}

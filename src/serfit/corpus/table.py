@@ -10,12 +10,12 @@ from pathlib import Path
 
 from serfit.config.schema import Table
 from serfit.corpus.names import KINDS, known, spelled_twice, unknown_notes
+from serfit.corpus.rows import numbered_rows
+from serfit.corpus.spelling import comparable, hint
 from serfit.corpus.utterance import Corpus, Part, Utterance
 from serfit.errors import UserError, below, counted, listed, nearest
-from serfit.files import open_text, refuse_lfs_pointer
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
-from serfit.nearby import comparable, hint
-from serfit.rows import numbered_rows
+from serfit.system.files import open_text, refuse_lfs_pointer
 
 PARTS: Mapping[str, Part] = {
     "train": "train",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serfit.audio import SAMPLE_RATE
+from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, error_line
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
 

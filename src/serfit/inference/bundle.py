@@ -21,14 +21,14 @@ from pydantic import ValidationError
 
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError, error_line
-from serfit.files import write_json
 from serfit.inference.about import About
 from serfit.nn.encoder import SpeechEncoder
 from serfit.nn.folder import finite_or_complain
 from serfit.nn.model import EmotionModel
 from serfit.nn.settings import checked, configured, skeleton
 from serfit.nn.weights import Provenance, weights_digest
-from serfit.tensors import Shapes, read_tensors, write_tensors
+from serfit.system.files import write_json
+from serfit.system.tensors import Shapes, read_tensors, write_tensors
 
 DESCRIPTION = "serfit.json"
 SHARED = "model.safetensors"

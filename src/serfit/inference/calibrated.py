@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from serfit.calibration.maps import KINDS, Calibration, Kind
 from serfit.errors import UserError, error_line
 from serfit.inference.about import About
 from serfit.inference.networks import Network, Outputs, Waveform
 from serfit.labels import Dimension
+from serfit.scores.calibration import KINDS, Calibration, Kind
 
 Choice = Kind | Literal["none"] | None
 """What a user asks for; None takes a model as it was exported, and a run as it is."""

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serfit.audio import SAMPLE_RATE
-from serfit.batches import PASS_SECONDS, padded, plan_passes
+from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, is_out_of_memory
-from serfit.features import normalised
 from serfit.inference.about import About
 from serfit.nn.encoder import WAVEFORM
-from serfit.nn.model import EmotionModel
+from serfit.nn.model import EmotionModel, normalised
+from serfit.nn.passes import PASS_SECONDS, padded, plan_passes
 
 Waveform = NDArray[np.float32]
 """Mono speech at 16 kHz, [S]."""

@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serfit.audio import SAMPLE_RATE
-from serfit.batches import PASS_SECONDS, padded, plan_passes
-from serfit.calibration.maps import KINDS
+from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, counted, error_line
-from serfit.files import refuse_lfs_pointer
 from serfit.inference.about import MOST, About
 from serfit.inference.calibrated import Choice
-from serfit.inference.graph import INPUTS, output_names
 from serfit.inference.networks import LARGEST_PASS, Outputs, Waveform
+from serfit.nn.passes import PASS_SECONDS, padded, plan_passes
+from serfit.scores.calibration import KINDS
+from serfit.system.files import refuse_lfs_pointer
 
 FORMAT = 1
 METADATA = "serfit"
@@ -177,3 +176,11 @@ def _described(session: Any, path: Path) -> dict[str, Any]:
             f"{path} doesn't say what it predicts: it wasn't written by `serfit export`, or its metadata were removed"
         ) from error
     return data
+
+
+INPUTS = ("waveform", "lengths")
+
+
+def output_names(members: int) -> tuple[str, ...]:
+    """Names of the graph's outputs; an ensemble also says how far its members differ, and what each of them says."""
+    return ("values", "unit", "embedding", *(("spread", "members") if members > 1 else ()))

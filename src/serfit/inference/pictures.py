@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serfit.errors import UserError
 from serfit.inference.windows import Curve
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
-from serfit.report.svg import Chart, ticks
+from serfit.report.drawing.svg import Chart, ticks
 
 MOST_POINTS = 1000
 """Most points drawn of a curve; of longer ones, neighbouring windows are averaged."""

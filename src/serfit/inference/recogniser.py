@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.audio import SAMPLE_RATE, as_waveform, read_audio
+from serfit.corpus.audio import SAMPLE_RATE, as_waveform, read_audio
 from serfit.errors import UserError
 from serfit.inference.about import About
 from serfit.inference.networks import Network, Waveform
@@ -192,7 +192,7 @@ class Recogniser:
         """What is heard in N waveforms, each taken as one utterance, whatever stands beside it.
 
         Args:
-            waveforms: mono at 16 kHz, float32 [S] each, as `serfit.audio.read_audio` gives them.
+            waveforms: mono at 16 kHz, float32 [S] each, as `serfit.corpus.audio.read_audio` gives them.
             names: what to call each in an error.
 
         >>> import serfit

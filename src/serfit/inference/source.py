@@ -9,26 +9,26 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from serfit import __version__, runs
-from serfit.calibration.maps import Kind
-from serfit.calibration.record import calibrations_of
-from serfit.checkpoint import frozen_digest, load_weights
+from serfit import __version__
 from serfit.config.load import flatten, load_config
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import agree, differences, recorded
 from serfit.corpus.load import rating_scales
 from serfit.errors import UserError, listed
-from serfit.features import model_of
 from serfit.inference.about import About
 from serfit.inference.bundle import Member, is_bundle, read_bundle
 from serfit.inference.calibrated import Calibrated, Choice, chosen, stored
 from serfit.inference.networks import Network, TorchNetwork
 from serfit.inference.onnx import is_onnx, open_onnx
 from serfit.inference.recogniser import Recogniser, check_together
-from serfit.nn.model import EmotionModel
+from serfit.nn.model import EmotionModel, model_of
+from serfit.nn.saved import frozen_digest, load_weights
 from serfit.nn.weights import encoder_differences
-from serfit.report.experiments import IRRELEVANT
-from serfit.runtime import choose_device, choose_precision
+from serfit.runs import directory as runs
+from serfit.runs.calibration import calibrations_of
+from serfit.runs.experiments import IRRELEVANT
+from serfit.scores.calibration import Kind
+from serfit.system.runtime import choose_device, choose_precision
 
 Precision = Literal["auto", "fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -18,7 +18,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from serfit.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, resampled
+from serfit.corpus.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, resampled
 from serfit.errors import UserError
 from serfit.inference.networks import Waveform
 from serfit.inference.recogniser import Emotion, Recogniser, emotions

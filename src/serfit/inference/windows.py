@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.audio import SAMPLE_RATE, audio_blocks
+from serfit.corpus.audio import SAMPLE_RATE, audio_blocks
 from serfit.errors import UserError
 from serfit.inference.networks import Waveform
 from serfit.inference.recogniser import LONGEST, Estimates, Recogniser, Sound, name_of, waveform_of

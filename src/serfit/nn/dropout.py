@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from serfit.counters import address
+from serfit.system.counters import address
 
 _DRAWS = 2**16
 """Dropout probabilities are whole multiples of 1 / 65536."""

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from serfit.errors import UserError, error_line
-from serfit.files import refuse_lfs_pointer
+from serfit.system.files import refuse_lfs_pointer
 
 SAMPLING_RATE = 16_000
 """Samples per second of all audio that encoders are given."""

@@ -23,7 +23,7 @@ class Loss(NamedTuple):
 def batch_ccc(predictions: Tensor, targets: Tensor) -> Tensor:
     """CCC [D] of predictions and targets [B, D], differentiable, in the precision of its input.
 
-    Population moments as in `serfit.metrics.ccc`; 1e-8 added to the denominator makes 0/0 a 0.
+    Population moments as in `serfit.scores.metrics.ccc`; 1e-8 added to the denominator makes 0/0 a 0.
     """
     predicted_mean, target_mean = predictions.mean(0), targets.mean(0)
     p, t = predictions - predicted_mean, targets - target_mean

@@ -1,10 +1,12 @@
 """The whole network: encoder, layer mix, pooling and head."""
 
+import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from serfit.config import schema
 from serfit.config.schema import ModelParams
 from serfit.nn.dropout import Noise, dropout
 from serfit.nn.encoder import CNN, EMBEDDING, WAVEFORM, SpeechEncoder, States
@@ -176,3 +178,23 @@ def build_model(params: ModelParams, dimensions: int, seed: int, gradient_checkp
     encoder, provenance = load_encoder(params, seed, gradient_checkpointing)
     with seeded("head", seed):
         return EmotionModel(encoder, params, dimensions, provenance).eval()
+
+
+def normalised(waveform: torch.Tensor) -> torch.Tensor:
+    """A waveform [S] at zero mean and unit variance, as transformers' feature extractor does it.
+
+    NaN where samples are so large that their variance isn't finite: dividing by it would turn them into silence.
+    """
+    centred = waveform - waveform.mean()
+    variance = centred.square().mean()
+    return torch.where(variance.isfinite(), centred / (variance + 1e-7).sqrt(), math.nan)
+
+
+def model_of(config: schema.ExperimentConfig) -> EmotionModel:
+    """The network of an experiment, on the CPU. Raises UserError as `build_model`."""
+    return build_model(
+        config.model.params,
+        dimensions=len(config.data.dimensions),
+        seed=config.experiment.seed,
+        gradient_checkpointing=config.train.gradient_checkpointing,
+    )

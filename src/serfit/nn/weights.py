@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from serfit.config.schema import UNTRAINED, ModelParams
-from serfit.counters import address
 from serfit.errors import UserError, counted, error_line, listed
-from serfit.files import refuse_lfs_pointer
 from serfit.nn.encoder import SpeechEncoder
 from serfit.nn.folder import (
     SAMPLING_RATE,
@@ -28,6 +26,8 @@ from serfit.nn.folder import (
 )
 from serfit.nn.microsoft import completed, configuration, renamed
 from serfit.nn.settings import checked, configured, skeleton
+from serfit.system.counters import address
+from serfit.system.files import refuse_lfs_pointer
 
 _HARMLESS = ("masked_spec_embed",)
 """Weights that a checkpoint may lack: only SpecAugment reads them."""

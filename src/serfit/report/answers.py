@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 from serfit.errors import counted, listed
 from serfit.labels import Dimension, letter
-from serfit.metrics import Correlation
 from serfit.report.breakdown import GROUPINGS, LEAST, GroupScore, Miscalibration
 from serfit.report.evidence import LEVEL, Evidence, Pair, seed_deviation
-from serfit.report.experiments import ExperimentResult, ranges
 from serfit.report.markdown import UNDEFINED, Rows, as_markdown, bullets, number
-from serfit.report.reference import Measure
-from serfit.statistics.contrast import Kind
-from serfit.statistics.interval import FEWEST, Estimate, Scope
+from serfit.runs.experiments import ExperimentResult, ranges
+from serfit.scores.metrics import Correlation
+from serfit.scores.reference import Measure
+from serfit.scores.statistics.contrast import Kind
+from serfit.scores.statistics.interval import FEWEST, Estimate, Scope
 
 MOST_GROUPS = 24
 """Most groups of one grouping that a table lists; of more, the table says only how many there are."""

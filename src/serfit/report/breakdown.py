@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serfit.labels import DIMENSIONS, Dimension
-from serfit.metrics import COLLAPSED, Correlation, ccc, correlations, rating_slope
-from serfit.report.experiments import ExperimentResult, complete_seeds
-from serfit.runs import SECONDS
+from serfit.runs.directory import SECONDS
+from serfit.runs.experiments import ExperimentResult, complete_seeds
+from serfit.scores.metrics import COLLAPSED, Correlation, ccc, correlations, rating_slope
 
 GROUPINGS = ("speaker", "session", "gender", "duration", "emotion", "style")
 """By what test utterances are grouped, in this order."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import soundfile
 
-from serfit.audio import SAMPLE_RATE, read_audio
 from serfit.config.load import load_config
+from serfit.corpus.audio import SAMPLE_RATE, read_audio
 from serfit.corpus.load import load_corpus
 from serfit.errors import UserError
-from serfit.report.finished import FinishedRun
-from serfit.runs import CONFIG
+from serfit.runs.directory import CONFIG
+from serfit.runs.finished import FinishedRun
 
 SECONDS = 6.0
 """Longest clip; longer utterances are cut."""

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serfit.errors import UserError
-from serfit.files import write_text
 from serfit.report.comparison import Comparison, look_into
 from serfit.report.evidence import weigh
-from serfit.report.experiments import disagreements, gather
 from serfit.report.exports import to_csv, to_latex
-from serfit.report.finished import FinishedRun, finished_directories, read_run
 from serfit.report.tables import console_table, to_markdown
-from serfit.runs import CONFIG
+from serfit.runs.directory import CONFIG
+from serfit.runs.experiments import disagreements, gather
+from serfit.runs.finished import FinishedRun, finished_directories, read_run
+from serfit.system.files import write_text
 
 __all__ = [
     "COMPARISON",

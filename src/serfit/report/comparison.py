@@ -6,10 +6,10 @@ from pathlib import Path
 
 from serfit.errors import UserError
 from serfit.labels import Dimension
-from serfit.metrics import Correlation
 from serfit.report.breakdown import GroupScore, Miscalibration, Table, breakdown, miscalibration, predicted, together
 from serfit.report.evidence import Evidence
-from serfit.report.experiments import ExperimentResult
+from serfit.runs.experiments import ExperimentResult
+from serfit.scores.metrics import Correlation
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ import numpy as np
 
 from serfit.errors import counted, listed
 from serfit.labels import DIMENSIONS, Dimension
-from serfit.report.experiments import ExperimentResult, complete_seeds
-from serfit.report.finished import FinishedRun
-from serfit.report.reference import Measure, measure
-from serfit.statistics.contrast import Cell, Contrast, Layout, contrast, layout, minus
-from serfit.statistics.holm import holm
-from serfit.statistics.interval import Estimate, estimate
+from serfit.runs.experiments import ExperimentResult, complete_seeds
+from serfit.runs.finished import FinishedRun
+from serfit.scores.reference import Measure, measure
+from serfit.scores.statistics.contrast import Cell, Contrast, Layout, contrast, layout, minus
+from serfit.scores.statistics.holm import holm
+from serfit.scores.statistics.interval import Estimate, estimate
 
 LEVEL = 0.05
 """Corrected p below which a difference counts as shown."""

@@ -5,15 +5,15 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from serfit.corpus.rows import inert
 from serfit.errors import visible
 from serfit.labels import Dimension, letter
 from serfit.report.answers import heading, holds_for
 from serfit.report.comparison import Comparison, Details
 from serfit.report.evidence import Evidence, Pair, seed_deviation
-from serfit.report.experiments import ExperimentResult, Summary
-from serfit.report.reference import FROZEN, Measure
-from serfit.rows import inert
-from serfit.statistics.interval import Estimate
+from serfit.runs.experiments import ExperimentResult, Summary
+from serfit.scores.reference import FROZEN, Measure
+from serfit.scores.statistics.interval import Estimate
 
 COLUMNS = (
     "corpus",

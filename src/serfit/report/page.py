@@ -9,9 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from serfit.errors import UserError
-from serfit.files import write_text
 from serfit.labels import Dimension
-from serfit.report import figures
 from serfit.report.answers import (
     HOW_SURE,
     MOST_GROUPS,
@@ -27,15 +25,17 @@ from serfit.report.answers import (
     pair_rows,
     together_rows,
 )
-from serfit.report.beside import NO_RATERS, baseline_rows, rater_rows, what_stands_beside
 from serfit.report.breakdown import GROUPINGS, GroupScore, Table, worst
 from serfit.report.clips import clips
 from serfit.report.comparison import Comparison, check_any, only
+from serfit.report.context import NO_RATERS, baseline_rows, rater_rows, what_stands_beside
+from serfit.report.drawing import figures
 from serfit.report.evidence import Evidence
-from serfit.report.experiments import IRRELEVANT, ExperimentResult, ranges
 from serfit.report.markdown import ABSENT, UNDEFINED, Rows, number
-from serfit.report.reference import FROZEN, Measure
 from serfit.report.tables import HOW_TO_READ
+from serfit.runs.experiments import IRRELEVANT, ExperimentResult, ranges
+from serfit.scores.reference import FROZEN, Measure
+from serfit.system.files import write_text
 
 MOST_DRAWN = 6
 """Most experiments of a corpus that are drawn; of more, those with the highest average."""

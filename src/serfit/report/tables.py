@@ -15,19 +15,12 @@ from serfit.report.answers import (
     miscalibration_rows,
     together_rows,
 )
-from serfit.report.beside import (
-    NO_RATERS,
-    PARTIAL,
-    baseline_rows,
-    rater_rows,
-    summary_cell,
-    what_stands_beside,
-)
 from serfit.report.comparison import Comparison
-from serfit.report.experiments import ExperimentResult, best, ranges
-from serfit.report.finished import FinishedRun
+from serfit.report.context import NO_RATERS, PARTIAL, baseline_rows, rater_rows, summary_cell, what_stands_beside
 from serfit.report.markdown import ABSENT, UNDEFINED, as_markdown, bullets, code, escaped, markdown_table, number
-from serfit.report.reference import FROZEN, Measure, measure, obstacle
+from serfit.runs.experiments import ExperimentResult, best, ranges
+from serfit.runs.finished import FinishedRun
+from serfit.scores.reference import FROZEN, Measure, measure, obstacle
 
 HOW_TO_READ = (
     "All numbers are concordance correlation coefficients (CCC) on the test part, computed once over all utterances "

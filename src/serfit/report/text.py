@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import counted
 from serfit.labels import Dimension, letter
-from serfit.metrics import Scores
-from serfit.records import EpochRecord, EpochTime
-from serfit.report.reference import Measure, measure
-from serfit.results import Results
+from serfit.runs.results import Results
+from serfit.scores.metrics import Scores
+from serfit.scores.records import EpochRecord, EpochTime
+from serfit.scores.reference import Measure, measure
 
 UNDEFINED = "n/a"
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from serfit.interrupt import KILL, die_with_parent
+from serfit.system.interrupt import KILL, die_with_parent
 
 
 def leashed(command: Sequence[str]) -> list[str]:

@@ -5,10 +5,10 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from serfit.files import write_json
-from serfit.interrupt import StopRequest
 from serfit.sweep.plan import Job
 from serfit.sweep.worker import attempt
+from serfit.system.files import write_json
+from serfit.system.interrupt import StopRequest
 
 
 def run_on_node(job: Job, note: Path) -> None:

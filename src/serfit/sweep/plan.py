@@ -7,15 +7,15 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
-from serfit import runs
 from serfit.config.load import load_config, result_fingerprint
 from serfit.corpus.folds import make_split
 from serfit.corpus.identity import Labels, agree, differences, labels_of, recorded, short
 from serfit.corpus.load import load_corpus
 from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError
-from serfit.report.finished import read_run
-from serfit.report.versions import contradicted
+from serfit.runs import directory as runs
+from serfit.runs.finished import read_run
+from serfit.runs.label_versions import contradicted
 
 State = Literal["new", "unfinished", "finished"]
 

@@ -12,25 +12,19 @@ from rich.console import Console
 from serfit.config.load import load_config
 from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError, counted
-from serfit.interrupt import Interrupted, StopRequest
-from serfit.log import Terminal
 from serfit.report.answers import answers
 from serfit.report.compare import compare, console_table, write_comparison
 from serfit.report.page import write_report
+from serfit.sweep.deliver import best_experiment, check_leaving, leave_with_ensemble, leave_with_retrained, retraining
 from serfit.sweep.engines import inline, on_ray
 from serfit.sweep.leash import leashed
-from serfit.sweep.leave import (
-    best_experiment,
-    check_leaving,
-    leave_with_ensemble,
-    leave_with_retrained,
-    retraining,
-)
 from serfit.sweep.plan import Job, check_folds, numbers, on_present_labels, plan_jobs
 from serfit.sweep.slots import Slots, choose_slots, held
 from serfit.sweep.slurm import Options, on_slurm, slurm_options
 from serfit.sweep.view import View
 from serfit.sweep.worker import Outcome, ended
+from serfit.system.interrupt import Interrupted, StopRequest
+from serfit.system.log import Terminal
 
 Engine = Literal["auto", "inline", "ray", "slurm"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serfit.errors import UserError
-from serfit.lock import take
+from serfit.system.lock import take
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def choose_slots(gpus: Sequence[int] | None, count: int | None, environment: Map
         raise UserError("--gpus and --slots both say where to compute; give one of them")
     import torch
 
-    from serfit.runtime import check_cpu_is_meant
+    from serfit.system.runtime import check_cpu_is_meant
 
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if there == 0:

@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serfit.errors import UserError, listed
-from serfit.files import write_json
-from serfit.lock import take
 from serfit.sweep.node import run_on_node
 from serfit.sweep.plan import Job
 from serfit.sweep.queue import FOLDER, GONE, NAME, RUNS, Element, cancel, note_of, queue, queue_now
 from serfit.sweep.worker import RETRIES, Outcome, last_lines
+from serfit.system.files import write_json
+from serfit.system.lock import take
 
 POLL = 5.0
 """Seconds between two looks at the queue."""

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from serfit.labels import letter
+from serfit.report.live.board import FIRST, table_of
+from serfit.report.live.terminal import CAPTION, fitting
+from serfit.runs.live import History, Reader
 from serfit.sweep.plan import Job
 from serfit.sweep.worker import Fate, Outcome
-from serfit.watch.board import FIRST, table_of
-from serfit.watch.history import History, Reader
-from serfit.watch.terminal import CAPTION, fitting
 
 
 @dataclass(slots=True)

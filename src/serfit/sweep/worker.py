@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serfit.interrupt import KILL
-from serfit.lock import take
 from serfit.sweep.leash import leashed
 from serfit.sweep.plan import Job
+from serfit.system.interrupt import KILL
+from serfit.system.lock import take
 
 Fate = Literal["finished", "failed", "interrupted", "died"]
 

@@ -1,0 +1,1 @@
+"""`serfit predict`: a list of recordings labelled, resumably."""

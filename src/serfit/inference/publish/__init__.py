@@ -1,0 +1,1 @@
+"""Bundles, ONNX files and hub folders."""

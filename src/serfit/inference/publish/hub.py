@@ -1,0 +1,58 @@
+"""A folder for the hub: a bundle with its model card."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from serfit.errors import UserError, error_line
+from serfit.inference.bundle import Member, is_bundle, write_bundle
+from serfit.inference.publish.card import model_card, recorded_card, untested_card
+from serfit.inference.source import trained_on_everything
+from serfit.report.compare import chosen_directories, compare
+from serfit.runs.directory import BEST_WEIGHTS
+from serfit.scores.calibration import Kind
+from serfit.system.files import write_text
+
+CARD = "README.md"
+
+
+def write_hub_folder(folder: Path, sources: Sequence[Path], members: Sequence[Member], applied: Kind | None) -> None:
+    """Write a folder that `serfit.load` opens and that can be uploaded to the hub as it is.
+
+    Args:
+        folder: must not exist, or be empty.
+        sources: what the members are from. Run directories, or folders of them, are what the card tells of; of
+            bundles, and of a network trained on everything, it tells what is inside.
+        members: their networks, in any order.
+        applied: the calibration that the members apply.
+
+    Raises:
+        UserError: the members aren't of one experiment, don't say how they were tested, or the folder can't be written.
+    """
+    card = _card(folder.name, sources, members, applied)
+    write_bundle(folder, members)
+    write_text(folder / CARD, card)
+
+
+def _card(name: str, sources: Sequence[Path], members: Sequence[Member], applied: Kind | None) -> str:
+    untested = any(trained_on_everything(member.about) for member in members)
+    if untested and len(members) > 1:
+        raise UserError(
+            f"a network trained on everything is among the {len(members)} networks, and its model card tells of it "
+            "alone; name it by itself, or leave it out"
+        )
+    if not untested and (runs := _runs(sources)):
+        return model_card(compare(runs), members, applied, name)
+    try:
+        return untested_card(members[0], name) if untested else recorded_card(members, applied, name)
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:  # anybody may write a bundle
+        raise UserError(
+            f"{sources[0]} doesn't say how it was trained and tested ({type(error).__name__}: {error_line(error)}); "
+            "it can have no model card: export its runs, leave with it anew (serfit cv --retrain), or use --to bundle"
+        ) from error
+
+
+def _runs(sources: Sequence[Path]) -> list[Path]:
+    """The runs with a network among what was named; none where something else is among it."""
+    if any(not source.is_dir() or is_bundle(source) for source in sources):
+        return []
+    return [run for run in chosen_directories(sources) if (run / BEST_WEIGHTS).is_file()]

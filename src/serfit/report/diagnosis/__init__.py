@@ -1,0 +1,1 @@
+"""What the course of a run says about it."""

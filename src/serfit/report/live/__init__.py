@@ -1,0 +1,1 @@
+"""Runs in progress, on the terminal and as a page."""

@@ -1,0 +1,1 @@
+"""What a number means: scores, intervals, tests, calibration, and what stands beside them."""

@@ -1,0 +1,1 @@
+"""What runs touch of the machine: files whole or absent, locks, signals, devices, time."""

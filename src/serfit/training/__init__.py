@@ -1,0 +1,1 @@
+"""One experiment, from corpus to finished run directory."""

@@ -1,0 +1,210 @@
+"""What an experiment says and writes down about itself."""
+
+import math
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+
+import torch
+
+from serfit.config.schema import ExperimentConfig
+from serfit.corpus.identity import differences
+from serfit.errors import NumericalError, counted
+from serfit.labels import letter
+from serfit.nn.folder import LAYOUT
+from serfit.nn.model import EmotionModel
+from serfit.report.diagnosis.diagnose import diagnose, doubts
+from serfit.report.drawing.plots import plot_curves
+from serfit.report.text import LINE, result_lines
+from serfit.runs.directory import ENVIRONMENT, LABELS, PREDICTIONS, VALIDATION, Run, predictions_csv, read_labels
+from serfit.runs.live import Reader, Stopped
+from serfit.runs.results import Results
+from serfit.scores.records import Predictions, StepRecord
+from serfit.scores.reference import Reference
+from serfit.system.files import WriteError
+from serfit.system.log import Log
+from serfit.system.runtime import choose_precision, environment, version_of
+from serfit.training.features import Features
+from serfit.training.material import Material
+from serfit.training.memory import memory_warning
+from serfit.training.resume import check_unchanged
+
+MOST_NOTES = 5
+"""Most notes on a corpus that are said; environment.json holds all of them."""
+
+
+def greet(log: Log, config: ExperimentConfig, material: Material, device_line: str, precision: str) -> None:
+    """Say which experiment this is, where it runs, and on what."""
+    split, notes = material.split, material.corpus.notes
+    whose = f"{config.experiment.name}, fold {split.fold} of {split.folds}, seed {config.experiment.seed}"
+    log.say(f"serfit {version_of('serfit')}: {whose}, {precision} on {device_line.removeprefix('device: ')}")
+    log.say(f"data: {split.protocol.removeprefix(f'fold {split.fold} of {split.folds}: ')}")
+    for note in (*notes[:MOST_NOTES], *doubts(config)):
+        log.say(brief(note))
+    if len(notes) > MOST_NOTES:
+        log.say(f"and {counted(len(notes) - MOST_NOTES, 'more note')} on the corpus: see {ENVIRONMENT}")
+
+
+def brief(note: str) -> str:
+    """A note in one line: its first clauses, as far as they fit.
+
+    >>> brief(f"short; {'x' * 110}")
+    'short; see environment.json'
+    """
+    if len(note) <= LINE:
+        return note
+    more = f"; see {ENVIRONMENT}"
+    clauses, *rest = note.split("; ")
+    for clause in rest:
+        if len(f"{clauses}; {clause}{more}") > LINE:
+            break
+        clauses += f"; {clause}"
+    return clauses + more
+
+
+def introduce(
+    run: Run,
+    log: Log,
+    material: Material,
+    model: EmotionModel,
+    features: Features,
+    device: torch.device,
+    precision: str,
+) -> None:
+    """Say and write down which network is trained, on what, from where."""
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    frozen = model.stage_name(features.stage)
+    where = f", stored in {features.store.folder.parent}" if features.store else ""
+    log.say(f"model: {model.provenance.name}, {trainable:,} of {total:,} parameters trainable, input: {frozen}{where}")
+    if model.provenance.normalise_from == LAYOUT:
+        log.say(
+            f"note: waveforms {'are' if model.encoder.normalise else 'are not'} normalised, by the encoder's layout; "
+            "it has no preprocessor_config.json or processor_config.json to state it"
+        )
+    parts = {name: len(getattr(material.split, name)) for name in ("train", "validation", "test")}
+    labels = material.labels()
+    about = environment(device) | {
+        "precision": precision,
+        "encoder": asdict(model.provenance),
+        "trained_parameters": trainable,
+        "parameters": total,
+        "training_starts_from": frozen,
+        "corpus": {
+            "name": material.corpus.name,
+            "notes": list(material.corpus.notes),
+            "counts": parts,
+            "left_out": list(material.left_out),
+            "digest": material.digest(),
+            "labels": labels.digests(),
+        },
+        "protocol": material.split.protocol,
+        "folds": material.split.folds,
+    }
+    before = read_labels(run.directory)
+    for line in check_unchanged(run.before, about, "" if before is None else differences(before, labels)):
+        log.say(line)
+    run.keep({LABELS: labels.to_text()})
+    run.describe(about)
+
+
+def warn_of_memory(
+    log: Log,
+    config: ExperimentConfig,
+    material: Material,
+    model: EmotionModel,
+    features: Features,
+    device: torch.device,
+) -> None:
+    """Say so where the longest utterance alone will hardly fit into the memory of a device."""
+    half = choose_precision(config.train.precision, device)[0] == "bf16"
+    longest = min(max(material.train.seconds), config.data.loader.crop_seconds or math.inf)
+    doubt = memory_warning(model, features.stage, longest, device, config.train, half=half)
+    if doubt is not None:
+        log.say(doubt)
+
+
+def fill_store(features: Features, material: Material, log: Log, check: Callable[[], None] = lambda: None) -> None:
+    """Compute the frozen features of all parts that the store doesn't have yet.
+
+    `check` is called after each utterance, and may raise to stop.
+
+    Raises:
+        UserError: the disk, or features.max_gb, is clearly too small for what is missing.
+    """
+    utterances = [*material.split.train, *material.split.validation, *material.split.test]
+    missing = features.missing(utterances)
+    if missing:
+        began = time.monotonic()
+        for done, spoken in enumerate(features.fill(missing), start=1):
+            check()
+            if done == 1 and features.store is not None:
+                seconds = material.seconds()
+                share = sum(seconds[other.id] for other in missing) / seconds[spoken.id]
+                features.store.check_room(round(share * features(spoken).nbytes), len(utterances) / len(missing))
+            log.advance("computing frozen features", done, len(missing))
+        log.settle()
+        log.say(f"computed the frozen features of {len(missing)} utterances in {time.monotonic() - began:.0f} s")
+
+
+def say_end(log: Log, run: Run, outcome: Results, corpus: str) -> None:
+    """Say what came out, what the records show, and where everything is."""
+    for line in result_lines(outcome, corpus):
+        log.say(line)
+    say_findings(run, log)
+    saved, compare = f"saved: {run.directory}", f"   next: serfit compare {run.directory.parent}"
+    log.say(saved + (compare if outcome.predictions.ids and len(saved + compare) <= LINE else ""))
+
+
+def show_step(record: StepRecord, run: Run, epochs: int, device: torch.device, log: Log) -> None:
+    """One move of the progress bar, which runs over all epochs: loss, latest validation CCC, speed, GPU memory."""
+    parts = [f"loss {record.loss:.3f}"]
+    if run.records:
+        validation = run.records[-1].validation
+        scores = ((letter(name), validation.ccc(name)) for name in validation.dimensions)
+        parts.append("CCC " + " ".join(f"{name} {'n/a' if ccc is None else f'{ccc:.3f}'}" for name, ccc in scores))
+    parts.append(f"{record.utterances / record.seconds:.1f} utt/s")
+    if device.type == "cuda":
+        parts.append(f"{torch.cuda.max_memory_allocated(device) / 1024**3:.1f} GiB")
+    done = (record.epoch - 1) * record.steps + record.step
+    log.advance(f"epoch {record.epoch}/{epochs}", done, epochs * record.steps, " | ".join(parts))
+
+
+def draw(run: Run, reference: Reference | None, log: Log) -> None:
+    """Draw the curves; a disk that has no room for them is no reason to stop training."""
+    try:
+        plot_curves(run.records, run.directory, reference)
+    except WriteError as error:
+        log.say(f"warning: the curves weren't drawn: {error}")
+
+
+def say_findings(run: Run, log: Log) -> None:
+    """What the records of a run say about it, a line each; nothing about a healthy one."""
+    for history in Reader().read([run.directory]):
+        for finding in diagnose(history):
+            log.say(str(finding))
+
+
+@contextmanager
+def with_remedy(run: Run) -> Iterator[None]:
+    """Add to a number that isn't finite what the diagnosis advises."""
+    try:
+        yield
+    except NumericalError as error:
+        stopped = Stopped(type(error).__name__, str(error))
+        findings = [diagnose(replace(one, stopped=stopped)) for one in Reader().read([run.directory])]
+        advised = [f". To try: {found.advice} ({' '.join(found.overrides)})" for (found, *_) in filter(None, findings)]
+        raise NumericalError(f"{error}{''.join(advised)}") from error
+
+
+def prediction_tables(material: Material, validated: Predictions, tested: Predictions) -> dict[str, str]:
+    """What a finished run writes about the predictions of its validation and test parts, if it has them, by file."""
+    parts = ((VALIDATION, validated, material.validation), (PREDICTIONS, tested, material.test))
+    return {name: predictions_csv(found, part.utterances, part.seconds) for name, found, part in parts if found.ids}
+
+
+def resuming(run: Run) -> str:
+    """What to say after a stop."""
+    return f", everything is saved; go on with: uv run serfit train --resume {shlex.quote(str(run.directory))}"

@@ -1,0 +1,212 @@
+"""A training state to and from the checkpoints of its run, and the question whether it is still the same run."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+
+from serfit.errors import NumericalError, UserError, counted, listed
+from serfit.nn.saved import save_weights, trainable
+from serfit.nn.weights import encoder_differences
+from serfit.runs import directory as runs
+from serfit.runs.directory import Run
+from serfit.scores.records import EpochRecord
+from serfit.system.files import WriteError, link
+from serfit.system.interrupt import Interrupted
+from serfit.system.tensors import Shapes
+from serfit.training.checkpoint import (
+    latest_checkpoint,
+    model_and_optimizer,
+    restore_model_and_optimizer,
+    save_checkpoint,
+)
+from serfit.training.trainer import EpochSoFar, TrainingState
+
+Record = TypeVar("Record")
+
+MOST_GATHERED = 1 << 26
+"""Most numbers that an epoch may have gathered in a checkpoint; beyond, it is no checkpoint of ours."""
+
+
+def save_state(state: TrainingState, run: Run) -> None:
+    """Write everything `fit` needs to go on from here. Raises WriteError; earlier checkpoints are untouched then."""
+    so_far = state.so_far
+    tensors = model_and_optimizer(state.model, state.optimizer)
+    tensors["so_far/places"] = torch.tensor(so_far.places, dtype=torch.int64)
+    tensors["so_far/values"] = torch.cat(so_far.values) if so_far.values else torch.zeros(0)
+    numbers = {
+        "run": run.fingerprint,
+        "epoch": state.epoch,
+        "step": state.step,
+        "best": state.best,
+        "best_valence": state.best_valence,
+        "stale_epochs": state.stale_epochs,
+        "so_far": {
+            "steps": so_far.steps,
+            "loss": so_far.loss,
+            "gradient_norm": so_far.gradient_norm,
+            "constant_batches": so_far.constant_batches,
+            "learning_rates": so_far.learning_rates,
+        },
+    }
+    save_checkpoint(run / runs.CHECKPOINTS, state.step, tensors, numbers)
+
+
+def save_if_possible(state: TrainingState, run: Run) -> str | None:
+    """Save a state without which training can go on; returns what to say where that failed."""
+    try:
+        save_state(state, run)
+    except WriteError as error:
+        return f"warning: no checkpoint of step {state.step}, training goes on without it: {error}"
+    return None
+
+
+def save_best(record: EpochRecord, state: TrainingState, run: Run, frozen: str) -> None:
+    """Write the weights of an epoch that was the best so far; to be called after the checkpoint of its end.
+
+    In that order the files never run ahead of the checkpoint: `restore` writes what is missing from it.
+    """
+    if record.best:
+        save_weights(run / runs.BEST_WEIGHTS, state.model, frozen, record.epoch)
+    if record.best_valence and not (record.best and link(run / runs.BEST_WEIGHTS, run / runs.BEST_VALENCE_WEIGHTS)):
+        save_weights(run / runs.BEST_VALENCE_WEIGHTS, state.model, frozen, record.epoch)
+
+
+def saving_on_the_way_out(records: Iterable[Record], state: TrainingState, run: Run) -> Iterator[Record]:
+    """The records of `fit`; when it ends in a number that isn't finite or is interrupted, the state is saved first."""
+    try:
+        yield from records
+    except (NumericalError, Interrupted):
+        save_state(state, run)
+        raise
+
+
+def restore(state: TrainingState, run: Run, frozen: str) -> list[str]:
+    """Bring a fresh state, and the run's records, to the newest whole checkpoint, if there is one.
+
+    Returns:
+        What there is to say about it.
+
+    Raises:
+        UserError: there are checkpoints, and none of them is whole and of this run.
+    """
+    found = latest_checkpoint(run / runs.CHECKPOINTS, _fits(state, run))
+    if found is None:
+        run.forget_after(0)
+        return []
+    tensors, numbers, notes = found
+    restore_model_and_optimizer(tensors, state.model, state.optimizer)
+    state.epoch, state.step = numbers["epoch"], numbers["step"]
+    state.best, state.best_valence = _pair(numbers["best"]), _pair(numbers["best_valence"])
+    state.stale_epochs = numbers["stale_epochs"]
+    places = tensors["so_far/places"].tolist()
+    state.so_far = EpochSoFar(**numbers["so_far"], places=places, values=[tensors["so_far/values"]] if places else [])
+    run.forget_after(state.epoch - 1)
+    if len(run.records) != state.epoch - 1:
+        raise UserError(
+            f"{run / runs.METRICS} holds {counted(len(run.records), 'epoch')}, and the checkpoint of step {state.step} "
+            f"comes after {state.epoch - 1}; the file was changed, and the run can't go on; start a new one"
+        )
+    if state.so_far.steps == 0 and run.records:
+        save_best(run.records[-1], state, run, frozen)
+    return [*notes, f"going on after step {state.step}, in epoch {state.epoch}"]
+
+
+def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], labels: str = "") -> list[str]:
+    """Refuse to go on with a run on other data or another encoder than it was begun with.
+
+    Args:
+        before: environment.json as the run was begun; empty where it wasn't begun far enough.
+        now: the same of the present process.
+        labels: what differs between the labels then and now, where that is known.
+
+    Returns:
+        What is different and may change bytes, though not what is computed: versions, device, threads.
+
+    Raises:
+        UserError: naming what changed.
+    """
+    for what, value in (
+        ("the corpus", lambda about: about["corpus"]["digest"]),
+        ("the split", lambda about: about["protocol"]),
+        ("the encoder", lambda about: about["encoder"]["sha256"]),
+    ):
+        old, new = _of(before, value), _of(now, value)
+        if old is not None and old != new:
+            changed = labels if labels and what == "the corpus" else f"{_short(old)} then, {_short(new)} now"
+            raise UserError(
+                f"{what} has changed since this run was begun ({changed}), so going on would mix two experiments; "
+                "bring it back, or start a new run"
+            )
+    differing = encoder_differences(_of(before, lambda about: about["encoder"]) or {}, now.get("encoder", {}))
+    if differing:
+        raise UserError(
+            f"the encoder's configuration has changed since this run was begun ({listed(differing)}), so going on "
+            "would mix two experiments; bring its config.json and preprocessor_config.json back, or start a new run"
+        )
+    compared = ("packages", "device", "device_type", "threads", "precision")
+    others = [name for name in compared if name in before and before[name] != now.get(name)]
+    if not others:
+        return []
+    return [
+        f"warning: the run was begun with other {', '.join(others)} (see {runs.ENVIRONMENT}); going on computes the "
+        "same up to rounding, but not the same bytes"
+    ]
+
+
+def _of(about: Mapping[str, Any], value: Callable[[Mapping[str, Any]], Any]) -> Any:
+    try:
+        return value(about)
+    except (KeyError, TypeError):
+        return None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def _fits(state: TrainingState, run: Run) -> Callable[[Shapes, Mapping[str, Any]], bool]:
+    """Whether a checkpoint belongs to this run: its configuration, its tensors by name and shape, its numbers."""
+    shapes_of = {name: tuple(parameter.shape) for name, parameter in trainable(state.model).items()}
+
+    def tensor_fits(key: str, shape: tuple[int, ...]) -> bool:
+        kind, _, rest = key.partition("/")
+        if kind == "so_far":
+            size = 1
+            for extent in shape:
+                size *= extent
+            return rest in ("places", "values") and size <= MOST_GATHERED
+        if kind == "model":
+            return shapes_of.get(rest) == shape
+        moment, _, name = rest.partition("/")
+        return kind == "optimizer" and bool(moment) and name in shapes_of and shape in ((), shapes_of[name])
+
+    def fits(shapes: Shapes, numbers: Mapping[str, Any]) -> bool:
+        wanted = {f"model/{name}" for name in shapes_of} | {"so_far/places", "so_far/values"}
+        return (
+            numbers.get("run") == run.fingerprint
+            and wanted <= shapes.keys()
+            and all(tensor_fits(key, shape) for key, shape in shapes.items())
+            and _numbers_fit(numbers)
+        )
+
+    return fits
+
+
+def _numbers_fit(numbers: Mapping[str, Any]) -> bool:
+    try:
+        so_far = numbers["so_far"]
+        EpochSoFar(**so_far)
+        _pair(numbers["best"]), _pair(numbers["best_valence"])
+        counts = (numbers["epoch"], numbers["step"], numbers["stale_epochs"], so_far["steps"])
+        sums = (so_far["loss"], so_far["gradient_norm"], *so_far["learning_rates"].values())
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+    return all(isinstance(count, int) and count >= 0 for count in counts) and all(
+        isinstance(value, int | float) for value in sums
+    )
+
+
+def _pair(value: Any) -> tuple[float, int] | None:
+    return None if value is None else (float(value[0]), int(value[1]))

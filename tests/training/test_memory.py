@@ -1,0 +1,131 @@
+"""The arithmetic of memory against the tensors that autograd really keeps."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+
+from serfit.config.schema import ModelParams, Train
+from serfit.nn import weights
+from serfit.nn.dropout import Noise
+from serfit.nn.model import EmotionModel, build_model
+from serfit.training.memory import activation_bytes, first_budget, memory_warning, peak_bytes, state_bytes, total_memory
+from tracked import Allocations, as_on_a_gpu
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full width, three layers."""
+    from transformers import WavLMConfig, WavLMModel
+
+    real = weights.random_encoder
+    large = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
+
+    def encoder(name: str) -> Any:
+        match name:
+            case "random:base":
+                return WavLMModel(WavLMConfig(num_hidden_layers=3))
+            case "random:large":
+                config = WavLMConfig(num_hidden_layers=3, feat_extract_norm="layer", do_stable_layer_norm=True, **large)
+                return WavLMModel(config)
+        return real(name)
+
+    monkeypatch.setattr(weights, "random_encoder", encoder)
+
+
+def kept_bytes(model: EmotionModel, seconds: float, *, half: bool) -> float:
+    """What the graph of one more utterance in a batch holds on to."""
+    totals = []
+    for batch in (1, 3):
+        own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        seen: dict[int, torch.Tensor] = {}
+
+        def pack(tensor: torch.Tensor, own: set[int] = own, seen: dict[int, torch.Tensor] = seen) -> torch.Tensor:
+            place = tensor.untyped_storage().data_ptr()
+            if place not in own:
+                seen.setdefault(place, tensor)
+            return tensor
+
+        stage = model.frozen_stages
+        frames = model.feature_frames(int(16_000 * seconds), stage)
+        shape = (batch, frames) if stage == 0 else (batch, frames, model.encoder.config.conv_dim[-1])
+        inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        context = torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
+        with Allocations(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), context:
+            model.train()
+            model(inputs, torch.full((batch,), frames), start=stage, noise=Noise(tuple(range(batch))))
+        totals.append(sum(tensor.untyped_storage().nbytes() for tensor in seen.values()))
+    return (totals[1] - totals[0]) / 2
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("size", "cnn", "seconds"), [("tiny", False, 4), ("tiny", True, 4), ("base", False, 6), ("base", True, 2)]
+)
+def test_activations_are_what_autograd_keeps(size: str, cnn: bool, seconds: float, half: bool) -> None:
+    model = build_model(ModelParams(speech_encoder=f"random:{size}", freeze_cnn=not cnn), dimensions=2, seed=1)
+    kept = kept_bytes(model, seconds, half=half)
+    predicted = activation_bytes(model, model.frozen_stages, seconds, half=half, checkpointing=False, gpu=False)
+    assert predicted.kept == pytest.approx(kept, rel=0.2)
+
+
+@pytest.mark.parametrize(("half", "checkpointing"), [(True, False), (False, True)], ids=["bf16", "computed again"])
+@pytest.mark.parametrize(
+    ("size", "seconds", "params"), [("large", 4.0, {"layers": "last", "pooling": "attention"}), ("base", 15.0, {})]
+)
+def test_the_peak_of_a_step_is_foretold(
+    size: str, seconds: float, params: dict[str, Any], half: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against every allocation of a whole step, by the branches that a GPU takes."""
+    as_on_a_gpu(monkeypatch)
+    model = build_model(ModelParams(speech_encoder=f"random:{size}", **params), 2, 1, checkpointing).train()
+    batch, frames = 4, model.feature_frames(int(16_000 * seconds), 1)
+    inputs = torch.randn(batch, frames, 512)
+    lengths, noise = torch.full((batch,), frames), Noise(tuple(range(batch)))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
+    with Allocations() as allocations:
+        for tensor in (*model.parameters(), *model.buffers(), inputs):
+            allocations.add(tensor)
+        for _ in range(2):  # AdamW's moments come with the first
+            model.zero_grad(set_to_none=True)
+            allocations.peak = 0
+            with torch.autocast("cpu", torch.bfloat16, cache_enabled=False) if half else nullcontext():
+                predictions = model(inputs, lengths, start=1, noise=noise)
+            predictions.float().sum().backward()
+            optimizer.step()
+    how: dict[str, Any] = {"half": half, "checkpointing": checkpointing, "gpu": True}
+    assert peak_bytes(model, 1, batch, seconds, **how) == pytest.approx(allocations.peak, rel=0.05)
+
+
+def test_checkpointing_keeps_little() -> None:
+    """What is kept between the passes must lie below the prediction, which adds the layer being recomputed."""
+    plain = build_model(ModelParams(speech_encoder="random:base"), 2, 1)
+    model = build_model(ModelParams(speech_encoder="random:base"), 2, 1, gradient_checkpointing=True)
+    cost = activation_bytes(model, 1, 6.0, half=False, checkpointing=True, gpu=False)
+    assert kept_bytes(model, 6.0, half=False) < cost.kept + cost.passing < kept_bytes(plain, 6.0, half=False)
+
+
+def test_frozen_parts_cost_their_weights_only() -> None:
+    frozen = build_model(ModelParams(speech_encoder="random:base", freeze_speech_encoder=True, pooling="mean"), 2, 1)
+    trained = build_model(ModelParams(speech_encoder="random:base"), 2, 1)
+    total = sum(parameter.numel() for parameter in frozen.parameters())
+    assert state_bytes(frozen, half=False) < 4.1 * total
+    assert state_bytes(trained, half=False) > 14 * total
+    nothing = activation_bytes(frozen, frozen.frozen_stages, 9.0, half=False, checkpointing=False, gpu=False)
+    assert (nothing.kept, nothing.passing) == (0.0, 0.0)
+    assert first_budget(frozen, frozen.frozen_stages, None, CPU, Train(), half=False) is None
+
+
+def test_who_will_not_fit_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(ModelParams(speech_encoder="random:base"), 2, 1)
+    assert memory_warning(model, 1, 10.0, CPU, Train(), half=False) is None
+    assert total_memory(CPU) > 0
+    monkeypatch.setattr("serfit.training.memory.total_memory", lambda device: state_bytes(model, half=False) // 0.7)
+    words = memory_warning(model, 1, 10.0, CPU, Train(), half=False)
+    assert words is not None
+    assert "longest utterance (10.0 s), and cpu has" in words
+    assert first_budget(model, 1, 50.0, CPU, Train(), half=False) == 50
+    assert first_budget(model, 1, 50.0, CPU, Train(micro_batch_seconds=20), half=False) == 1000
