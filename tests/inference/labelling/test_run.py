@@ -126,22 +126,21 @@ def test_killed_at_any_byte_it_ends_in_the_same_bytes(
         patched.setattr(Ledger, "finish", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             run(request(cutting), target)
-    lines, vectors = Path("k.csv.partial").read_bytes(), Path(f"k.{form}.partial").read_bytes()
+    whole = Path("k.csv.partial").read_bytes()
     random = np.random.default_rng(4)
     begun = set()
-    for damage in ["none", *["lines", "bit", "vectors", "zeros"] * 6]:
-        torn, kept = bytearray(lines), bytearray(vectors)
+    for damage in ["none", *["cut", "bit", "zeros", "behind"] * 6]:
+        torn, place = bytearray(whole), random.integers(len(whole))
         match damage:
-            case "lines":
-                del torn[random.integers(len(torn)) :]
+            case "cut":
+                del torn[place:]
             case "bit":
-                torn[random.integers(len(torn))] ^= 4
-            case "vectors":
-                del kept[random.integers(len(kept)) :]
+                torn[place] ^= 4
             case "zeros":
-                kept[random.integers(len(kept)) :] = bytes(len(kept[random.integers(len(kept)) :]))
+                torn[place:] = bytes(len(torn) - place)
+            case "behind":
+                torn += bytes(place)
         Path("k.csv.partial").write_bytes(torn)
-        Path(f"k.{form}.partial").write_bytes(kept)
         said = run(request(cutting), target)
         begun.add(re.findall(r"going on: (\d+) of", said)[0] if "going on" in said else "0")
         assert (Path("k.csv").read_bytes(), Path(f"k.{form}").read_bytes()) == wanted, damage
@@ -335,6 +334,35 @@ def test_an_unfinished_labelling_by_others_goes_with_a_word(folder: Path) -> Non
             with pytest.raises(Killed):
                 label_to_file(wanted, target, listener, log)
         assert ("begun anew" in text.getvalue()) == word
+
+
+def test_an_unfinished_labelling_by_an_older_version_goes_with_a_word(folder: Path) -> None:
+    Path("l.csv.partial").write_text('1a2b3c4d {"format": 2}\n')
+    assert "by another model, setting, list or version; it is begun anew" in run(
+        request(), Target(Path("l.csv"), "csv")
+    )
+    assert not Path("l.csv.partial").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="limits of file sizes are Unix's")
+def test_on_a_full_disk_one_sentence_says_how_to_go_on_and_it_does(folder: Path) -> None:
+    import resource
+
+    run(request(), Target(Path("l.csv"), "csv", Path("e.npz")))
+    target, limits = Target(Path("k.csv"), "csv", Path("k.npz")), resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        for most in (200, 1_000, 1_500):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+            with pytest.raises(UserError, match=r"^can't write k\.csv\.partial: File too large; make room, or see to"):
+                run(request(), target)
+            assert not Path("k.csv").exists()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert "going on: 6 of 11" in run(request(), target)
+    assert Path("k.csv").read_bytes() == Path("l.csv").read_bytes()
+    assert Path("k.npz").read_bytes() == Path("e.npz").read_bytes()
 
 
 def test_two_at_once_dont_mix(folder: Path) -> None:

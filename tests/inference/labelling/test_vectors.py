@@ -15,9 +15,9 @@ from serfit.inference.labelling.vectors import Stretch, form_of, write_vectors
 
 WIDTH = 5
 STRETCHES = [
-    Stretch("a.wav", None, 0.0, 1.25),
-    Stretch(os.fsdecode(b"\xfc.wav"), None, 0.5, None),
-    *(Stretch("größe/b.wav", None, number / 3, number / 3 + 1) for number in range(20)),
+    ("a.wav", None, 0.0, 1.25),
+    (os.fsdecode(b"\xfc.wav"), None, 0.5, None),
+    *(("größe/b.wav", None, number / 3, number / 3 + 1) for number in range(20)),
 ]
 
 
@@ -29,10 +29,19 @@ def some_vectors(count: int) -> np.ndarray:
     return found
 
 
-def written(form: str, stretches: list[Stretch], found: np.ndarray) -> bytes:
+def written(form: str, about: list[tuple[object, ...]], found: np.ndarray) -> bytes:
     file = io.BytesIO()
-    write_vectors(file, form, iter(stretches), found)  # type: ignore[arg-type]
+    stretches = (Stretch(*one, vector) for one, vector in zip(about, found, strict=True))  # type: ignore[arg-type]
+    write_vectors(file, form, stretches, found.shape)  # type: ignore[arg-type]
     return file.getvalue()
+
+
+def test_an_npz_is_the_bytes_that_numpy_writes() -> None:
+    found, wanted = some_vectors(len(STRETCHES)), io.BytesIO()
+    names, _, starts, ends = zip(*STRETCHES, strict=True)
+    seconds = {"start": np.array(starts), "end": np.array(ends, dtype=np.float64)}
+    np.savez(wanted, embeddings=found, files=np.array(names), **seconds)
+    assert written("npz", STRETCHES, found) == wanted.getvalue()
 
 
 @pytest.mark.parametrize("group_bytes", [1, 3 * 4 * WIDTH, 2**24])
@@ -65,7 +74,7 @@ def test_a_table_for_pandas_is_named_so() -> None:
 
 def test_ids_of_a_manifest_are_a_column() -> None:
     parquet = need("parquet", "pyarrow.parquet")
-    told = [Stretch("a.wav", "one", 0.0, 1.0), Stretch("a.wav", "", 1.0, 2.0)]
+    told = [("a.wav", "one", 0.0, 1.0), ("a.wav", "", 1.0, 2.0)]
     table = parquet.read_table(io.BytesIO(written("parquet", told, some_vectors(2))))
     assert table.column_names == ["file", "id", "start", "end", "embedding"]
     assert table["id"].to_pylist() == ["one", ""]

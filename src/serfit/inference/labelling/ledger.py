@@ -1,34 +1,38 @@
 """What has been labelled so far, on disk, so that a killed labelling goes on where it stopped.
 
-    labels.csv.partial        one line per row and one per point from which one can go on, each with its CRC-32
-    embeddings.npz.partial    the pooled vectors of these rows, float32, nothing else
-    labels.csv.made.json      once finished: from what the files were made, and their digests
+    labels.csv.partial      what came since the beginning, piece by piece, each with its checksum
+    labels.csv.made.json    once finished: from what the files were made, and their digests
 
-The first two are only appended to. Going on, everything behind the last point that is whole is cut off and made again.
-When the list is done, labels.csv and embeddings.npz appear, whole, then the third, and the partial files go.
+The first is only appended to. Going on, everything behind the last piece that is whole is cut off and made again. When
+the list is done, labels.csv and embeddings.npz appear, whole, then the second, and the partial file goes.
+
+A piece is 12 bytes (checksum, length of the JSON, length of the vectors; little-endian), JSON, and pooled vectors,
+float32, one per row. The first piece says from what the others are made.
 """
 
 import hashlib
 import json
+import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serfit.errors import UserError
+from serfit.inference.labelling.labelling import BEGINNING, Point
 from serfit.inference.labelling.table import Cell, Format, encoded, header, line
 from serfit.inference.labelling.vectors import Stretch, form_of, write_vectors
 from serfit.system.files import WriteError, write_atomically, write_text
 
-MADE = ".made.json"
-PARTIAL = ".partial"
-FORMAT = 2
+FORMAT = 3
+
+_HEAD = struct.Struct("<III")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,12 @@ class Target:
     @property
     def made(self) -> Path:
         """Says from what the files were made."""
-        return _beside(self.table, MADE)
+        return self.table.with_name(f"{self.table.name}.made.json")
+
+    @property
+    def partial(self) -> Path:
+        """What has been labelled so far, until it is finished."""
+        return self.table.with_name(f"{self.table.name}.partial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ def made_before(target: Target) -> Made | None:
     Raises:
         UserError: as `refuse_others`.
     """
-    if _beside(target.table, PARTIAL).exists():
+    if target.partial.exists():
         return None
     found = refuse_others(target)
     return found if all(path is None or path.exists() for path in (target.table, target.embeddings)) else None
@@ -103,9 +112,17 @@ def refuse_others(target: Target) -> Made | None:
     return found
 
 
+class _Piece(NamedTuple):
+    """A piece of a partial file: its JSON, its vectors, and the place behind it."""
+
+    record: Any
+    vectors: bytes
+    end: int
+
+
 @dataclass(slots=True)
 class Ledger:
-    """An unfinished labelling; use as a context.
+    """An unfinished labelling, which `go_on` finds on disk.
 
     Attributes:
         target: where it goes.
@@ -113,10 +130,8 @@ class Ledger:
         names: of the columns.
         width: length P of the embeddings.
         whole: go on only between recordings, never within one.
-        done: items that are wholly labelled.
-        rows: rows of these items, and of the next.
-        within: rows of the next item, which isn't wholly labelled.
-        reached: where the last row ends, in seconds.
+        point: how far the list is labelled.
+        rows: how many there are.
         errors: sentences of the recordings that couldn't be used.
         anew: whether what lay there was made from others, and is gone.
     """
@@ -126,31 +141,39 @@ class Ledger:
     names: Sequence[str]
     width: int
     whole: bool = False
-    done: int = 0
+    point: Point = BEGINNING
     rows: int = 0
-    within: int = 0
-    reached: float = 0.0
     errors: list[str] = field(default_factory=list)
     anew: bool = False
-    _crc: int = 0
-    _lines: IO[bytes] | None = None
-    _vectors: IO[bytes] | None = None
 
-    def __enter__(self) -> "Ledger":
-        try:
-            self._lines = _open(_beside(self.target.table, PARTIAL))
-            if self.target.embeddings is not None:
-                self._vectors = _open(_beside(self.target.embeddings, PARTIAL))
-            self._go_on()
-        except OSError as error:
-            self._close()
-            raise self._cant_write(error) from error
-        return self
+    def go_on(self) -> None:
+        """Read what is there, cut off what isn't whole, and begin anew where it was made from something else.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
+        With `whole`, pieces count up to the last that ends a recording: pictures need all rows of one at once.
+
+        Raises:
+            WriteError: the disk is full or fails, or the folder can't be written.
+        """
+        beginning = {"format": FORMAT, "fingerprint": self.fingerprint, "names": list(self.names), "width": self.width}
+        beginning["vectors"] = self.target.embeddings is not None
+        pieces = self._pieces()
+        first = next(pieces, None)
+        if first is None or first.record != beginning:
+            with self._open("ab") as file:
+                self.anew = file.tell() > 0
+                file.truncate(0)
+            self._append(beginning)
+            return
+        kept, rows, errors = first.end, 0, list[str]()
+        for piece in pieces:
+            cells, done = piece.record["rows"], piece.record["done"]
+            rows, errors = rows + len(cells), errors + _errors(cells)
+            if done > self.point.done or not self.whole:
+                within = 0 if done > self.point.done else self.point.rows + len(cells)
+                reached = cells[-1][self.names.index("end")] if within else 0.0
+                self.point, self.rows, self.errors, kept = Point(done, within, reached), rows, errors, piece.end
+        with self._open("ab") as file:
+            file.truncate(kept)
 
     def add(self, rows: Sequence[tuple[Sequence[Cell], NDArray[np.float32] | None]], done: int) -> None:
         """Append rows, each with its embedding, and the point up to which the list is done.
@@ -158,26 +181,17 @@ class Ledger:
         Raises:
             WriteError: the disk is full or fails; the command can be repeated.
         """
-        assert self._lines is not None, "a ledger is a context"
-        nothing = np.full(self.width, np.nan, dtype=np.float32)
-        vectors = b"".join((nothing if vector is None else vector).astype("<f4").tobytes() for _, vector in rows)
-        self._crc = zlib.crc32(vectors, self._crc)
-        self.errors += [str(cells[-1]) for cells, _ in rows if cells[-1]]
-        self.rows += len(rows)
-        try:
-            if self._vectors is not None:
-                self._vectors.write(vectors)
-                self._vectors.flush()
-            self._lines.write(b"".join(_checked({"row": list(cells)}) for cells, _ in rows))
-            if done > self.done or (rows and not self.whole):
-                self._lines.write(_checked({"done": done, "rows": self.rows, "vectors": self._crc}))
-            self.done = done
-            self._lines.flush()
-        except OSError as error:
-            raise self._cant_write(error) from error
+        if not rows and done == self.point.done:
+            return
+        nothing, vectors = np.full(self.width, np.nan, dtype=np.float32), b""
+        if self.target.embeddings is not None:
+            vectors = b"".join((nothing if vector is None else vector).astype("<f4").tobytes() for _, vector in rows)
+        self._append({"done": done, "rows": [list(cells) for cells, _ in rows]}, vectors)
+        self.errors += _errors(cells for cells, _ in rows)
+        self.rows, self.point = self.rows + len(rows), Point(done)
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        """Write the finished files and remove the partial ones.
+        """Write the finished files and remove the partial one.
 
         Args:
             about: JSON on models and settings, for people.
@@ -185,123 +199,75 @@ class Ledger:
         Raises:
             WriteError: the disk is full or fails; what was computed is kept.
         """
-        self._close()
-        table, embeddings = self.target.table, self.target.embeddings
+        table, embeddings, shape = self.target.table, self.target.embeddings, (self.rows, self.width)
         write_atomically(table, self._write_table)
         digests = {table.name: _digest(table)}
         if embeddings is not None:
-            write_atomically(embeddings, self._write_embeddings)
+            form = form_of(embeddings)
+            write_atomically(embeddings, lambda file: write_vectors(file, form, self._stretches(), shape))
             digests[embeddings.name] = _digest(embeddings)
         made = {"format": FORMAT, "fingerprint": self.fingerprint, "rows": self.rows, "errors": self.errors}
         told = made | {"sha256": digests} | dict(about)
         write_text(self.target.made, json.dumps(told, indent=2) + "\n")  # ASCII: file names may be no UTF-8
-        for path in (table, embeddings):
-            if path is not None:
-                _beside(path, PARTIAL).unlink(missing_ok=True)
-
-    def _go_on(self) -> None:
-        """Read what is there, cut off what isn't whole, and begin anew where it was made from something else."""
-        assert self._lines is not None, "opened before"
-        kept, first = 0, True
-        errors: list[str] = []
-        cells: list[Any] = []
-        rows = 0
-        for record, end in _records(self._lines):
-            if first:
-                if record != self._beginning():
-                    self.anew = True
-                    break
-                first, kept = False, end
-            elif "row" in record:
-                cells, rows = record["row"], rows + 1
-                errors += [str(cells[-1])] if cells[-1] else []
-            elif record.get("rows") == rows and self._whole_vectors(rows, int(record["vectors"])):
-                self.within = self.within + rows - self.rows if record["done"] == self.done else 0
-                self.reached = (cells[self.names.index("end")] if cells else None) or 0.0
-                self.done, self.rows, self._crc, kept = int(record["done"]), rows, int(record["vectors"]), end
-                self.errors[:] = errors
-            else:
-                break
-        self._lines.seek(kept)
-        self._lines.truncate()
-        if first:
-            self._lines.write(_checked(self._beginning()))
-            self._lines.flush()
-        if self._vectors is not None:
-            self._vectors.seek(4 * self.width * self.rows)
-            self._vectors.truncate()
-
-    def _beginning(self) -> dict[str, Any]:
-        with_vectors = self.width if self.target.embeddings is not None else None
-        return {"format": FORMAT, "fingerprint": self.fingerprint, "names": list(self.names), "width": with_vectors}
-
-    def _whole_vectors(self, rows: int, crc: int) -> bool:
-        """Whether the first so many vectors are on disk as they were written; goes on from the last such point."""
-        if self._vectors is None:
-            return True
-        self._vectors.seek(4 * self.width * self.rows)
-        content = self._vectors.read(4 * self.width * (rows - self.rows))
-        return len(content) == 4 * self.width * (rows - self.rows) and zlib.crc32(content, self._crc) == crc
-
-    def _cells(self) -> Iterator[list[Cell]]:
-        with _beside(self.target.table, PARTIAL).open("rb") as file:
-            for record, _ in _records(file):
-                if "row" in record:
-                    yield record["row"]
+        self.target.partial.unlink(missing_ok=True)
 
     def _write_table(self, file: IO[bytes]) -> None:
         file.write(encoded(header(self.names, self.target.form)))
-        for cells in self._cells():
+        for cells, _ in self._written():
             file.write(encoded(line(cells, self.names, self.target.form)))
 
-    def _write_embeddings(self, file: IO[bytes]) -> None:
-        assert self.target.embeddings is not None, "asked for"
-        path, shape = _beside(self.target.embeddings, PARTIAL), (self.rows, self.width)
-        vectors = np.memmap(path, dtype="<f4", mode="r", shape=shape) if all(shape) else np.empty(shape, dtype="<f4")
-        write_vectors(file, form_of(self.target.embeddings), self._stretches(), vectors)
-
     def _stretches(self) -> Iterator[Stretch]:
-        for cells in self._cells():
+        for cells, vector in self._written():
             named: dict[str, Any] = dict(zip(self.names, cells, strict=True))
-            yield Stretch(named["file"], named.get("id"), named["start"], named["end"])
+            found = np.frombuffer(vector, dtype="<f4")
+            yield Stretch(named["file"], named.get("id"), named["start"], named["end"], found)
 
-    def _close(self) -> None:
-        for file in (self._lines, self._vectors):
-            if file is not None:
-                with suppress(OSError):
-                    file.close()
+    def _written(self) -> Iterator[tuple[list[Cell], bytes]]:
+        """Every row, with its vector where vectors are wanted."""
+        size = 4 * self.width
+        for piece in islice(self._pieces(), 1, None):
+            for place, cells in enumerate(piece.record["rows"]):
+                yield cells, piece.vectors[size * place : size * (place + 1)]
 
-    def _cant_write(self, error: OSError) -> WriteError:
-        return WriteError(
-            f"can't write {_beside(self.target.table, PARTIAL)}: {error.strerror or error}; make room, or see to the "
-            "permissions of that folder, and repeat the command: it goes on where it stopped"
-        )
-
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
-
-
-def _open(path: Path) -> IO[bytes]:
-    path.touch()
-    return path.open("r+b")
-
-
-def _checked(record: Mapping[str, Any]) -> bytes:
-    """A record as a line with its checksum before it; ASCII, so that any file name comes back as it was."""
-    text = json.dumps(record, allow_nan=False).encode("ascii")
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _records(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Records from the beginning, each with the place behind it, up to the first that isn't whole."""
-    file.seek(0)
-    end = 0
-    for text in file:
-        end += len(text)
-        if not text.endswith(b"\n") or text[:9] != b"%08x " % zlib.crc32(text[9:-1]):
+    def _pieces(self) -> Iterator[_Piece]:
+        """Pieces from the beginning up to the first that isn't whole."""
+        if not self.target.partial.exists():
             return
-        yield json.loads(text[9:]), end
+        with self._open("rb") as file:
+            end = 0
+            while len(head := file.read(_HEAD.size)) == _HEAD.size:
+                checksum, length, size = _HEAD.unpack(head)
+                text, vectors = file.read(length), file.read(size)
+                if _checksum(text, vectors) != checksum:
+                    return
+                end += _HEAD.size + length + size
+                yield _Piece(json.loads(text), vectors, end)
+
+    def _append(self, record: Mapping[str, Any], vectors: bytes = b"") -> None:
+        text = json.dumps(record, allow_nan=False).encode("ascii")  # so that any file name comes back as it was
+        with self._open("ab") as file:
+            file.write(_HEAD.pack(_checksum(text, vectors), len(text), len(vectors)) + text + vectors)
+
+    @contextmanager
+    def _open(self, mode: str) -> Iterator[IO[bytes]]:
+        """The partial file. Raises WriteError where something goes wrong with it."""
+        try:
+            with self.target.partial.open(mode) as file:
+                yield file
+        except OSError as error:
+            raise WriteError(
+                f"can't write {self.target.partial}: {error.strerror or error}; make room, or see to the permissions "
+                "of that folder, and repeat the command: it goes on where it stopped"
+            ) from error
+
+
+def _checksum(text: bytes, vectors: bytes) -> int:
+    """CRC-32 of both, begun with 1: a stretch of zeros, as a power cut leaves it, would fit one begun with 0."""
+    return zlib.crc32(vectors, zlib.crc32(text, 1))
+
+
+def _errors(rows: Iterable[Sequence[Cell]]) -> list[str]:
+    return [str(cells[-1]) for cells in rows if cells[-1]]
 
 
 def _digest(path: Path) -> str:

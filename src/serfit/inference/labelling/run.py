@@ -101,23 +101,24 @@ def label_to_file(request: Request, target: Target, load: Callable[[], Recognise
         items = request.listing.items
         columns = columns_of(recogniser, items)
         width = sum(network.about.embedding_width for network in recogniser.networks)
-        with Ledger(target, fingerprint, columns.names, width, whole=request.pictures is not None) as ledger:
-            if ledger.done < len(items):
-                refuse_others(target)
-            if ledger.anew:
-                log.say("an unfinished labelling lay there, by another model, setting or list; it is begun anew")
-            if ledger.rows:
-                inside = f", and the next up to {ledger.reached:g} s" if ledger.within else ""
-                log.say(f"going on: {ledger.done} of {len(items)} recordings were labelled before{inside}")
-            begin = Point(ledger.done, ledger.within, ledger.reached)
-            with StopRequest("; what was labelled is kept: repeat the command to go on") as stop:
-                for piece in _shown(_pieces(request, recogniser, begin), request, begin, log):
-                    rows = [(columns.cells(row, items[row.item]), row.embedding) for row in piece.rows]
-                    ledger.add(rows, piece.done)
-                    stop.check()
-            ledger.finish(request.about())
-            log.say(f"written: {target.table} with {counted(ledger.rows, 'row')}")
-            return tuple(ledger.errors)
+        ledger = Ledger(target, fingerprint, columns.names, width, whole=request.pictures is not None)
+        ledger.go_on()
+        begin = ledger.point
+        if begin.done < len(items):
+            refuse_others(target)
+        if ledger.anew:
+            log.say("an unfinished labelling lay there, by another model, setting, list or version; it is begun anew")
+        if ledger.rows:
+            inside = f", and the next up to {begin.reached:g} s" if begin.rows else ""
+            log.say(f"going on: {begin.done} of {len(items)} recordings were labelled before{inside}")
+        with StopRequest("; what was labelled is kept: repeat the command to go on") as stop:
+            for piece in _shown(_pieces(request, recogniser, begin), request, begin, log):
+                rows = [(columns.cells(row, items[row.item]), row.embedding) for row in piece.rows]
+                ledger.add(rows, piece.done)
+                stop.check()
+        ledger.finish(request.about())
+        log.say(f"written: {target.table} with {counted(ledger.rows, 'row')}")
+        return tuple(ledger.errors)
 
 
 def label_to_lines(

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
+from numpy.lib.format import write_array, write_array_header_1_0
 from numpy.typing import NDArray
 
 from serfit.errors import UserError
@@ -30,12 +32,14 @@ class Stretch(NamedTuple):
         id: what a manifest calls it; None where there are no ids.
         start: where it begins.
         end: where it ends; None where that isn't known.
+        vector: [P] float32.
     """
 
     file: str
     id: str | None
     start: float
     end: float | None
+    vector: NDArray[np.float32]
 
 
 def form_of(path: Path) -> Form:
@@ -59,42 +63,49 @@ def form_of(path: Path) -> Form:
     raise UserError(f"--embeddings is {path}; its name must end in .npz or .parquet, which says how it is written")
 
 
-def write_vectors(file: IO[bytes], form: Form, stretches: Iterable[Stretch], vectors: NDArray[np.float32]) -> None:
-    """Write N vectors [N, P], which may lie on disk, with what each is about; the same input gives the same bytes."""
+def write_vectors(file: IO[bytes], form: Form, stretches: Iterable[Stretch], shape: tuple[int, int]) -> None:
+    """Write N stretches with their vectors, shape [N, P], one after another; the same input gives the same bytes."""
     match form:
         case "npz":
-            _write_npz(file, stretches, vectors)
+            _write_npz(file, stretches, shape)
         case "parquet":
-            _write_parquet(file, stretches, vectors)
+            _write_parquet(file, stretches, shape[1])
 
 
-def _write_npz(file: IO[bytes], stretches: Iterable[Stretch], vectors: NDArray[np.float32]) -> None:
-    told = list(stretches)
-    np.savez(
-        file,
-        embeddings=vectors,
-        files=np.array([one.file for one in told], dtype=np.str_),
-        start=np.array([one.start for one in told], dtype=np.float64),
-        end=np.array([np.nan if one.end is None else one.end for one in told], dtype=np.float64),
-    )
+def _write_npz(file: IO[bytes], stretches: Iterable[Stretch], shape: tuple[int, int]) -> None:
+    """As numpy.savez does, which would hold all vectors in memory."""
+    told = []
+    with ZipFile(file, "w") as archive:
+        with archive.open("embeddings.npy", "w", force_zip64=True) as entry:
+            write_array_header_1_0(entry, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for one in stretches:
+                entry.write(one.vector.tobytes())
+                told.append(one[:4])
+        names, _, starts, ends = zip(*told, strict=True) if told else ((), (), (), ())
+        for name, array in (
+            ("files", np.array(names, dtype=np.str_)),
+            ("start", np.array(starts, dtype=np.float64)),
+            ("end", np.array(ends, dtype=np.float64)),  # None becomes NaN
+        ):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                write_array(entry, array, allow_pickle=False)
 
 
-def _write_parquet(file: IO[bytes], stretches: Iterable[Stretch], vectors: NDArray[np.float32]) -> None:
+def _write_parquet(file: IO[bytes], stretches: Iterable[Stretch], width: int) -> None:
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
-    width = vectors.shape[1]
     told = iter(stretches)
     first = next(told, None)
     with_ids = first is not None and first.id is not None
     fields = {"file": pyarrow.string()} | ({"id": pyarrow.string()} if with_ids else {})
     fields |= {"start": pyarrow.float64(), "end": pyarrow.float64()}
     schema = pyarrow.schema(fields | {"embedding": pyarrow.list_(pyarrow.float32(), width)})
-    at_once, begin = max(1, GROUP_BYTES // (4 * width)), 0
+    at_once = max(1, GROUP_BYTES // (4 * width))
     with ParquetWriter(file, schema, compression="zstd", use_dictionary=["file"]) as writer:
         while first is not None:
             rows = [first, *islice(told, at_once - 1)]
-            flat = pyarrow.array(np.asarray(vectors[begin : begin + len(rows)], dtype=np.float32).ravel())
+            flat = pyarrow.array(np.concatenate([one.vector for one in rows]))
             columns: list[Sequence[object]] = [[_text(one.file) for one in rows]]
             if with_ids:
                 columns.append([_text(one.id or "") for one in rows])
@@ -102,7 +113,6 @@ def _write_parquet(file: IO[bytes], stretches: Iterable[Stretch], vectors: NDArr
             arrays = [pyarrow.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
             arrays.append(pyarrow.FixedSizeListArray.from_arrays(flat, width))
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema), row_group_size=at_once)
-            begin += len(rows)
             first = next(told, None)
 
 
