@@ -17,7 +17,7 @@ from serfit.errors import UserError
 from serfit.inference.networks import Outputs
 from serfit.inference.page import answers as module
 from serfit.inference.page.answers import Limits, admitted, answers, listening, networks_in, opening, sorry, terms
-from serfit.inference.page.words import CHINESE, ENGLISH, LANGUAGES, Words
+from serfit.inference.page.words import LANGUAGES, Words
 from serfit.inference.recogniser import Recogniser
 from serfit.inference.windows import curve
 
@@ -57,7 +57,7 @@ def written(folder: Path, samples: np.ndarray, rate: int = 16_000, name: str = "
     return folder / name
 
 
-def answer(model: Recogniser, path: Path, words: Words = ENGLISH, limits: Limits = LIMITS) -> str:
+def answer(model: Recogniser, path: Path, words: Words = LANGUAGES["en"], limits: Limits = LIMITS) -> str:
     *progress, last = answers(model, admitted(model, path, words, limits), words, limits)
     assert progress
     assert all("<progress" in html for html in progress)
@@ -135,7 +135,7 @@ def test_what_is_no_audio_gets_a_sentence(tmp_path: Path, code: str, case: str) 
     assert "secret" not in sorry(str(caught.value))
 
 
-def refusal(path: Path, limits: Limits = LIMITS, words: Words = ENGLISH) -> str:
+def refusal(path: Path, limits: Limits = LIMITS, words: Words = LANGUAGES["en"]) -> str:
     with pytest.raises(UserError) as caught:
         admitted(recogniser(), path, words, limits)
     said = str(caught.value)
@@ -145,8 +145,8 @@ def refusal(path: Path, limits: Limits = LIMITS, words: Words = ENGLISH) -> str:
 
 
 def test_limits_are_those_that_are_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "0.5 min and 2 MB" in terms(ENGLISH, LIMITS)
-    assert admitted(recogniser(), written(tmp_path, speechlike(30.0)), ENGLISH, LIMITS).shape == (480_000,)
+    assert "0.5 min and 2 MB" in terms(LANGUAGES["en"], LIMITS)
+    assert admitted(recogniser(), written(tmp_path, speechlike(30.0)), LANGUAGES["en"], LIMITS).shape == (480_000,)
     heavy = written(tmp_path, np.zeros(1_000_001), name="heavy.wav")
     assert refusal(heavy) == "This file is larger than 2 MB; cut it, or save it as FLAC, Ogg or MP3."
     assert refusal(heavy, replace(LIMITS, megabytes=9.0)).startswith(
@@ -160,21 +160,21 @@ def test_limits_are_those_that_are_stated(tmp_path: Path, monkeypatch: pytest.Mo
     hours = written(tmp_path, np.zeros(3 * 3600 * 4_000, dtype=np.int16), 4_000, "hours.flac")
     assert hours.stat().st_size < LIMITS.bytes
     assert "lasts 180.0 min" in refusal(hours)
-    assert "180.0 分钟" in refusal(hours, words=CHINESE)
+    assert "180.0 分钟" in refusal(hours, words=LANGUAGES["zh"])
 
 
 def test_torn_short_and_missing_recordings_get_their_own_sentences(tmp_path: Path) -> None:
     whole = written(tmp_path, speechlike(3.0))
     torn = tmp_path / "torn.wav"
     torn.write_bytes(whole.read_bytes()[:50_000])
-    assert refusal(torn) in (ENGLISH.damaged, ENGLISH.unreadable)
+    assert refusal(torn) in (LANGUAGES["en"].damaged, LANGUAGES["en"].unreadable)
     flac = written(tmp_path, speechlike(3.0), name="a.flac")
     torn.write_bytes(flac.read_bytes()[: flac.stat().st_size // 2])
-    assert refusal(torn) == ENGLISH.damaged
+    assert refusal(torn) == LANGUAGES["en"].damaged
     assert "lasts 20 ms, and 25 ms are the least" in refusal(written(tmp_path, np.zeros(320), name="short.wav"))
-    assert refusal(tmp_path / "gone.wav") == ENGLISH.gone
+    assert refusal(tmp_path / "gone.wav") == LANGUAGES["en"].gone
     not_finite = written(tmp_path, np.full(8_000, np.nan), name="nan.wav", subtype="FLOAT")
-    assert refusal(not_finite) == ENGLISH.damaged
+    assert refusal(not_finite) == LANGUAGES["en"].damaged
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_model_that_fails_is_one_sentence(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(type(model.networks[0]), "_heard", lambda *_: float("nan"))
     with pytest.raises(UserError) as caught:
         answer(model, path)
-    assert str(caught.value) == ENGLISH.failed
+    assert str(caught.value) == LANGUAGES["en"].failed
 
 
 def test_names_that_anybody_may_have_written_are_only_shown() -> None:
@@ -221,13 +221,13 @@ def test_names_that_anybody_may_have_written_are_only_shown() -> None:
     network = model.networks[0]
     hostile = "<script>alert(1)</script>"
     network.about = replace(network.about, name=hostile, origin={"scores": {"test": {"valence": hostile}}})
-    html = opening(model, 1, ENGLISH, LIMITS)
+    html = opening(model, 1, LANGUAGES["en"], LIMITS)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "CCC" not in html
     for origin in ({}, {"scores": 3}, {"scores": {"test": {"valence": {"ccc": float("nan")}}}}):
         network.about = replace(network.about, origin=origin)
-        assert "CCC" not in opening(model, 1, ENGLISH, LIMITS)
+        assert "CCC" not in opening(model, 1, LANGUAGES["en"], LIMITS)
 
 
 def test_a_network_trained_on_everything_says_what_to_expect() -> None:
@@ -242,9 +242,9 @@ def test_a_network_trained_on_everything_says_what_to_expect() -> None:
         assert said in opening(model, 1, words, LIMITS), code
         assert words.tested.partition("{")[0] not in opening(model, 1, words, LIMITS)
     both = Recogniser((network, *recogniser().networks))
-    assert "CCC" not in opening(both, 2, ENGLISH, LIMITS), "one was tested and the other wasn't"
+    assert "CCC" not in opening(both, 2, LANGUAGES["en"], LIMITS), "one was tested and the other wasn't"
     network.about = replace(network.about, origin={"cross_validation": {"test_ccc": {"valence": 3}}})
-    assert "CCC" not in opening(model, 1, ENGLISH, LIMITS)
+    assert "CCC" not in opening(model, 1, LANGUAGES["en"], LIMITS)
 
 
 def test_networks_are_counted_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,12 +258,12 @@ def test_networks_are_counted_wherever_they_are(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(type(model.networks[0]), "__call__", three_in_one)
     assert networks_in(model) == 6
-    assert "6 networks" in opening(model, 6, ENGLISH, LIMITS)
-    assert "one network" in opening(model, 1, ENGLISH, LIMITS)
+    assert "6 networks" in opening(model, 6, LANGUAGES["en"], LIMITS)
+    assert "one network" in opening(model, 1, LANGUAGES["en"], LIMITS)
 
 
 def test_the_score_of_an_ensemble_is_the_mean_of_its_networks() -> None:
-    assert "V 0.550, A 0.550" in opening(recogniser(3), 3, ENGLISH, LIMITS)
+    assert "V 0.550, A 0.550" in opening(recogniser(3), 3, LANGUAGES["en"], LIMITS)
 
 
 @pytest.mark.parametrize("bad", [{"minutes": 0.0}, {"minutes": float("nan")}, {"megabytes": -1.0}])

@@ -17,7 +17,7 @@ import soundfile
 
 from inference.page.conftest import LIMITS, Served
 from inference.page.stand_in import recogniser, speechlike
-from serfit.inference.page.words import CHINESE, ENGLISH, GERMAN
+from serfit.inference.page.words import LANGUAGES
 from serfit.inference.windows import curve
 from support import PATIENCE
 
@@ -101,7 +101,7 @@ def test_from_upload_to_download_and_back_in_chinese(
     visit = Visit(browser, served, locale="en-GB", color_scheme="light", viewport={"width": 1280, "height": 900})
     page = visit.page
     visit.open()
-    assert page.title() == ENGLISH.title
+    assert page.title() == LANGUAGES["en"].title
     assert page.get_by_text(f"{LIMITS.minutes:g} min and {LIMITS.megabytes:g} MB").is_visible()
     visit.picture("start")
     visit.give(speech)
@@ -115,7 +115,7 @@ def test_from_upload_to_download_and_back_in_chinese(
     assert page.locator("#answer svg").count() == 2
     assert page.locator("#answer .path svg").bounding_box()["width"] > 200
     with page.expect_download() as download:
-        page.get_by_text(ENGLISH.download).click()
+        page.get_by_text(LANGUAGES["en"].download).click()
     assert download.value.suggested_filename == "emotion.csv"
     download.value.save_as(tmp_path / "emotion.csv")
     with (tmp_path / "emotion.csv").open() as file:
@@ -126,7 +126,7 @@ def test_from_upload_to_download_and_back_in_chinese(
 
     page.get_by_role("link", name="中文").click()
     page.wait_for_selector("#sound input[type=file]", state="attached")
-    assert page.title() == CHINESE.title
+    assert page.title() == LANGUAGES["zh"].title
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     page.get_by_text("点击上传").wait_for()
     visit.give(speech)
@@ -144,7 +144,7 @@ def test_what_cant_be_heard_is_said_kindly(served: Served, browser: Any, speech:
     visit = Visit(browser, served, locale="de-AT", color_scheme="dark", viewport={"width": 1280, "height": 900})
     page = visit.page
     visit.open()
-    assert page.title() == GERMAN.title
+    assert page.title() == LANGUAGES["de"].title
     sentence = page.locator("#answer .sorry")
     visit.give(broken)
     sentence.filter(has_text="als Audio lesen").wait_for()

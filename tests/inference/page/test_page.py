@@ -10,7 +10,7 @@ import soundfile
 from extras import need
 from inference.page.conftest import LIMITS
 from inference.page.stand_in import recogniser
-from serfit.inference.page.words import ENGLISH, LANGUAGES
+from serfit.inference.page.words import LANGUAGES
 
 need("serve")
 
@@ -23,7 +23,7 @@ def test_a_sign_of_progress_comes_before_anything_is_read(tmp_path: Path, monkey
     soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, 64_000), 16_000)
     turn = threading.Lock()
     with turn:  # somebody else's recording is being analysed
-        shown = page._heard(recogniser(2), path, ENGLISH, LIMITS, turn)
+        shown = page._heard(recogniser(2), path, LANGUAGES["en"], LIMITS, turn)
         first, refused = next(shown)
     assert ("<progress>" in first, "Reading the recording" in first, refused) == (True, True, False)
     assert path.exists(), "nothing was decoded yet"

@@ -18,7 +18,7 @@ from serfit.config.schema import ModelParams
 from serfit.errors import UserError
 from serfit.inference.about import About
 from serfit.inference.bundle import Member, write_bundle
-from serfit.inference.page.words import CHINESE
+from serfit.inference.page.words import LANGUAGES
 from serfit.labels import LabelScale
 from serfit.nn.model import build_model
 from support import PATIENCE
@@ -152,7 +152,7 @@ def test_the_verb_serves_a_bundle_until_it_is_stopped_and_leaves_nothing(bundle:
             (path,) = upload(client, wav(4.0), language="zh").json()
             assert Path(path).is_relative_to(tmp_path)
             said = answer(client, path, "zh")
-            assert CHINESE.meaning in said
+            assert LANGUAGES["zh"].meaning in said
             assert "<svg" in said
             assert not Path(path).exists()
         assert len(list(tmp_path.glob("serfit-page-*"))) == 1
