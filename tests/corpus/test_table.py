@@ -191,7 +191,7 @@ def test_all_bad_rows_stand_in_one_message(tmp_path: Path) -> None:
         "  row 9: audio file /z.wav doesn't exist (an absolute path, so data.root isn't put before it)\n"
         '  row 10: the audio file (column "file") is empty\n'
         "  row 11: start 3 s isn't before end 3 s\n"
-        '  row 12: column "from" is "-1"; it must be seconds, 0 or more, like 12.5\n'
+        '  row 12: column "from" is "-1"; it must be seconds, 0 or more, like 12.5, or empty\n'
         '  row 13: part is "trian"; it must be one of train, validation, val, dev, development, test, test1; '
         'did you mean "train"?\n'
         "  and 3 more\n"
@@ -247,7 +247,7 @@ def test_missing_columns_are_named_all_at_once_with_the_nearest(tmp_path: Path) 
         (b"file,V,A\na.wav,1\n", "table.csv row 2 has 2 cells and the header line has 3"),
         (b"file,V,A\n\na.wav,1,2,hello\n", "table.csv row 3 has 4 cells and the header line has 3"),
         (b'file,V,A\n"a.wav,1,2\n', "isn't valid CSV"),
-        (b"file,V,A\n\xe4.wav,1,2\n", "isn't UTF-8 text: byte 0xe4 makes no sense; save the table as UTF-8"),
+        (b"file,V,A\n\xe4.wav,1,2\n", "isn't UTF-8 text: byte 0xe4 makes no sense; save it as UTF-8"),
         ("file,V,A\na.wav,1,2\n".encode("utf-16"), "isn't UTF-8 text"),
     ],
 )

@@ -5,17 +5,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from serfit.config.schema import Table
 from serfit.corpus.names import KINDS, known, spelled_twice, unknown_notes
-from serfit.corpus.rows import numbered_rows
+from serfit.corpus.rows import RowError, finite, numbered_rows, segment
 from serfit.corpus.spelling import comparable, hint
 from serfit.corpus.utterance import Corpus, Part, Utterance
 from serfit.errors import UserError, below, counted, listed, nearest
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
-from serfit.system.files import open_text, refuse_lfs_pointer
+from serfit.system.files import refuse_lfs_pointer
 
 PARTS: Mapping[str, Part] = {
     "train": "train",
@@ -33,12 +33,6 @@ _FURTHER_TEST = re.compile(r"test[ _-]?([02-9]|\d\d+)")
 
 Cells = Mapping[str, str]
 """One row: stripped cell by column name."""
-
-
-class _RowError(Exception):
-    """What is wrong with a row, and the audio file that isn't there."""
-
-    missing: Path | None = None
 
 
 def read_table(
@@ -78,7 +72,8 @@ def read_table(
     missing: Path | None = None
     rows = 0
     header: Sequence[str] = ()
-    for number, cells in _rows(path, table, dimensions):
+    wanted = partial(_check_columns, path, table, dimensions)
+    for number, cells in numbered_rows(path, wanted, "data.table.path"):
         rows, header = rows + 1, list(cells)
         if table.part and _FURTHER_TEST.fullmatch(cells[table.part].lower()):
             left_out[cells[table.part]] += 1
@@ -86,8 +81,8 @@ def read_table(
         try:
             utterance = _utterance(cells, root, table, dimensions, scales, exists)
             if utterance.id in utterances:
-                raise _RowError(f"id {utterance.id} stands in row {numbers[utterance.id]} already; ids must be unique")
-        except _RowError as complaint:
+                raise RowError(f"id {utterance.id} stands in row {numbers[utterance.id]} already; ids must be unique")
+        except RowError as complaint:
             complaints.append(f"row {number}: {complaint}")
             missing = missing or complaint.missing
         else:
@@ -144,23 +139,7 @@ def _ignored(header: Sequence[str], table: Table, dimensions: Sequence[Dimension
             yield f"column {listed(found)} seems to rate {name}, which data.dimensions leaves out"
 
 
-def _rows(path: Path, table: Table, dimensions: Sequence[Dimension]) -> Iterator[tuple[int, Cells]]:
-    """Number and cells of every row that isn't blank."""
-    try:
-        with open_text(path) as file:
-            yield from numbered_rows(path, file, lambda header: _check_columns(path, header, table, dimensions))
-    except OSError as error:
-        raise UserError(
-            f"data.table.path: can't read {path}: {error.strerror}; "
-            "it must be a CSV file, absolute or relative to data.root"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} isn't UTF-8 text: byte 0x{error.object[error.start]:02x} makes no sense; save the table as UTF-8"
-        ) from error
-
-
-def _check_columns(path: Path, header: Sequence[str], table: Table, dimensions: Sequence[Dimension]) -> None:
+def _check_columns(path: Path, table: Table, dimensions: Sequence[Dimension], header: Sequence[str]) -> None:
     complaints = []
     for key, name in _named_columns(table, dimensions):
         close = nearest(name, header)
@@ -212,10 +191,7 @@ def _utterance(
 ) -> Utterance:
     audio = cells[table.audio]
     path = _audio_path(audio, root, table.audio, exists)
-    start = _seconds(cells, table.start)
-    end = _seconds(cells, table.end)
-    if end is not None and (start or 0.0) >= end:
-        raise _RowError(f"start {start or 0.0:g} s isn't before end {end:g} s")
+    start, end = segment(cells, table.start, table.end)
     ratings = {name: _ratings(cells, _rating_columns(table, name), name, scales[name]) for name in dimensions}
     several = [len(ratings[name]) for name in dimensions if len(_rating_columns(table, name)) > 1]
     return Utterance(
@@ -243,7 +219,7 @@ def _id(cells: Cells, table: Table, start: float | None, end: float | None) -> s
     """The id column, or the audio path with the segment's ends."""
     if table.id is not None:
         if not cells[table.id]:
-            raise _RowError(f'the id (column "{table.id}") is empty')
+            raise RowError(f'the id (column "{table.id}") is empty')
         return cells[table.id]
     if start is None and end is None:
         return cells[table.audio]
@@ -252,13 +228,13 @@ def _id(cells: Cells, table: Table, start: float | None, end: float | None) -> s
 
 def _audio_path(audio: str, root: Path, column: str, exists: Callable[[Path], bool]) -> Path:
     if not audio:
-        raise _RowError(f'the audio file (column "{column}") is empty')
+        raise RowError(f'the audio file (column "{column}") is empty')
     path = root / audio
     if os.path.normpath(audio).split(os.sep)[0] == os.pardir:
-        raise _RowError(f'audio file "{audio}" leads out of data.root; move it there, or give an absolute path')
+        raise RowError(f'audio file "{audio}" leads out of data.root; move it there, or give an absolute path')
     if not exists(path):
         absolute = " (an absolute path, so data.root isn't put before it)" if Path(audio).is_absolute() else ""
-        complaint = _RowError(f"audio file {path} doesn't exist{absolute}")
+        complaint = RowError(f"audio file {path} doesn't exist{absolute}")
         complaint.missing = path
         raise complaint
     return path
@@ -284,40 +260,23 @@ def _file_finder() -> Callable[[Path], bool]:
     return exists
 
 
-def _seconds(cells: Cells, column: str | None) -> float | None:
-    if column is None or not cells[column]:
-        return None
-    value = _number(cells[column])
-    if value is None or value < 0.0:
-        raise _RowError(f'column "{column}" is "{cells[column]}"; it must be seconds, 0 or more, like 12.5')
-    return value
-
-
 def _ratings(cells: Cells, columns: Sequence[str], dimension: Dimension, scale: LabelScale) -> list[float]:
     """What the raters gave, at least one of them."""
     given = [(column, cells[column]) for column in columns if cells[column]]
     if not given:
-        raise _RowError(f"{dimension} is empty (column {listed(columns)}); an utterance needs a rating")
+        raise RowError(f"{dimension} is empty (column {listed(columns)}); an utterance needs a rating")
     values = []
     for column, cell in given:
-        value = _number(cell)
+        value = finite(cell)
         if value is None:
-            raise _RowError(f'{dimension} is "{cell}" (column {column}); a rating must be a number like 3.5, or empty')
+            raise RowError(f'{dimension} is "{cell}" (column {column}); a rating must be a number like 3.5, or empty')
         if not scale.contains(value):
-            raise _RowError(
+            raise RowError(
                 f"{dimension} is {cell} (column {column}), off the declared scale; "
                 f"data.scales.{dimension} says {scale.minimum:g} to {scale.maximum:g}"
             )
         values.append(value)
     return values
-
-
-def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _known(cells: Cells, column: str | None) -> str | None:
@@ -335,5 +294,5 @@ def _part(cell: str) -> Part:
     if part is None:
         close = nearest(cell.lower(), PARTS)
         hint = f'; did you mean "{close}"?' if close else ""
-        raise _RowError(f'part is "{cell}"; it must be one of {", ".join(PARTS)}{hint}')
+        raise RowError(f'part is "{cell}"; it must be one of {", ".join(PARTS)}{hint}')
     return part

@@ -105,7 +105,7 @@ def test_a_manifest_keeps_its_rows(tree: Path) -> None:
             "file,start,end\na.wav,2,1\n,,\nb.wav,x,\nc.wav,-1,\n",
             r"3 of 3 rows.*\n  row 2: start 2 s isn't before.*\n  row 4",
         ),
-        ("file,start\na.wav,nan\n", 'start is "nan"; it must be seconds'),
+        ("file,start\na.wav,nan\n", 'column "start" is "nan"; it must be seconds'),
         ("file,id\n,x\n", "row 2: the file is empty"),
         ('file\n"a.wav\n', "isn't valid CSV"),
         (b"file\n\xff\xfe.wav\n", "isn't UTF-8"),

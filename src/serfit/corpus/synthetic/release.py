@@ -10,8 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-SAMPLE_RATE = 16_000
-"""Samples per second of the release's wav files."""
+from serfit.corpus.audio import SAMPLE_RATE
 
 Rating = tuple[int | None, int | None, int | None]
 """Valence, arousal and dominance from 1 to 5 by one rater, None where the rater gave none."""

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_RATE = 16000
-"""Samples per second."""
+from serfit.corpus.audio import SAMPLE_RATE
+
 SHORTEST, LONGEST = 0.8, 1.5
 """Durations of utterances are drawn evenly between these, in seconds."""
 

@@ -1,17 +1,16 @@
 """What is to be labelled: files, folders, globs and manifests as one list, in the order they were named."""
 
 import glob
-import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from serfit.corpus.rows import numbered_rows
+from serfit.corpus.rows import RowError, numbered_rows, segment
 from serfit.corpus.spelling import hint
 from serfit.errors import UserError, below, counted, listed
-from serfit.system.files import open_text
 
 SUFFIXES = frozenset(
     {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd"}
@@ -125,10 +124,10 @@ def read_manifest(path: Path) -> tuple[list[Item], list[str]]:
         UserError: it can't be read, or one message with all rows that can't be.
     """
     items, complaints, notes = [], [], []
-    for number, cells in _rows(path):
+    for number, cells in numbered_rows(path, partial(_check_header, path)):
         try:
             items.append(_item(path, cells))
-        except ValueError as complaint:
+        except RowError as complaint:
             complaints.append(f"row {number}: {complaint}")
         unused = sorted(set(cells) - set(COLUMNS))
     if complaints:
@@ -144,42 +143,17 @@ def read_manifest(path: Path) -> tuple[list[Item], list[str]]:
 
 
 def _item(manifest: Path, cells: dict[str, str]) -> Item:
-    """One row. Raises ValueError with what is wrong."""
+    """One row. Raises RowError with what is wrong."""
     file = cells["file"]
     if not file:
-        raise ValueError("the file is empty")
+        raise RowError("the file is empty")
     if "\0" in file:
-        raise ValueError("the file has a zero byte in its name")
-    start, end = _seconds("start", cells.get("start", "")), _seconds("end", cells.get("end", ""))
-    if end is not None and (start or 0.0) >= end:
-        raise ValueError(f"start {start or 0.0:g} s isn't before end {end:g} s")
+        raise RowError("the file has a zero byte in its name")
+    start, end = segment(cells, "start", "end")
     path = Path(file).expanduser()
     if not path.is_absolute() and ".." in path.parts:
-        raise ValueError(f"the file {file} leads out of the manifest's folder; give it as an absolute path")
+        raise RowError(f"the file {file} leads out of the manifest's folder; give it as an absolute path")
     return Item(file, manifest.parent / path, start or 0.0, end, cells.get("id", ""))
-
-
-def _seconds(column: str, cell: str) -> float | None:
-    if not cell:
-        return None
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0.0):
-        raise ValueError(f'{column} is "{cell}"; it must be seconds, 0 or more, like 12.5, or empty')
-    return value
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number and cells of every row that isn't blank."""
-    try:
-        with open_text(path) as file:
-            yield from numbered_rows(path, file, lambda header: _check_header(path, header))
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror or error}; check the file and its permissions") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} isn't UTF-8 text; save the manifest as UTF-8") from error
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
