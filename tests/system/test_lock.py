@@ -123,6 +123,24 @@ def test_claims_of_dead_or_silent_holders_are_taken_over(tmp_path: Path, monkeyp
         assert ours
 
 
+def test_a_claim_that_somebody_took_over_since_the_look_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, theirs, real = tmp_path / "x.claim", Holder("elsewhere x", 1).to_bytes(), Path.rename
+    path.write_bytes(Holder(Holder.me().host, 2**22 + 1).to_bytes())
+
+    def late(source: Path, target: Path) -> Path:
+        if source == path:
+            path.write_bytes(theirs)
+        return real(source, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with claimed(path, Watch()) as ours:
+        assert not ours
+    assert path.read_bytes() == theirs
+    assert list(tmp_path.iterdir()) == [path]
+
+
 DIE_AT = """
 import os, signal, sys
 from pathlib import Path

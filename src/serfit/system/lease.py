@@ -92,12 +92,10 @@ class Watch:
         found = _look(path)
         if found is None:
             return False
-        holder = Holder.from_bytes(found[0])
-        if holder is not None and holder.dead():
-            return True
-        if found != self.seen:
+        if found != self.seen:  # touched since the last look; only one's own clock says how long it wasn't
             self.seen, self.since = found, time.monotonic()
-        return time.monotonic() - self.since > PATIENCE
+        holder = Holder.from_bytes(found[0])
+        return (holder is not None and holder.dead()) or time.monotonic() - self.since > PATIENCE
 
 
 @contextmanager
@@ -111,8 +109,8 @@ def claimed(path: Path, watch: Watch | None = None) -> Iterator[bool]:
     Yields:
         Whether the claim is held.
     """
-    if watch is not None and watch.abandoned(path):
-        _set_aside(path)
+    if watch is not None and watch.abandoned(path) and watch.seen is not None:
+        _set_aside(path, watch.seen[0])
     me = Holder.me()
     if not _appear(path, me.to_bytes()):
         yield False
@@ -122,6 +120,8 @@ def claimed(path: Path, watch: Watch | None = None) -> Iterator[bool]:
             yield True
     finally:
         found = _look(path)
+        # A process that slept for longer than PATIENCE may have lost its claim: then the file is somebody else's and
+        # stays. An empty one is its own, made where there are no links, before a full disk took the content.
         if found is not None and found[0] in (me.to_bytes(), b""):
             path.unlink(missing_ok=True)
 
@@ -185,12 +185,19 @@ def _look(path: Path) -> tuple[bytes, int] | None:
         return None
 
 
-def _set_aside(path: Path) -> None:
-    """Remove an abandoned claim; of several who try at the same time one succeeds."""
+def _set_aside(path: Path, abandoned: bytes) -> None:
+    """Remove an abandoned claim; of several who try at the same time one succeeds.
+
+    Since one's own look another process may have taken it over, and renaming doesn't ask what it renames. So what was
+    set aside is looked at again, and a claim that isn't the abandoned one is put back.
+    """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.rename(aside)
-        aside.unlink()
+        if aside.read_bytes() != abandoned:
+            aside.rename(path)
+        else:
+            aside.unlink()
     except OSError:
         return
 

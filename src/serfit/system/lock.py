@@ -3,7 +3,7 @@
 The lock is the kernel's (flock) on a file named in the run directory; it goes with the process, however that dies.
 The file also says who holds it and is touched every few seconds, for two cases in which flock says too little:
 
-- A file system without flock (some NFS and FUSE mounts): the claim file alone decides (see `claims`).
+- A file system without flock (some NFS and FUSE mounts): the claim file alone decides (see `serfit.system.lease`).
 - A file system where flock holds on one machine only (NFS with local_lock, Lustre with localflock): a lock noted by
   another machine is watched for `WATCHED` seconds, and respected if it shows a sign of life in that time.
 """
