@@ -73,7 +73,7 @@ def test_a_missing_gpu_is_refused_before_the_audio_is_read(
         raise AssertionError("the corpus is read")
 
     for module in ("experiment", "material"):  # the second after all that import from it
-        no_gpu.setattr(f"serfit.{module}.prepare", reached)
+        no_gpu.setattr(f"serfit.training.{module}.prepare", reached)
     no_gpu.setenv("CUDA_VISIBLE_DEVICES", "3")
     config = config_file(tmp_path / "tiny.yaml", release, tmp_path)
     with pytest.raises(SystemExit) as refused:
