@@ -7,7 +7,7 @@ In a program, a trained model is used in three lines:
     print(model.predict("speech.wav").valence)
 
 Importing this package does nothing: no seeds, threads, handlers or warning filters, and no torch.
-The story of one experiment is told in `serfit.training.experiment`; `docs/architecture.md` maps the rest.
+One experiment from start to end: `serfit.training.experiment`; `docs/architecture.md` maps the rest.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ def load(
 
     Args:
         sources: a run directory, a bundle or an ONNX file made by `serfit export`, or a bundle's name on the hub;
-            several of them, or a folder of runs of one experiment, make an ensemble whose mean counts.
+            several of them, or a folder of runs of one experiment, make an ensemble, which predicts the mean.
         gpu: index of a visible GPU; None takes the first, or the CPU where there is none.
         precision: of the encoder's passes; with fp32 the values are those of the run's own predictions.csv.
         calibrate: bring the values onto the scale as raters use it (see docs/calibration.md); None does so only where

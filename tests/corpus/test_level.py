@@ -80,7 +80,5 @@ def test_a_check_names_silence_and_refuses_nothing_but_silence(tmp_path: Path) -
         assert f"warning: 1 of 40 utterances: {TOO_LOUD}: {names[4]}" in told
     for number, path in enumerate(wavs):
         soundfile.write(path, np.zeros(5_000 + number), SAMPLE_RATE)
-    with pytest.raises(
-        UserError, match="there is nothing to hear in any of 40 utterances: 40 of 40 utterances: silent"
-    ):
+    with pytest.raises(UserError, match="there is no sound in any of 40 utterances: 40 of 40 utterances: silent"):
         prepare(config)

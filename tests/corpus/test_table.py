@@ -186,7 +186,7 @@ def test_all_bad_rows_stand_in_one_message(tmp_path: Path) -> None:
         "  row 3: valence is empty (column V); an utterance needs a rating\n"
         '  row 4: valence is "good" (column V); a rating must be a number like 3.5, or empty\n'
         "  row 6: arousal is 5.5 (column A), off the declared scale; data.scales.arousal says 1 to 5\n"
-        "  row 7: id 1 stands in row 2 already; ids must be unique\n"
+        "  row 7: id 1 is in row 2 already; ids must be unique\n"
         f"  row 8: audio file {tmp_path}/z.wav doesn't exist\n"
         "  row 9: audio file /z.wav doesn't exist (an absolute path, so data.root isn't put before it)\n"
         '  row 10: the audio file (column "file") is empty\n'

@@ -199,7 +199,7 @@ def test_a_stream_prints_the_curve(
     for column, name in enumerate(("valence", "arousal")):
         np.testing.assert_allclose([float(row[name]) for row in found], wanted.estimates.values[:, column], atol=1e-5)
     assert all(float(row["latency_ms"]) > 0 for row in found)
-    assert "ended within a sample; 1 bytes weren't heard" in shown.err
+    assert "ended within a sample; 1 bytes weren't used" in shown.err
     piped(monkeypatch, b"")
     assert exit_code("stream", run) == 2
     assert "no audio came in" in capsys.readouterr().err

@@ -105,13 +105,13 @@ def test_a_folder_that_is_taken_is_refused_before_anything_runs(jobs: tuple[Job,
         check_leaving(jobs, tmp_path / "new", tmp_path / "other" / ".." / "new")
     (tmp_path / "file").touch()
     for taken in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UserError, match="something stands already"):
+        with pytest.raises(UserError, match="exists already"):
             check_leaving(jobs, taken, None)
     mine, others = (tuple(job for job in jobs if job.name.startswith(name)) for name in "ab")
     leave_with_ensemble(mine, tmp_path / "model")
     check_leaving(jobs, tmp_path / "model", None)  # the same command again
     for theirs, ensemble, retrain in ((others, "model", None), (jobs, None, "model")):
-        with pytest.raises(UserError, match="something stands already"):
+        with pytest.raises(UserError, match="exists already"):
             check_leaving(theirs, ensemble and tmp_path / ensemble, retrain and tmp_path / retrain)
 
 

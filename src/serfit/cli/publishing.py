@@ -20,8 +20,8 @@ Models = Annotated[
     list[str],
     typer.Argument(
         metavar="RUN...",
-        help="A finished run, several of them, or a folder of runs of one experiment (an ensemble, whose mean counts); "
-        "or a bundle or its name on the hub; the model card of a bundle tells what is recorded in it.",
+        help="A finished run, several of them, or a folder of runs of one experiment (an ensemble, which predicts the "
+        "mean); or a bundle or its name on the hub; the model card of a bundle holds what is recorded in it.",
     ),
 ]
 
@@ -38,7 +38,7 @@ def export(
         bool, typer.Option("--int8", help="To onnx: also write NAME.int8.onnx, with its measured difference.")
     ] = False,
 ) -> None:
-    """Write a trained model as something that needs no encoder, corpus or run beside it. Nothing is overwritten.
+    """Write a trained model as something that works without encoder, corpus or run. Nothing is overwritten.
 
     onnx: one file, waveform in, values out, held against the network before it is left behind, and a YAML file about
     it. bundle: a folder for serfit.load. hub-folder: a bundle with a model card written from the runs' records.

@@ -32,7 +32,7 @@ def compare(
     for line in [*answers(comparison.evidence.pairs), *([flat] if flat else [])]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if len(paths) == 1 and not (paths[0] / "config.json").is_file():
-        print(f"written: {write_comparison(paths[0], comparison)}, with .csv and .tex beside it")
+        print(f"written: {write_comparison(paths[0], comparison)}, with .csv and .tex next to it")
 
 
 def report(

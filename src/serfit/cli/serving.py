@@ -28,7 +28,7 @@ def serve(
     language: Annotated[
         str | None, typer.Option("--language", help="Language of the page: en, zh, de or es; default: the browser's.")
     ] = None,
-    window: Annotated[float, typer.Option("--window", help="Seconds of speech heard at a time.")] = 3.0,
+    window: Annotated[float, typer.Option("--window", help="Length of a window in seconds.")] = 3.0,
     hop: Annotated[float, typer.Option("--hop", help="Seconds from one window to the next.")] = 0.5,
     minutes: Annotated[float, typer.Option("--minutes", help="Longest recording accepted.")] = 5.0,
     megabytes: Annotated[float, typer.Option("--megabytes", help="Largest file accepted.")] = 100.0,
@@ -38,7 +38,7 @@ def serve(
 ) -> None:
     """Open a page on which to record or drop speech and see its emotion through time.
 
-    Needs the extra "serve". Nothing is fetched from elsewhere, and recordings are deleted once heard.
+    Needs the extra "serve". Nothing is fetched from elsewhere, and recordings are deleted after analysis.
 
     Example: serfit serve runs/ema_iemocap_finetune_fold1_seed1_20260101-120000
     """

@@ -178,7 +178,7 @@ def check(
     )
     for line in forecast(chosen, material):
         print(line)
-    print("nothing stands in the way of this experiment")
+    print("this experiment can be trained")
 
 
 @needs_torch
@@ -189,7 +189,7 @@ def baseline(
 ) -> None:
     """Score hand-made acoustic features with ridge regression on the experiment's corpus and folds.
 
-    Writes a finished run directory per fold, which `serfit compare` lists beside the others. Of the configuration only
+    Writes a finished run directory per fold, which `serfit compare` lists with the others. Of the configuration only
     the sections experiment and data are used.
 
     Example: serfit baseline --config configs/finetune.yaml

@@ -56,7 +56,7 @@ def predict(
         typer.Option("--embeddings", help="Pooled vectors as .npz or .parquet, a row for each of the labels."),
     ] = None,
     window: Annotated[
-        float | None, typer.Option("--window", help="Through time: seconds of speech heard at a time, for example 3.")
+        float | None, typer.Option("--window", help="Over time: length of a window in seconds, for example 3.")
     ] = None,
     hop: Annotated[
         float | None, typer.Option("--hop", help="Seconds from one window to the next [0.5, or the window].")
@@ -119,7 +119,7 @@ def stream(
     form: Annotated[
         str, typer.Option("--format", help="s16le: signed 16-bit integers; f32le: 32-bit floats; one channel.")
     ] = "s16le",
-    window: Annotated[float, typer.Option("--window", help="Seconds of speech heard at a time.")] = 3.0,
+    window: Annotated[float, typer.Option("--window", help="Length of a window in seconds.")] = 3.0,
     hop: Annotated[float, typer.Option("--hop", help="Seconds from one window to the next.")] = 0.5,
     microphone: Annotated[
         bool, typer.Option("--microphone", help='Listen to the microphone (extra "microphone") instead of stdin.')
@@ -129,7 +129,7 @@ def stream(
     precision: Precision = "fp32",
     calibrate: Calibrate = None,
 ) -> None:
-    """Follow emotion while somebody speaks: raw samples on standard input, a CSV line per hop with its latency.
+    """Follow emotion in live speech: raw samples on standard input, a CSV line per hop with its latency.
 
     Values may lie a little beyond the scale; nothing is clipped.
 
@@ -165,11 +165,11 @@ def stream(
             if slow == 5:
                 print(
                     f"warning: a window takes {heard.seconds:.2f} s and one begins every {hop:g} s, so live audio is "
-                    f"heard later and later; take a longer --hop, for example {2 * heard.seconds:.1f}",
+                    f"analysed later and later; take a longer --hop, for example {2 * heard.seconds:.1f}",
                     file=sys.stderr,
                 )
     if samples.odd:
-        print(f"warning: the audio ended within a sample; {samples.odd} bytes weren't heard", file=sys.stderr)
+        print(f"warning: the audio ended within a sample; {samples.odd} bytes weren't used", file=sys.stderr)
     if not lines:
         raise UserError("no audio came in; pipe raw samples into `serfit stream`")
 
@@ -181,7 +181,7 @@ def _cutting(window: float | None, hop: float | None, segments: bool, picture: P
     if segments and (window is not None or hop is not None):
         raise UserError("--segments and --window both say how recordings are cut; give one of them")
     if hop is not None and window is None:
-        raise UserError("--hop says how far windows are apart; give --window too, for example --window 3")
+        raise UserError("--hop sets how far windows are apart; give --window too, for example --window 3")
     if picture is not None and window is None:
         raise UserError("--picture draws emotion through time; give --window too, for example --window 3")
     if window is not None:
@@ -204,7 +204,7 @@ def _target(output: Path | None, embeddings: Path | None) -> "Target | None":
             return Target(output, "csv", embeddings)
         case ".jsonl":
             return Target(output, "jsonl", embeddings)
-    raise UserError(f"--output is {output}; its name must end in .csv or .jsonl, which says how it is written")
+    raise UserError(f"--output is {output}; its name must end in .csv or .jsonl, which sets the format")
 
 
 def _options(precision: str, calibrate: str | None) -> dict[str, str]:

@@ -150,7 +150,7 @@ def check_levels(utterances: Sequence[Utterance], doubts: Mapping[str, str]) -> 
         f"{len(names)} of {len(utterances)} utterances: {doubt}: {listed(names)}" for doubt, names in strange.items()
     ]
     if utterances and sum(len(names) for doubt, names in strange.items() if doubt in SILENT) == len(utterances):
-        raise UserError(f"there is nothing to hear in any of {len(utterances)} utterances: {'; '.join(named)}")
+        raise UserError(f"there is no sound in any of {len(utterances)} utterances: {'; '.join(named)}")
     return [f"warning: {line}" for line in named]
 
 

@@ -81,7 +81,7 @@ def read_table(
         try:
             utterance = _utterance(cells, root, table, dimensions, scales, exists)
             if utterance.id in utterances:
-                raise RowError(f"id {utterance.id} stands in row {numbers[utterance.id]} already; ids must be unique")
+                raise RowError(f"id {utterance.id} is in row {numbers[utterance.id]} already; ids must be unique")
         except RowError as complaint:
             complaints.append(f"row {number}: {complaint}")
             missing = missing or complaint.missing

@@ -214,7 +214,7 @@ def sentences(findings: Findings) -> list[str]:
     if findings.folds > 1:
         said.append(
             "not to be had: the interval of the networks of all folds together, since a network of one fold may have "
-            "been trained on the test part of another; it needs speech that none of them has heard"
+            "been trained on the test part of another; it needs speech that none of them was trained on"
         )
     return said
 

@@ -1,7 +1,8 @@
 """Leaving a sweep with a model: the ensemble of its runs, or one network trained anew on everything.
 
 Both come as a bundle (see `serfit.inference.bundle`). A network that was trained on everything can't be tested any
-more; what to expect of it is what the sweep's runs reached on utterances they hadn't heard, and the bundle says so.
+more; what to expect of it is what the sweep's runs reached on utterances they weren't trained on, and the bundle
+says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -143,7 +144,7 @@ def _with(member: Member, more: dict[str, Any]) -> Member:
 def _check_free(folder: Path, option: str, ours: Callable[[list[Mapping[str, Any]]], bool]) -> None:
     """Raise UserError where something stands in a folder that isn't a model of this very sweep."""
     if not (ours(origins_of(folder)) if is_bundle(folder) else is_free(folder)):
-        raise UserError(f"{option} is {folder}, where something stands already; name a new folder for the model")
+        raise UserError(f"{option} is {folder}, which exists already; name a new folder for the model")
     check_folder(option, folder)
 
 

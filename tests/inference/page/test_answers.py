@@ -171,7 +171,7 @@ def test_torn_short_and_missing_recordings_get_their_own_sentences(tmp_path: Pat
     flac = written(tmp_path, speechlike(3.0), name="a.flac")
     torn.write_bytes(flac.read_bytes()[: flac.stat().st_size // 2])
     assert refusal(torn) == LANGUAGES["en"].damaged
-    assert "lasts 20 ms, and 25 ms are the least" in refusal(written(tmp_path, np.zeros(320), name="short.wav"))
+    assert "lasts 20 ms; at least 25 ms are needed" in refusal(written(tmp_path, np.zeros(320), name="short.wav"))
     assert refusal(tmp_path / "gone.wav") == LANGUAGES["en"].gone
     not_finite = written(tmp_path, np.full(8_000, np.nan), name="nan.wav", subtype="FLOAT")
     assert refusal(not_finite) == LANGUAGES["en"].damaged
@@ -258,8 +258,8 @@ def test_networks_are_counted_wherever_they_are(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(type(model.networks[0]), "__call__", three_in_one)
     assert networks_in(model) == 6
-    assert "6 networks" in opening(model, 6, LANGUAGES["en"], LIMITS)
-    assert "one network" in opening(model, 1, LANGUAGES["en"], LIMITS)
+    assert "ensemble of 6 models" in opening(model, 6, LANGUAGES["en"], LIMITS)
+    assert "one model" in opening(model, 1, LANGUAGES["en"], LIMITS)
 
 
 def test_the_score_of_an_ensemble_is_the_mean_of_its_networks() -> None:

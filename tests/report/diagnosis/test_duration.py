@@ -75,7 +75,7 @@ CASES = {
     "writing": (run(epoch(computing=600.0, writing=2600.0)), ["disk is slow", "train.checkpoint_minutes=60"]),
     "evaluating": (
         run(epoch(computing=600.0, evaluating=2600.0), train__precision="fp32"),
-        ["heard whole", "hear it faster: train.precision=auto data.loader.workers=4"],
+        ["evaluated whole", "make evaluation faster: train.precision=auto data.loader.workers=4"],
     ),
     "cold store": (
         run(epoch(**WAITING, loading={"frozen part": (5600, 4000.0)})),

@@ -210,7 +210,7 @@ def _shown(pieces: Iterable[Piece], request: Request, begin: Point, log: Log) ->
         heard += piece.seconds
         done = piece.heard if by_item else min(total, round(base + heard))
         speed = heard / max(1e-9, time.monotonic() - began)
-        log.advance("labelled" if by_item else "seconds heard", done, total, f"{speed:.1f} x real time")
+        log.advance("labelled" if by_item else "seconds analysed", done, total, f"{speed:.1f} x real time")
         yield piece
     log.settle()
 

@@ -60,7 +60,7 @@ def form_of(path: Path) -> Form:
                     "that ends in .npz"
                 ) from error
             return "parquet"
-    raise UserError(f"--embeddings is {path}; its name must end in .npz or .parquet, which says how it is written")
+    raise UserError(f"--embeddings is {path}; its name must end in .npz or .parquet, which sets the format")
 
 
 def write_vectors(file: IO[bytes], form: Form, stretches: Iterable[Stretch], shape: tuple[int, int]) -> None:

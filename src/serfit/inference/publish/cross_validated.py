@@ -60,9 +60,9 @@ def expectation(said: Mapping[str, Any]) -> list[str]:
     epochs = listed([str(int(epoch)) for epoch in said["best_epochs"]], most=10)
     blocks = [
         "What to expect of it is what networks of the same settings, each trained on a part of the corpus, reached "
-        f"on {counted(int(said['test_utterances']), 'utterance')} that they hadn't heard: concordance correlation "
-        f"coefficients (CCC) of {ranges('fold', said['folds'])}, {ranges('seed', said['seeds'])}.{missing} Whether "
-        "this network is better for having heard more was not measured.",
+        f"on {counted(int(said['test_utterances']), 'utterance')} that they weren't trained on: concordance "
+        f"correlation coefficients (CCC) of {ranges('fold', said['folds'])}, {ranges('seed', said['seeds'])}.{missing} "
+        "Whether this network is better for its additional training data was not measured.",
         as_markdown(score_table(said["test_ccc"], beside=True)),
         f"{intervals_hold_for(said['test_ccc'])} Scenario baseline: predicted without any "
         "audio. One rater: against the mean of the others; in a rater's place: the system on the same targets.",

@@ -37,7 +37,7 @@ def _card(name: str, sources: Sequence[Path], members: Sequence[Member], applied
     untested = any(trained_on_everything(member.about) for member in members)
     if untested and len(members) > 1:
         raise UserError(
-            f"a network trained on everything is among the {len(members)} networks, and its model card tells of it "
+            f"a network trained on everything is among the {len(members)} networks, and its model card describes it "
             "alone; name it by itself, or leave it out"
         )
     if not untested and (runs := _runs(sources)):

@@ -44,7 +44,7 @@ def slow_epoch(history: History) -> Iterator[Finding]:
         advice = "the run directory's disk is slow; put experiment.runs_dir on a local one, or save less often"
         yield Finding("slow epoch", evidence, advice, ("train.checkpoint_minutes=60",))
     elif largest == "evaluating":
-        advice = "the validation part is heard whole and takes longer than training; hear it faster"
+        advice = "the validation part is evaluated whole, which takes longer than training; make evaluation faster"
         yield Finding("slow epoch", evidence, advice, _faster_evaluation(history))
     else:
         yield _compute_bound(history, evidence)
