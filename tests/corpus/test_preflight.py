@@ -100,7 +100,7 @@ def test_ratings_upside_down_are_refused() -> None:
 def test_audio_of_another_length_than_declared_is_told() -> None:
     utterances = [Utterance("a", Path("x"), {}, duration=2.0), Utterance("b", Path("x"), {}, duration=2.0)]
     (warning,) = check_durations(utterances, {"a": 2.4, "b": 3.0})
-    assert "of 1 utterances" in warning
+    assert "of 1 utterance " in warning
     assert "b 3.00 s instead of 2.00 s" in warning
 
 
