@@ -91,7 +91,7 @@ class Tight(torch.nn.Module):
     def __init__(self, model: EmotionModel, room: int) -> None:
         super().__init__()
         self.model, self.room, self.encoder = model, room, model.encoder
-        self.feature_frames = model.feature_frames
+        self.feature_shape = model.feature_shape
 
     def forward(self, inputs: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         if inputs.shape[0] * inputs.shape[1] > self.room:

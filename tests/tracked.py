@@ -50,9 +50,9 @@ class Dropped(torch.autograd.Function):
 
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the encoder take the branches that it takes on CUDA."""
-    monkeypatch.setattr("serfit.nn.attention.mask_row_step", lambda device: 16)
-    monkeypatch.setattr("serfit.nn.attention.has_mask_gradient", lambda device: True)
-    monkeypatch.setattr("serfit.nn.attention.fused_attention", Fused.apply)
+    monkeypatch.setattr("serfit.nn.encoders.attention.mask_row_step", lambda device: 16)
+    monkeypatch.setattr("serfit.nn.encoders.attention.has_mask_gradient", lambda device: True)
+    monkeypatch.setattr("serfit.nn.encoders.attention.fused_attention", Fused.apply)
     monkeypatch.setattr("serfit.nn.dropout.dropped", lambda x, *rest: Dropped.apply(x))
 
 

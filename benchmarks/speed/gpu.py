@@ -78,8 +78,7 @@ def examples_of(model: EmotionModel, seconds: list[float]) -> list[Example]:
     random = torch.Generator().manual_seed(3)
     made = []
     for place, length in enumerate(seconds):
-        frames = model.feature_frames(round(16_000 * length), model.frozen_stages)
-        shape = (frames, model.encoder.config.conv_dim[-1]) if model.frozen_stages == 1 else (round(16_000 * length),)
+        shape = model.feature_shape(round(16_000 * length), model.frozen_stages)
         target = torch.rand(2, generator=random)
         made.append(Example(str(place), torch.randn(shape, generator=random), target, noise_seed=place))
     return made

@@ -26,9 +26,10 @@ from durations import iemocap_durations
 from torch import Tensor, nn
 
 from serfit.config.schema import ModelParams
+from serfit.nn.encoders.source import random_settings
+from serfit.nn.encoders.wav2vec2 import transformers_model
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, Head, build_model
-from serfit.nn.weights import random_encoder
 from serfit.system.runtime import choose_precision
 from serfit.training.batches import Example
 from serfit.training.executor import Executor
@@ -56,12 +57,17 @@ class Row:
     epoch_minutes: float = 0.0
 
 
+def untrained(size: str) -> Any:
+    """Transformers' WavLM with random weights."""
+    return transformers_model(random_settings(f"random:{size}"), None, size, size)
+
+
 class PlainWavLM(nn.Module):
     """transformers' WavLM, mean pooling over valid frames, and our head: the usual public fine-tuning model."""
 
     def __init__(self, size: str) -> None:
         super().__init__()
-        self.hf = random_encoder(f"random:{size}")
+        self.hf = untrained(size)
         for key, value in {"layerdrop": 0.0, "mask_time_prob": 0.0, "apply_spec_augment": False}.items():
             setattr(self.hf.config, key, value)
         for module in self.hf.modules():
@@ -163,7 +169,7 @@ def ours(
 
 def flops(size: str, seconds: Sequence[float], *, cnn: float, layers: float) -> float:
     """Useful floating-point operations of one pass; cnn and layers count forward passes (training is three)."""
-    config = random_encoder(f"random:{size}").config
+    config = untrained(size).config
     width, inner, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     conv, rate, channels = 0.0, float(RATE), 1
     for out, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):

@@ -45,8 +45,18 @@ def padded(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def encode(encoder: Any, batch: Tensor, lengths: Tensor, start: int, stop: int, **how: Any) -> Any:
     """Run a batch of features of a stage [B, T, ...] through an encoder."""
-    from serfit.nn.encoder import States
+    from serfit.nn.encoders.base import States
     from serfit.nn.frames import Layout
 
     layout = Layout.of(lengths.tolist(), batch.shape[1], batch.device)
     return encoder.run(States((batch,), layout), start, stop, **how)
+
+
+def load_encoder(params: Any, seed: int) -> tuple[Any, Any]:
+    """The encoder that a configuration names, and what is recorded of it."""
+    from serfit.nn.encoders.build import Provenance, build_encoder
+    from serfit.nn.encoders.source import find_encoder
+
+    source = find_encoder(params.speech_encoder, params.encoder_revision)
+    encoder = build_encoder(source, params, seed)
+    return encoder, Provenance.of(source, encoder)

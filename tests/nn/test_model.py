@@ -34,7 +34,7 @@ def test_predictions_are_the_same_from_every_stage(
         expected = torch.cat([model(*padded([waveform]), 0) for waveform in waveforms])
         for stage in range(model.last_stage + 1):
             features = [model.prefix(waveform, stage) for waveform in waveforms]
-            frames = [model.feature_frames(len(waveform), stage) for waveform in waveforms]
+            frames = [model.feature_shape(len(waveform), stage)[0] for waveform in waveforms]
             assert [len(feature) for feature in features] == frames
             found = model(*padded(features), stage)
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, msg=model.stage_name(stage))

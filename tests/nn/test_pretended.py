@@ -14,10 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nn.small import FAMILIES, LAYOUTS, build_hf
 from serfit.config.schema import ModelParams
 from serfit.nn.dropout import Noise
-from serfit.nn.encoder import SpeechEncoder
+from serfit.nn.encoders.build import Provenance
+from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel
-from serfit.nn.weights import Provenance, freeze
 
 SAMPLES = (12_345, 8_000, 4_000)
 
@@ -34,8 +34,8 @@ class Lengths:
 
 def model_of(family: str, layout: str, **params: Any) -> EmotionModel:
     chosen = ModelParams(**params)
-    encoder = SpeechEncoder(build_hf(family, layout), keep_all=chosen.layers == "weighted", p=0.1)
-    freeze(encoder, chosen)
+    encoder = Wav2Vec2Encoder(build_hf(family, layout), keep_all=chosen.layers == "weighted", p=0.1)
+    encoder.freeze(chosen)
     return EmotionModel(encoder, chosen, 2, Provenance("small", None, "")).train()
 
 
@@ -71,7 +71,7 @@ def test_nothing_is_on_another_device_and_nothing_waits(
     model = model_of(family, layout, **params)
     stage = model.frozen_stages
     feature = model.prefix(torch.randn(max(SAMPLES)), stage)
-    counts = [model.feature_frames(samples, stage) for samples in SAMPLES]
+    counts = [model.feature_shape(samples, stage)[0] for samples in SAMPLES]
     masks = []
     real = F.scaled_dot_product_attention
 

@@ -14,7 +14,7 @@ from nn.small import build_hf
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import UserError
 from serfit.inference.source import open_recogniser
-from serfit.nn.weights import encoder_differences
+from serfit.nn.encoders.build import encoder_differences
 from serfit.runs import directory as runs
 from serfit.system.log import Log
 from serfit.training.experiment import run_experiment

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
-from serfit.nn.model import normalised
+from serfit.nn.encoders.base import normalised
 
 
 def test_normalising_is_that_of_transformers() -> None:

@@ -16,7 +16,6 @@ from serfit.training.forecast import (
     Probe,
     _duration,
     _feature_bytes,
-    _feature_shape,
     disk_lines,
     forecast,
     frozen_pace,
@@ -49,7 +48,7 @@ def test_a_probe_looks_like_a_feature(release: Path, tmp_path: Path, how: dict[s
     config = ExperimentConfig.model_validate(plan)
     model = build_model(config.model.params, 2, 1)
     real = model.prefix(torch.randn(8000), model.frozen_stages) if model.frozen_stages else torch.randn(8000)
-    assert tuple(real.shape) == _feature_shape(model, model.frozen_stages, len(real))
+    assert tuple(real.shape) == model.feature_shape(8000, model.frozen_stages)
     lines = list(forecast(config, prepare(config)))
     assert any("an epoch about" in line for line in lines)
     (memory,) = [line for line in lines if "predicted GPU memory" in line]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from serfit.config.schema import ModelParams, Train
-from serfit.nn import weights
 from serfit.nn.dropout import Noise
+from serfit.nn.encoders import source
 from serfit.nn.model import EmotionModel, build_model
 from serfit.training.memory import activation_bytes, first_budget, memory_warning, peak_bytes, state_bytes, total_memory
 from tracked import Allocations, as_on_a_gpu
@@ -19,21 +19,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Full width, three layers."""
-    from transformers import WavLMConfig, WavLMModel
+    real = source.random_settings
 
-    real = weights.random_encoder
-    large = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
+    def settings(name: str) -> dict[str, Any]:
+        return real(name) | ({} if name == "random:tiny" else {"num_hidden_layers": 3})
 
-    def encoder(name: str) -> Any:
-        match name:
-            case "random:base":
-                return WavLMModel(WavLMConfig(num_hidden_layers=3))
-            case "random:large":
-                config = WavLMConfig(num_hidden_layers=3, feat_extract_norm="layer", do_stable_layer_norm=True, **large)
-                return WavLMModel(config)
-        return real(name)
-
-    monkeypatch.setattr(weights, "random_encoder", encoder)
+    monkeypatch.setattr(source, "random_settings", settings)
 
 
 def kept_bytes(model: EmotionModel, seconds: float, *, half: bool) -> float:
@@ -50,13 +41,12 @@ def kept_bytes(model: EmotionModel, seconds: float, *, half: bool) -> float:
             return tensor
 
         stage = model.frozen_stages
-        frames = model.feature_frames(int(16_000 * seconds), stage)
-        shape = (batch, frames) if stage == 0 else (batch, frames, model.encoder.config.conv_dim[-1])
+        shape = (batch, *model.feature_shape(int(16_000 * seconds), stage))
         inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         context = torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
         with Allocations(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), context:
             model.train()
-            model(inputs, torch.full((batch,), frames), start=stage, noise=Noise(tuple(range(batch))))
+            model(inputs, torch.full((batch,), shape[1]), start=stage, noise=Noise(tuple(range(batch))))
         totals.append(sum(tensor.untyped_storage().nbytes() for tensor in seen.values()))
     return (totals[1] - totals[0]) / 2
 
@@ -82,7 +72,7 @@ def test_the_peak_of_a_step_is_foretold(
     """Against every allocation of a whole step, by the branches that a GPU takes."""
     as_on_a_gpu(monkeypatch)
     model = build_model(ModelParams(speech_encoder=f"random:{size}", **params), 2, 1, checkpointing).train()
-    batch, frames = 4, model.feature_frames(int(16_000 * seconds), 1)
+    batch, frames = 4, model.feature_shape(int(16_000 * seconds), 1)[0]
     inputs = torch.randn(batch, frames, 512)
     lengths, noise = torch.full((batch,), frames), Noise(tuple(range(batch)))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)

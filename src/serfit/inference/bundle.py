@@ -22,11 +22,10 @@ from pydantic import ValidationError
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError, error_line
 from serfit.inference.about import About
-from serfit.nn.encoder import SpeechEncoder
-from serfit.nn.folder import finite_or_complain
-from serfit.nn.model import EmotionModel
-from serfit.nn.settings import checked, configured, skeleton
-from serfit.nn.weights import Provenance, weights_digest
+from serfit.nn.encoders.folder import Normalisation
+from serfit.nn.encoders.source import Source
+from serfit.nn.model import EmotionModel, build_model
+from serfit.nn.saved import finite_or_complain, weights_digest
 from serfit.system.files import write_json
 from serfit.system.tensors import Shapes, read_tensors, write_tensors
 
@@ -82,7 +81,7 @@ def write_bundle(folder: Path, members: Sequence[Member]) -> None:
         {
             "about": member.about.to_json(),
             "params": member.params.model_dump(mode="json"),
-            "encoder": _configuration(member.model),
+            "encoder": member.model.encoder.description(),
             "calibration": member.calibration,
             "sha256": weights_digest(state),
         }
@@ -157,13 +156,6 @@ def _shared(states: Sequence[Mapping[str, torch.Tensor]]) -> set[str]:
     }
 
 
-def _configuration(model: EmotionModel) -> dict[str, Any]:
-    """The encoder's transformers configuration as plain data, without what only names files and versions."""
-    found: dict[str, Any] = model.encoder.config.to_dict()
-    left_out = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
-    return {key: value for key, value in found.items() if key not in left_out}
-
-
 def _description(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -223,12 +215,10 @@ def _skeleton(stated: Any, params: ModelParams, about: About, path: Path) -> Emo
     """The network without weights, on the meta device: whatever the configuration asks for costs no memory."""
     if not isinstance(stated, Mapping):
         raise UserError(f"{path} doesn't describe the encoder; export the run again")
-    bare = skeleton(configured(checked(stated, str(path)), str(path)), str(path))
+    source = Source(params.speech_encoder, stated, str(path), Normalisation(about.normalise, "bundle"))
     try:
         with torch.device("meta"):
-            encoder = SpeechEncoder(bare, keep_all=params.layers == "weighted", normalise=about.normalise)
-            provenance = Provenance(params.speech_encoder, params.encoder_revision, "")
-            return EmotionModel(encoder, params, len(about.dimensions), provenance)
+            return build_model(params, len(about.dimensions), seed=0, source=source)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path} describes a network that can't be built ({type(error).__name__}: {error_line(error)}); export the "

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, is_out_of_memory
 from serfit.inference.about import About
-from serfit.nn.encoder import WAVEFORM
-from serfit.nn.model import EmotionModel, normalised
+from serfit.nn.encoders.base import INPUT
+from serfit.nn.model import EmotionModel
 from serfit.nn.passes import PASS_SECONDS, padded, plan_passes
 
 Waveform = NDArray[np.float32]
@@ -105,14 +105,12 @@ class TorchNetwork:
             seconds = self.pass_seconds = self._less(seconds, max(lengths) / SAMPLE_RATE)
 
     def _pass(self, waveforms: Sequence[Waveform]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        heard = [torch.from_numpy(waveform) for waveform in waveforms]
-        if self.about.normalise:
-            heard = [normalised(waveform) for waveform in heard]
-        lengths = torch.tensor([len(waveform) for waveform in heard])
-        inputs = padded(heard).to(self.device)
+        prepared = [self.model.encoder.prepare(torch.from_numpy(waveform)) for waveform in waveforms]
+        lengths = torch.tensor([len(one) for one in prepared])
+        inputs = padded(prepared).to(self.device)
         with torch.inference_mode():
             with self.autocast():
-                pooled = self.model.embed(inputs, lengths, WAVEFORM)
+                pooled = self.model.embed(inputs, lengths, INPUT)
             values = self.model.head(pooled.float())
         return values.double().cpu().numpy(), pooled.float().cpu().numpy()
 

@@ -21,9 +21,9 @@ from serfit.inference.calibrated import Calibrated, Choice, chosen, stored
 from serfit.inference.networks import Network, TorchNetwork
 from serfit.inference.onnx import is_onnx, open_onnx
 from serfit.inference.recogniser import Recogniser, check_together
+from serfit.nn.encoders.build import encoder_differences
 from serfit.nn.model import EmotionModel, model_of
 from serfit.nn.saved import frozen_digest, load_weights
-from serfit.nn.weights import encoder_differences
 from serfit.runs import directory as runs
 from serfit.runs.calibration import calibrations_of
 from serfit.runs.experiments import IRRELEVANT

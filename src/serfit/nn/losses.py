@@ -1,11 +1,19 @@
 """The training loss: one minus the concordance correlation coefficient, over a whole optimisation batch."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from serfit.config import schema
+from serfit.labels import Dimension
+
 _EPS = 1e-8
+
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""Predictions [B, D] and targets [B, D] -> scalar."""
 
 
 class Loss(NamedTuple):
@@ -53,3 +61,13 @@ def ccc_loss(predictions: Tensor, targets: Tensor, weights: Tensor | None = None
         term = term + mse_share * (predictions - targets).square().mean(0)
     weights = torch.ones_like(term) if weights is None else weights.to(term)
     return Loss((weights * term).sum() / weights.sum(), constant)
+
+
+def build_loss(settings: schema.Loss, dimensions: Sequence[Dimension]) -> LossFunction:
+    """The training loss that a configuration describes, for predictions of these dimensions."""
+    weights = [settings.weights.get(name, 1.0) for name in dimensions]
+
+    def loss(predictions: Tensor, targets: Tensor) -> Tensor:
+        return ccc_loss(predictions, targets, predictions.new_tensor(weights), settings.mse_share).value
+
+    return loss

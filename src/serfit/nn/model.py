@@ -1,6 +1,5 @@
 """The whole network: encoder, layer mix, pooling and head."""
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -9,10 +8,11 @@ from torch import Tensor, nn
 from serfit.config import schema
 from serfit.config.schema import ModelParams
 from serfit.nn.dropout import Noise, dropout
-from serfit.nn.encoder import CNN, EMBEDDING, WAVEFORM, SpeechEncoder, States
+from serfit.nn.encoders.base import EMBEDDING, INPUT, Encoder, States
+from serfit.nn.encoders.build import Provenance, build_encoder, seeded
+from serfit.nn.encoders.source import Source, find_encoder
 from serfit.nn.frames import Layout
 from serfit.nn.pooling import LayerMix, build_pooling, mean_weights, weighted_mean
-from serfit.nn.weights import Provenance, load_encoder, seeded
 
 _HEAD_SITE = 0
 
@@ -28,6 +28,7 @@ class Head(nn.Module):
     ) -> None:
         """A head from width inputs over hidden units to dimensions outputs, with dropout p."""
         super().__init__()
+        self.dimensions = dimensions
         self.hidden = nn.Linear(width, hidden)
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(hidden, dimensions)
@@ -49,25 +50,25 @@ class EmotionModel(nn.Module):
     Attributes:
         encoder: the pretrained part; all its parameters are named `encoder.`.
         mix: weighted sum of hidden states.
-        pooling: trainable pooling, or None for the mean.
+        pooling: frames to one vector.
         head: pooled vector to D values.
         provenance: where the encoder's weights came from.
     """
 
-    def __init__(self, encoder: SpeechEncoder, params: ModelParams, dimensions: int, provenance: Provenance) -> None:
+    def __init__(self, encoder: Encoder, params: ModelParams, dimensions: int, provenance: Provenance) -> None:
         """Put a head for so many dimensions on an encoder, initialised from torch's global generator."""
         super().__init__()
         self.encoder = encoder
         self.mix = LayerMix(encoder.kept)
         self.pooling = build_pooling(params.pooling, encoder.width)
-        self.embedding_width = encoder.width * (2 if params.pooling == "attentive_statistics" else 1)
+        self.embedding_width = self.pooling.width
         self.head = Head(self.embedding_width, params.head_hidden, dimensions, params.head_dropout, params.output)
         self.provenance = provenance
 
     @property
     def last_stage(self) -> int:
-        """The last stage a feature can stand at: pooled with mean pooling, else the encoder's output."""
-        return self.encoder.last_stage + (self.pooling is None)
+        """The last stage a feature can be at: pooled where the pooling is linear, else the encoder's output."""
+        return self.encoder.last_stage + self.pooling.linear
 
     @property
     def frozen_stages(self) -> int:
@@ -76,23 +77,19 @@ class EmotionModel(nn.Module):
         return self.last_stage if frozen == self.encoder.last_stage else frozen
 
     def stage_name(self, stage: int) -> str:
-        """What a feature at a stage is, in words."""
-        if stage == WAVEFORM:
-            return "waveform"
-        if stage == CNN:
-            return "output of the CNN"
-        if stage == EMBEDDING:
-            return "input of the transformer"
-        if stage < self.encoder.last_stage:
-            return f"output of transformer layer {stage - EMBEDDING} of {self.encoder.depth}"
+        """What a feature at a stage is, in words; part of a stored feature's identity."""
         assert stage <= self.last_stage, f"no stage {stage} in a model of {self.last_stage}"
-        return "output of the encoder" if stage == self.encoder.last_stage else "pooled output of the encoder"
+        return "pooled output of the encoder" if stage > self.encoder.last_stage else self.encoder.stage_name(stage)
 
-    def feature_frames(self, samples: int, stage: int) -> int:
-        """Length on axis 0 of the feature that a waveform of so many samples has at a stage."""
-        if stage == WAVEFORM:
-            return samples
-        return 1 if stage > self.encoder.last_stage else int(self.encoder.frame_count(samples))
+    def feature_shape(self, samples: int, stage: int) -> tuple[int, ...]:
+        """Shape of the feature that a waveform of so many samples has at a stage, time first."""
+        if stage > self.encoder.last_stage:
+            return 1, self.encoder.kept, self.encoder.width
+        return self.encoder.feature_shape(samples, stage)
+
+    def entries_per_second(self, stage: int) -> float | None:
+        """Entries on the time axis of a feature, per second of speech; None once pooled over time."""
+        return None if stage > self.encoder.last_stage else self.encoder.entries_per_second(stage)
 
     def prefix_parameters(self, stop: int) -> dict[str, Tensor]:
         """Everything a feature at a stage depends on, by name: parameters and buffers of the stages up to it."""
@@ -104,12 +101,16 @@ class EmotionModel(nn.Module):
         return {"stage": stop, "keep_all": self.encoder.keep_all, "architecture": self.encoder.architecture}
 
     @torch.no_grad()
-    def prefix(self, waveform: Tensor, stop: int) -> Tensor:
-        """The feature of one waveform [S] at a stage, as in evaluation, on the model's device and in its precision."""
-        assert waveform.ndim == 1, f"one waveform [S], not {tuple(waveform.shape)}"
-        inputs = waveform[None].to(self.encoder.device, self.encoder.dtype)
-        states = States((inputs,), Layout.of((len(waveform),), len(waveform), inputs.device))
-        states = self.encoder.run(states, WAVEFORM, min(stop, self.encoder.last_stage))
+    def prefix(self, prepared: Tensor, stop: int) -> Tensor:
+        """The feature of one utterance at a stage, as in evaluation, on the model's device and in its precision.
+
+        Args:
+            prepared: what `Encoder.prepare` makes of its waveform.
+            stop: the stage.
+        """
+        inputs = prepared[None].to(self.encoder.device, self.encoder.dtype)
+        states = States((inputs,), Layout.of((len(prepared),), len(prepared), inputs.device))
+        states = self.encoder.run(states, INPUT, min(stop, self.encoder.last_stage))
         if stop > self.encoder.last_stage:
             return self._layer_means(states)
         if stop < EMBEDDING or not self.encoder.keep_all:
@@ -124,7 +125,7 @@ class EmotionModel(nn.Module):
         Args:
             inputs: features at stage start, [B, T, ...], padded at the end of axis 1.
             lengths: [B], valid entries on axis 1. On the host they save a synchronisation.
-            start: the stage that the features stand at.
+            start: the stage that the features are at.
             noise: dropout seeds, one per utterance; None computes without dropout.
             time_mask: bool [B, T] in frames, what the transformer mustn't see; only where start is below it.
         """
@@ -139,7 +140,7 @@ class EmotionModel(nn.Module):
         """The pooled vectors [B, P] behind the predictions, P = `embedding_width`; arguments as for forward."""
         inputs = inputs.to(self.encoder.dtype)
         if start > self.encoder.last_stage:
-            assert self.pooling is None, f"no stage {start} without mean pooling"
+            assert self.pooling.linear, f"no stage {start} without a linear pooling"
             return self.mix.pooled(inputs[:, 0])
         layout = Layout.of(lengths.tolist(), inputs.shape[1], inputs.device)
         split = start >= EMBEDDING and self.encoder.keep_all
@@ -149,7 +150,7 @@ class EmotionModel(nn.Module):
     def pool(self, states: States) -> Tensor:
         """The pooled vectors [B, P] of what the encoder's last stage gives."""
         with torch.autocast(states.newest.device.type, enabled=False):
-            if self.pooling is None:
+            if self.pooling.linear:
                 return self.mix.pooled(self._layer_means(states))
             tensors = tuple(tensor.to(self.encoder.dtype) for tensor in states.tensors)
             pooled: Tensor = self.pooling(self.mix(tensors), states.layout)
@@ -163,31 +164,29 @@ class EmotionModel(nn.Module):
             return torch.stack([weighted_mean(tensor, weights) for tensor in kept], dim=1)
 
 
-def build_model(params: ModelParams, dimensions: int, seed: int, gradient_checkpointing: bool = False) -> EmotionModel:
-    """The network that the configuration describes, in evaluation mode, on the CPU, in float32.
+def build_model(
+    params: ModelParams,
+    dimensions: int,
+    seed: int,
+    gradient_checkpointing: bool = False,
+    source: Source | None = None,
+) -> EmotionModel:
+    """The network that a configuration describes, in evaluation mode, in float32, on torch's default device.
 
     Args:
         params: encoder, pooling and head.
         dimensions: number of outputs D.
         seed: decides the head's first weights (whatever the encoder) and an untrained encoder's.
         gradient_checkpointing: recompute the encoder's activations in the backward pass.
+        source: what the encoder is made of; None finds what the configuration names.
 
     Raises:
-        UserError: as `serfit.nn.weights.load_encoder`.
+        UserError: as `find_encoder` and `build_encoder`.
     """
-    encoder, provenance = load_encoder(params, seed, gradient_checkpointing)
+    source = find_encoder(params.speech_encoder, params.encoder_revision) if source is None else source
+    encoder = build_encoder(source, params, seed, gradient_checkpointing)
     with seeded("head", seed):
-        return EmotionModel(encoder, params, dimensions, provenance).eval()
-
-
-def normalised(waveform: torch.Tensor) -> torch.Tensor:
-    """A waveform [S] at zero mean and unit variance, as transformers' feature extractor does it.
-
-    NaN where samples are so large that their variance isn't finite: dividing by it would turn them into silence.
-    """
-    centred = waveform - waveform.mean()
-    variance = centred.square().mean()
-    return torch.where(variance.isfinite(), centred / (variance + 1e-7).sqrt(), math.nan)
+        return EmotionModel(encoder, params, dimensions, Provenance.of(source, encoder)).eval()
 
 
 def model_of(config: schema.ExperimentConfig) -> EmotionModel:

@@ -58,16 +58,36 @@ class LayerMix(nn.Module):
         return means[:, 0] if self.weights is None else torch.einsum("k,bkh->bh", self.weights.softmax(0), means)
 
 
-class AttentionPooling(nn.Module):
-    """Attention-weighted mean over frames, and deviation where asked for.
+class Pooling(nn.Module):
+    """From frames [B, T, H] to one vector [B, P] per utterance.
+
+    Attributes:
+        width: P.
+        frame_bytes: bytes that it keeps of each frame for the backward pass.
+        linear: whether it commutes with the mix of layers, so that frozen layers may be pooled once and for all; only
+            the mean does.
+    """
+
+    def __init__(self, width: int, frame_bytes: float, *, linear: bool = False) -> None:
+        """Keep what others ask about; arguments as the attributes."""
+        super().__init__()
+        self.width, self.frame_bytes, self.linear = width, frame_bytes, linear
+
+    def forward(self, frames: Tensor, layout: Layout) -> Tensor:
+        """The mean [B, H] of frames [B, T, H]."""
+        return weighted_mean(frames, mean_weights(layout, frames.dtype))
+
+
+class AttentionPooling(Pooling):
+    """Attention-weighted mean over frames, and standard deviation where asked for.
 
     Okabe et al., "Attentive statistics pooling for deep speaker embedding", Interspeech 2018. The scores have no
     output bias: softmax would cancel it.
     """
 
     def __init__(self, width: int, deviation: bool) -> None:
-        """Pool states of a width H into H values, or 2 H with the deviation."""
-        super().__init__()
+        """Pool states of a width H into H values, or 2 H with the standard deviation."""
+        super().__init__(2 * width if deviation else width, (12.0 if deviation else 4.0) * width)
         self.hidden = nn.Linear(width, _ATTENTION_WIDTH)
         self.score = nn.Linear(_ATTENTION_WIDTH, 1, bias=False)
         self.deviation = deviation
@@ -85,14 +105,11 @@ class AttentionPooling(nn.Module):
         return torch.cat([mean, variance.clamp(min=_SMALLEST_VARIANCE).sqrt()], dim=-1)
 
 
-Pooling = Literal["mean", "attention", "attentive_statistics"]
-
-
-def build_pooling(kind: Pooling, width: int) -> AttentionPooling | None:
-    """The trainable pooling of a kind; None for the mean, which has nothing to train."""
+def build_pooling(kind: Literal["mean", "attention", "attentive_statistics"], width: int) -> Pooling:
+    """The pooling of a kind, for states of a width H."""
     match kind:
         case "mean":
-            return None
+            return Pooling(width, 4.0 * width, linear=True)
         case "attention":
             return AttentionPooling(width, deviation=False)
         case "attentive_statistics":

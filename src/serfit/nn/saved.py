@@ -1,15 +1,47 @@
 """Trained tensors on disk, beside a digest of the frozen ones they belong to."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from serfit.errors import UserError
-from serfit.nn.folder import finite_or_complain
-from serfit.nn.weights import weights_digest
 from serfit.system.tensors import Shapes, read_tensors, write_tensors
+
+
+def weights_digest(weights: nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, whatever their order or device."""
+    if isinstance(weights, nn.Module):
+        weights = weights.state_dict()
+    named = weights.items() if isinstance(weights, Mapping) else weights
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named, key=lambda pair: pair[0]):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def finite_or_complain(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise UserError naming tensors that hold NaN or infinity: every prediction would be NaN.
+
+    Args:
+        tensors: weights by name.
+        where: what they belong to, for the message.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not math.isfinite(
+            float(tensor.detach().abs().max() if tensor.numel() else 0)
+        ):
+            broken = int((~tensor.isfinite()).sum())
+            raise UserError(
+                f"the weights of {where} aren't finite: {broken} of {tensor.numel()} values of {name} are NaN or "
+                "infinite, so that every prediction would be; the file is damaged, or its training diverged: fetch it "
+                "again, or use another"
+            )
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -13,7 +13,7 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import differences
 from serfit.errors import NumericalError, counted
 from serfit.labels import letter
-from serfit.nn.folder import LAYOUT
+from serfit.nn.encoders.folder import LAYOUT
 from serfit.nn.model import EmotionModel
 from serfit.report.diagnosis.diagnose import diagnose, doubts
 from serfit.report.drawing.plots import plot_curves

@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 from serfit.errors import UserError
-from serfit.nn.saved import _copy, trainable
-from serfit.nn.weights import weights_digest
+from serfit.nn.saved import _copy, trainable, weights_digest
 from serfit.system.files import WriteError
 from serfit.system.tensors import Shapes, read_tensors, write_tensors
 

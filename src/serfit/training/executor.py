@@ -23,6 +23,7 @@ import torch
 from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, is_out_of_memory
 from serfit.nn.dropout import Noise
+from serfit.nn.losses import LossFunction
 from serfit.nn.model import EmotionModel
 from serfit.nn.passes import PASS_SECONDS, plan_passes
 from serfit.training.batches import Example, collate
@@ -31,9 +32,6 @@ from serfit.training.ranks import ALONE, Ranks, deal
 Outcome = TypeVar("Outcome")
 AGAIN = 1 / 3
 """Cost of a forward pass as a share of forward and backward: what every pass but one pays twice (see above)."""
-
-LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Predictions [B, D] and targets [B, D] -> scalar."""
 
 
 @dataclass(slots=True)
@@ -102,7 +100,7 @@ class Executor:
     def _plans(self, examples: Sequence[Example], again: float) -> list[list[list[int]]]:
         """The micro-batches of each process, as places among the examples."""
         lengths = [example.length for example in examples]
-        overhead = PASS_SECONDS.get(self.device.type, 0.0) * self.model.feature_frames(SAMPLE_RATE, self.stage)
+        overhead = PASS_SECONDS.get(self.device.type, 0.0) * self.model.feature_shape(SAMPLE_RATE, self.stage)[0]
 
         def cut(share: list[int]) -> list[list[int]]:
             passes = plan_passes([lengths[place] for place in share], self.budget, overhead=overhead, again=again)

@@ -8,7 +8,6 @@ float32: it is the same whether it comes from the store or not, and whatever bat
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -20,8 +19,8 @@ from serfit.config import schema
 from serfit.corpus.audio import SAMPLE_RATE, content_digest, read_audio
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, counted
-from serfit.nn.model import EmotionModel, normalised
-from serfit.nn.weights import weights_digest
+from serfit.nn.model import EmotionModel
+from serfit.nn.saved import weights_digest
 from serfit.system.runtime import computer_memory
 from serfit.system.timer import Tally
 from serfit.training.augment import changes_waveform
@@ -46,7 +45,7 @@ class Features:
 
     Attributes:
         model: the network whose prefix computes the features.
-        stage: the stage at which they end; 0 is the waveform (see `serfit.nn.model`).
+        stage: the stage at which they end; 0 is the encoder's input (see `serfit.nn`).
         store: where they are kept; None computes them every time.
         waveforms: where decoded audio is kept; None decodes it every time.
         tally: what reading and computing features has cost so far.
@@ -64,7 +63,7 @@ class Features:
     def __call__(self, utterance: Utterance) -> torch.Tensor:
         """The feature of one utterance. Raises UserError naming it when its audio can't be used."""
         if self.stage == 0:
-            return self._waveform(utterance)
+            return self._prepared(utterance)
         held = self._held.get(utterance.id)
         if held is not None:
             return held
@@ -78,10 +77,7 @@ class Features:
     @property
     def entries_per_second(self) -> float | None:
         """Length of a feature per second of speech: samples, frames, or None once pooled over time."""
-        if self.stage > self.model.encoder.last_stage:
-            return None
-        hop: int = math.prod(self.model.encoder.config.conv_stride)
-        return SAMPLE_RATE / hop if self.stage else SAMPLE_RATE
+        return self.model.entries_per_second(self.stage)
 
     def frames(self, entries: int) -> int:
         """Encoder frames in a feature with so many entries on its time axis."""
@@ -106,9 +102,9 @@ class Features:
             return self.store.get_or_compute(self._key(utterance), lambda: self._compute(utterance))
 
     def _compute(self, utterance: Utterance) -> torch.Tensor:
-        waveform = self._waveform(utterance)
+        prepared = self._prepared(utterance)
         with self.tally.timing("frozen part"):
-            feature = self.model.prefix(waveform, self.stage).float().cpu()
+            feature = self.model.prefix(prepared, self.stage).float().cpu()
         if not feature.isfinite().all():
             peak = float(np.abs(self._samples(utterance)).max())
             cause = (
@@ -122,8 +118,8 @@ class Features:
             )
         return feature
 
-    def _waveform(self, utterance: Utterance) -> torch.Tensor:
-        """Mono 16 kHz waveform [S], brought to zero mean and unit variance where the encoder was trained so."""
+    def _prepared(self, utterance: Utterance) -> torch.Tensor:
+        """The encoder's input, from mono audio at 16 kHz (see `Encoder.prepare`)."""
         samples = self._samples(utterance)
         shortest = self.model.encoder.shortest_input
         if len(samples) < shortest:
@@ -132,14 +128,13 @@ class Features:
                 f"Hz, and the encoder needs at least {shortest} ({1000 * shortest / SAMPLE_RATE:.0f} ms); remove it "
                 "from the corpus"
             )
-        waveform = torch.from_numpy(samples)
-        waveform = normalised(waveform) if self.model.encoder.normalise else waveform
-        if not waveform.isfinite().all():
+        prepared = self.model.encoder.prepare(torch.from_numpy(samples))
+        if not prepared.isfinite().all():
             raise UserError(
                 f"utterance {utterance.id}: the samples of {utterance.path} reach {np.abs(samples).max():.3g}, too "
                 "large to be normalised; sound lies within 1; export it again, or leave it out"
             )
-        return waveform
+        return prepared
 
     def _samples(self, utterance: Utterance) -> NDArray[np.float32]:
         """Decoded audio [S] at 16 kHz, from the store where that is faster."""

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serfit.config.schema import ExperimentConfig, ModelParams
+from serfit.config.schema import ExperimentConfig
 from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import counted
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, model_of
-from serfit.nn.weights import freeze
 from serfit.system.files import check_room, free_bytes, gigabytes
 from serfit.system.runtime import choose_device, choose_precision
 from serfit.training.batches import Example, plan_epoch
@@ -104,7 +103,7 @@ def frozen_pace(model: EmotionModel, stage: int, lengths: Sequence[float]) -> fl
     waveform, taken = torch.randn(round(SAMPLE_RATE * length)), []
     for _ in range(3):
         began = time.perf_counter()
-        model.prefix(waveform, stage).cpu()  # which waits for a GPU
+        model.prefix(model.encoder.prepare(waveform), stage).cpu()  # which waits for a GPU
         taken.append(time.perf_counter() - began)
     return min(taken[1:]) / length
 
@@ -133,15 +132,13 @@ def disk_lines(config: ExperimentConfig, material: Material, model: EmotionModel
         f"{gigabytes(needed)}, and {gigabytes(free_bytes(store.folder))} are free for {config.features.store}"
     )
     if missing:
-        store.check_room(round(needed), len(everyone) / len(missing))
+        store.check_room(needed, len(everyone) / len(missing))
 
 
-def _feature_bytes(model: EmotionModel, features: Features, seconds: float) -> float:
+def _feature_bytes(model: EmotionModel, features: Features, seconds: float) -> int:
     """Bytes of one utterance in the store."""
-    rate = features.entries_per_second
-    entries = 1 if rate is None else max(1, round(seconds * rate))
     assert features.store is not None, "there is a store"
-    return math.prod(_feature_shape(model, features.stage, entries)) * features.store.dtype.itemsize
+    return math.prod(model.feature_shape(round(seconds * SAMPLE_RATE), features.stage)) * features.store.dtype.itemsize
 
 
 def memory_table(model: EmotionModel, config: ExperimentConfig, material: Material) -> Iterator[str]:
@@ -157,12 +154,12 @@ def memory_table(model: EmotionModel, config: ExperimentConfig, material: Materi
     half = config.train.precision != "fp32"
     tables = {}
     for frozen in (False, True):
-        _freeze_anew(model, params.model_copy(update={"freeze_speech_encoder": frozen}))
+        model.encoder.freeze(params.model_copy(update={"freeze_speech_encoder": frozen}))
         tables["frozen" if frozen else "trained"] = {
             batch: [_bytes(model, config, batch, length, half=half) / 1024**3 for _, length in columns]
             for batch in BATCHES
         }
-    _freeze_anew(model, params)
+    model.encoder.freeze(params)
     most = max(max(cells) for table in tables.values() for cells in table.values())
     if most < 0.05:  # every cell would read 0.0
         yield f"predicted GPU memory: below 0.1 GiB, trained or frozen, with {BATCHES[-1]} utterances in one pass"
@@ -179,13 +176,6 @@ def _bytes(model: EmotionModel, config: ExperimentConfig, batch: int, seconds: f
     checkpointing = config.train.gradient_checkpointing
     stage = model.frozen_stages
     return peak_bytes(model, stage, batch, seconds, half=half, checkpointing=checkpointing, gpu=True)
-
-
-def _freeze_anew(model: EmotionModel, params: ModelParams) -> None:
-    model.encoder.requires_grad_(True)
-    if (mask := getattr(model.encoder.hf, "masked_spec_embed", None)) is not None:
-        mask.requires_grad_(False)
-    freeze(model.encoder, params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,27 +239,12 @@ def _fastest(executor: Executor, work: Callable[..., object], examples: Sequence
 def _noise(executor: Executor, count: int, seconds: float) -> list[Example]:
     """Examples of about so many seconds, of noise."""
     model, stage = executor.model, executor.stage
-    shape = _feature_shape(model, stage, model.feature_frames(round(SAMPLE_RATE * max(seconds, 0.1)), stage))
-    outputs = model.head.out.out_features
+    shape = model.feature_shape(round(SAMPLE_RATE * max(seconds, 0.1)), stage)
+    outputs = model.head.dimensions
     return [
         Example(str(place), torch.randn(shape), torch.full((outputs,), place / count), noise_seed=place)
         for place in range(count)
     ]
-
-
-def _feature_shape(model: EmotionModel, stage: int, entries: int) -> tuple[int, ...]:
-    """Shape of one utterance's feature with so many entries on its time axis."""
-    encoder = model.encoder
-    match stage:
-        case 0:
-            return (entries,)
-        case 1:
-            return entries, encoder.config.conv_dim[-1]
-    states = stage - 1 if encoder.keep_all else 1
-    kept = min(states, encoder.kept)
-    if stage > encoder.last_stage:
-        return 1, kept, encoder.width
-    return (entries, kept, encoder.width) if encoder.keep_all else (entries, encoder.width)
 
 
 def _duration(seconds: float) -> str:

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import torch
 
 from serfit.errors import NumericalError, UserError, counted, listed
+from serfit.nn.encoders.build import encoder_differences
 from serfit.nn.saved import save_weights, trainable
-from serfit.nn.weights import encoder_differences
 from serfit.runs import directory as runs
 from serfit.runs.directory import Run
 from serfit.scores.records import EpochRecord

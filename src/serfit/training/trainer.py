@@ -18,14 +18,14 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.utterance import Utterance
 from serfit.errors import NumericalError, counted, listed
 from serfit.labels import Dimension, LabelScale
-from serfit.nn.losses import ccc_loss
+from serfit.nn.losses import build_loss
 from serfit.nn.model import EmotionModel
 from serfit.scores.metrics import better
 from serfit.scores.records import EpochRecord, Predictions, StepRecord
 from serfit.system import counters
 from serfit.training.augment import change_waveform, crop, mixup, time_mask
 from serfit.training.batches import Example, plan_epoch, prefetched
-from serfit.training.executor import Executor, LossFunction
+from serfit.training.executor import Executor
 from serfit.training.features import Features
 from serfit.training.optim import clip_gradients, rate_factor, set_rates
 
@@ -172,7 +172,7 @@ def _step(
     """One optimiser step; returns the loss and the gradient norm before clipping."""
     targets = torch.stack([example.target for example in examples])
     rates = set_rates(state.optimizer, rate_factor(state.step, steps, config.train.schedule))
-    loss, predictions = executor.gradients(examples, _loss_function(config))
+    loss, predictions = executor.gradients(examples, build_loss(config.train.loss, config.data.dimensions))
     if not state.checked:
         check_gradients(state.model)
         state.checked = True
@@ -308,15 +308,6 @@ def check_gradients(model: EmotionModel) -> None:
     if broken:
         tensors = counted(len(broken), "tensor")
         raise NumericalError(f"the gradients of {tensors} aren't finite in the first step: {listed(broken)}")
-
-
-def _loss_function(config: ExperimentConfig) -> LossFunction:
-    weights = [config.train.loss.weights.get(name, 1.0) for name in config.data.dimensions]
-
-    def loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return ccc_loss(predictions, targets, predictions.new_tensor(weights), config.train.loss.mse_share)[0]
-
-    return loss
 
 
 def _not_finite(

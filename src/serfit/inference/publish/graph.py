@@ -1,12 +1,12 @@
 """What an ONNX file of serfit computes: waveforms as they were read to values on the corpus's scale, in one graph."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from serfit.labels import Dimension, LabelScale
-from serfit.nn.exportable import ExportableModel
 from serfit.nn.model import EmotionModel
 from serfit.scores.calibration import Calibration, MonotoneMap
 
@@ -63,7 +63,7 @@ class PublishedGraph(nn.Module):
         """
         super().__init__()
         self.shortest = shortest
-        self.networks = nn.ModuleList([ExportableModel(model) for model in models])
+        self.networks: Any = nn.ModuleList(models)
         self.maps = nn.ModuleList(
             [
                 nn.ModuleList([] if one is None else [MonotoneGraph(one.maps[name]) for name in dimensions])
@@ -82,19 +82,20 @@ class PublishedGraph(nn.Module):
         raises, and any number would be made up. It changes nothing for the other rows.
 
         Args:
-            waveform: [B, S], as for `ExportableModel`, of any width.
+            waveform: [B, S] as read, mono at 16 kHz, of any width; what lies beyond a length is never looked at.
             lengths: [B] int64.
         """
         usable = (lengths >= self.shortest) & (lengths <= waveform.shape[1])
         waveform = nn.functional.pad(waveform, (0, self.shortest))  # an array narrower than that would end in an error
         counted = torch.where(usable, lengths, self.shortest)
-        heard = [network(waveform, counted) for network in self.networks]
-        mapped = [_mapped(maps, unit) for maps, (unit, _) in zip(self.maps, heard, strict=True)]
+        pooled = [network.pool(network.encoder.traced(waveform, counted)) for network in self.networks]
+        each = zip(self.networks, self.maps, pooled, strict=True)
+        mapped = [_mapped(maps, network.head(vectors)) for network, maps, vectors in each]
         units = [torch.where(usable[:, None], unit, torch.nan) for unit in mapped]
         members = torch.stack(units, dim=1)
         unit = members.mean(dim=1)
         values = unit * self.range + self.minimum
-        embedding = torch.where(usable[:, None], torch.cat([pooled for _, pooled in heard], dim=1), torch.nan)
+        embedding = torch.where(usable[:, None], torch.cat(pooled, dim=1), torch.nan)
         if len(units) == 1:
             return values, unit, embedding
         deviation = ((members - unit[:, None]).square().sum(1) / (len(units) - 1)).sqrt()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nn.small import FAMILIES, LAYOUTS, build_hf
-from serfit.nn.attention import Gated, PositionBias, attend, attention_weights, position_bias, relative_buckets
 from serfit.nn.dropout import Noise
+from serfit.nn.encoders.attention import Gated, PositionBias, attend, attention_weights, position_bias, relative_buckets
 from serfit.nn.frames import Layout
 
 CPU = torch.device("cpu")
@@ -75,8 +75,10 @@ def test_the_bias_learns_in_its_own_precision_under_autocast(monkeypatch: pytest
     hf, x = build_hf("wavlm", "large"), inputs()
     where = Layout.of(COUNTS, 23, CPU)
     table = hf.encoder.layers[0].attention.rel_attn_embed.weight
-    monkeypatch.setattr("serfit.nn.attention.fused_attention", lambda q, k, v, mask: attention_weights(q, k, mask) @ v)
-    monkeypatch.setattr("serfit.nn.attention.has_mask_gradient", lambda device: True)
+    monkeypatch.setattr(
+        "serfit.nn.encoders.attention.fused_attention", lambda q, k, v, mask: attention_weights(q, k, mask) @ v
+    )
+    monkeypatch.setattr("serfit.nn.encoders.attention.has_mask_gradient", lambda device: True)
 
     def gradient(model: Any, batch: torch.Tensor, half: bool) -> Any:
         model.zero_grad()

@@ -8,19 +8,20 @@ from torch import Tensor, nn
 
 from nn.small import padded
 from serfit.config.schema import ModelParams
-from serfit.nn.attention import position_bias
-from serfit.nn.encoder import SpeechEncoder, group_norm
-from serfit.nn.exportable import ExportableModel, bias_of_pairs, group_norm_rows, normalised_rows
+from serfit.nn.encoders.attention import position_bias
+from serfit.nn.encoders.base import normalised
+from serfit.nn.encoders.build import Provenance
+from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder, group_norm
+from serfit.nn.encoders.wav2vec2_graph import bias_of_pairs, group_norm_rows, normalised_rows
 from serfit.nn.frames import valid_mask
-from serfit.nn.model import EmotionModel, normalised
-from serfit.nn.weights import Provenance
+from serfit.nn.model import EmotionModel
 
 RECIPES = [("weighted", "attentive_statistics"), ("last", "mean"), ("weighted", "mean"), ("last", "attention")]
 
 
 def build(hf: Any, layers: str, pooling: str) -> EmotionModel:
     params = ModelParams.model_validate({"layers": layers, "pooling": pooling, "head_hidden": 8})
-    encoder = SpeechEncoder(hf, keep_all=layers == "weighted")
+    encoder = Wav2Vec2Encoder(hf, keep_all=layers == "weighted")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = EmotionModel(encoder, params, 3, Provenance("small", None, "")).eval()
@@ -35,17 +36,16 @@ def build(hf: Any, layers: str, pooling: str) -> EmotionModel:
 def test_the_graph_says_what_the_network_says(hf: Any, waveforms: list[Tensor], layers: str, pooling: str) -> None:
     model = build(hf, layers, pooling)
     quiet = [0.1 * waveform + 0.3 for waveform in waveforms]
-    heard = [normalised(one) for one in quiet] if model.encoder.normalise else quiet
-    batch, lengths = padded(heard)
+    batch, lengths = padded([model.encoder.prepare(one) for one in quiet])
     pooled = model.embed(batch, lengths, 0)
     raw, _ = padded(quiet)
     rubbish = torch.where(valid_mask(lengths, raw.shape[1] + 777), nn.functional.pad(raw, (0, 777)), torch.nan)
     for inputs in (raw, rubbish):
-        values, embedding = ExportableModel(model)(inputs, lengths)
-        torch.testing.assert_close(values, model.head(pooled), atol=2e-5, rtol=2e-5)
+        embedding = model.pool(model.encoder.traced(inputs, lengths))
+        torch.testing.assert_close(model.head(embedding), model.head(pooled), atol=2e-5, rtol=2e-5)
         torch.testing.assert_close(embedding, pooled, atol=2e-5, rtol=2e-5)
-    alone, _ = ExportableModel(model)(quiet[1][None], lengths[1:2])
-    torch.testing.assert_close(alone[0], model.head(pooled)[1], atol=2e-5, rtol=2e-5)
+    alone = model.pool(model.encoder.traced(quiet[1][None], lengths[1:2]))
+    torch.testing.assert_close(model.head(alone)[0], model.head(pooled)[1], atol=2e-5, rtol=2e-5)
 
 
 def test_rows_are_normalised_and_group_normed_as_each_alone() -> None:

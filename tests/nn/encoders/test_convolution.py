@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from serfit.nn.convolution import convolution, grouped_convolution
+from serfit.nn.encoders.convolution import convolution, grouped_convolution
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(10, 5), (3, 2), (2, 2), (5, 2), (4, 4), (7, 3), (1, 1)])

@@ -4,7 +4,6 @@ Anybody may have written these files. They are parsed as data, and nothing is bu
 """
 
 import json
-import math
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -17,10 +16,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from serfit.errors import UserError, error_line
+from serfit.nn.encoders.base import SAMPLE_RATE
 from serfit.system.files import refuse_lfs_pointer
-
-SAMPLING_RATE = 16_000
-"""Samples per second of all audio that encoders are given."""
 
 LAYOUT = "layout"
 """Stands for the file where none states it: encoders with layer norms in their CNN were trained on normalised audio."""
@@ -92,10 +89,10 @@ def normalisation(folder: Path) -> Normalisation:
         if not isinstance(about, Mapping):
             continue
         rate, decision = about.get("sampling_rate"), about.get("do_normalize")
-        if rate is not None and rate != SAMPLING_RATE:
+        if rate is not None and rate != SAMPLE_RATE:
             raise UserError(
                 f"{path} states a sampling_rate of {json.dumps(rate)[:40]}, and serfit gives encoders audio at "
-                f"{SAMPLING_RATE} Hz; use an encoder that was trained on audio at {SAMPLING_RATE} Hz"
+                f"{SAMPLE_RATE} Hz; use an encoder that was trained on audio at {SAMPLE_RATE} Hz"
             )
         if isinstance(decision, bool):
             stated[file] = decision
@@ -192,22 +189,3 @@ def _inside(path: Path) -> Path:
             "it is"
         )
     return real
-
-
-def finite_or_complain(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise UserError naming tensors that hold NaN or infinity: every prediction would be NaN.
-
-    Args:
-        tensors: weights by name.
-        where: what they belong to, for the message.
-    """
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not math.isfinite(
-            float(tensor.detach().abs().max() if tensor.numel() else 0)
-        ):
-            broken = int((~tensor.isfinite()).sum())
-            raise UserError(
-                f"the weights of {where} aren't finite: {broken} of {tensor.numel()} values of {name} are NaN or "
-                "infinite, so that every prediction would be; the file is damaged, or its training diverged: fetch it "
-                "again, or use another"
-            )

@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nn.small import FAMILIES, build_hf
+from nn.small import FAMILIES, build_hf, load_encoder
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
-from serfit.nn.encoder import SpeechEncoder
-from serfit.nn.settings import CHECKED
-from serfit.nn.weights import Provenance, load_encoder
+from serfit.nn.encoders.base import Encoder
+from serfit.nn.encoders.build import Provenance
+from serfit.nn.encoders.wav2vec2_config import Settings
 
 
-def load(path: Path) -> tuple[SpeechEncoder, Provenance]:
+def load(path: Path) -> tuple[Encoder, Provenance]:
     return load_encoder(ModelParams(speech_encoder=str(path)), seed=1)
 
 
@@ -50,7 +50,7 @@ VALUES = (
     [1] * 100_000, [2, 2], {"a": 1}, nested(50),
 )  # fmt: skip
 KEYS = {
-    "wavlm": sorted(CHECKED | {"model_type", "quantization_config", "add_adapter"}),
+    "wavlm": sorted(set(Settings.model_fields) | {"quantization_config", "add_adapter"}),
     "hubert": ["num_attention_heads", "feat_proj_layer_norm", "conv_pos_batch_norm"],
     "wav2vec2": ["num_attention_heads", "adapter_attn_dim"],
 }

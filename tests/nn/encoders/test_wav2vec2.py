@@ -8,7 +8,8 @@ from nn.small import build_hf, encode, padded
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
 from serfit.nn.dropout import Noise, dropout
-from serfit.nn.encoder import CNN, EMBEDDING, WAVEFORM, SpeechEncoder
+from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT
+from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
 
 LAST = EMBEDDING + 3
 
@@ -22,10 +23,10 @@ def both(states: Any, other: Any, row: int, rtol: float = 1e-5, atol: float = 1e
 
 
 def test_one_utterance_is_that_of_transformers(hf: Any, waveforms: list[Tensor]) -> None:
-    encoder = SpeechEncoder(hf, keep_all=True)
+    encoder = Wav2Vec2Encoder(hf, keep_all=True)
     with torch.no_grad():
         for waveform in waveforms:
-            found = encode(encoder, *padded([waveform]), WAVEFORM, LAST)
+            found = encode(encoder, *padded([waveform]), INPUT, LAST)
             expected = hf(waveform[None], output_hidden_states=True)
             torch.testing.assert_close(found.newest, expected.last_hidden_state, rtol=1e-5, atol=1e-5)
             for mine, theirs in zip(found.tensors[:-1], expected.hidden_states, strict=False):
@@ -36,11 +37,11 @@ def test_one_utterance_is_that_of_transformers(hf: Any, waveforms: list[Tensor])
 def test_a_padded_batch_of_the_large_layout_is_that_of_transformers(hf: Any, waveforms: list[Tensor]) -> None:
     if not hf.config.do_stable_layer_norm:
         pytest.skip("transformers' base layout depends on the padding")
-    encoder = SpeechEncoder(hf, keep_all=False)
+    encoder = Wav2Vec2Encoder(hf, keep_all=False)
     batch, lengths = padded(waveforms)
     mask = (torch.arange(batch.shape[1]) < lengths[:, None]).long()
     with torch.no_grad():
-        found, expected = encode(encoder, batch, lengths, WAVEFORM, LAST), hf(batch, attention_mask=mask)
+        found, expected = encode(encoder, batch, lengths, INPUT, LAST), hf(batch, attention_mask=mask)
     for row, count in enumerate(found.layout.counts):
         mine, theirs = found.newest[row, :count], expected.last_hidden_state[row, :count]
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
@@ -48,47 +49,47 @@ def test_a_padded_batch_of_the_large_layout_is_that_of_transformers(hf: Any, wav
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_batch_is_its_utterances(hf: Any, waveforms: list[Tensor], dtype: torch.dtype) -> None:
-    encoder = SpeechEncoder(hf.to(dtype), keep_all=True)
+    encoder = Wav2Vec2Encoder(hf.to(dtype), keep_all=True)
     waveforms = [waveform.to(dtype) for waveform in waveforms]
     tolerance = 1e-5 if dtype == torch.float32 else 1e-11
     with torch.no_grad():
-        batch = encode(encoder, *padded(waveforms), WAVEFORM, LAST)
+        batch = encode(encoder, *padded(waveforms), INPUT, LAST)
         for row, waveform in enumerate(waveforms):
-            both(batch, encode(encoder, *padded([waveform]), WAVEFORM, LAST), row, tolerance, tolerance)
+            both(batch, encode(encoder, *padded([waveform]), INPUT, LAST), row, tolerance, tolerance)
     assert batch.newest.dtype == dtype
 
 
 def test_what_lies_in_the_padding_has_no_influence(hf: Any, waveforms: list[Tensor]) -> None:
-    encoder = SpeechEncoder(hf, keep_all=False)
+    encoder = Wav2Vec2Encoder(hf, keep_all=False)
     batch, lengths = padded(waveforms)
     noisy = torch.where(torch.arange(batch.shape[1]) < lengths[:, None], batch, 100.0)
     with torch.no_grad():
-        clean, dirty = (encode(encoder, x, lengths, WAVEFORM, LAST) for x in (batch, noisy))
+        clean, dirty = (encode(encoder, x, lengths, INPUT, LAST) for x in (batch, noisy))
     for row, count in enumerate(clean.layout.counts):
         assert torch.equal(clean.newest[row, :count], dirty.newest[row, :count])
     assert dirty.newest.isfinite().all()
 
 
 def test_frames_are_counted_as_the_cnn_makes_them(hf: Any) -> None:
-    encoder = SpeechEncoder(hf, keep_all=False)
+    encoder = Wav2Vec2Encoder(hf, keep_all=False)
     assert encoder.shortest_input == 400
     for samples in (400, 719, 720, 16000, 16079, 16080):
         with torch.no_grad():
-            states = encode(encoder, *padded([torch.ones(samples)]), WAVEFORM, CNN)
+            states = encode(encoder, *padded([torch.ones(samples)]), INPUT, CNN)
         assert states.newest.shape == (1, encoder.frame_count(samples), 16)
 
 
 def test_training_mode_changes_nothing_by_itself(waveforms: list[Tensor]) -> None:
     hf = build_hf("wavlm", "large", mask_time_prob=0.5, layerdrop=0.9, hidden_dropout=0.5, attention_dropout=0.5)
-    encoder = SpeechEncoder(hf, keep_all=True, p=0.5, attention_p=0.5)
+    encoder = Wav2Vec2Encoder(hf, keep_all=True, p=0.5, attention_p=0.5)
     with torch.no_grad():
-        calm = encode(encoder.eval(), *padded(waveforms), WAVEFORM, LAST)
-        training = encode(encoder.train(), *padded(waveforms), WAVEFORM, LAST)
+        calm = encode(encoder.eval(), *padded(waveforms), INPUT, LAST)
+        training = encode(encoder.train(), *padded(waveforms), INPUT, LAST)
     assert all(torch.equal(a, b) for a, b in zip(calm.tensors, training.tensors, strict=True))
 
 
 def test_frozen_stages_stay_in_evaluation_mode() -> None:
-    encoder = SpeechEncoder(build_hf("wavlm", "large"), keep_all=True)
+    encoder = Wav2Vec2Encoder(build_hf("wavlm", "large"), keep_all=True)
     encoder.hf.feature_extractor.requires_grad_(False)
     encoder.train()
     assert not any(module.training for module in encoder.hf.feature_extractor.modules())
@@ -98,14 +99,14 @@ def test_frozen_stages_stay_in_evaluation_mode() -> None:
 
 @pytest.mark.parametrize("layout", ["base", "large"])
 def test_stages_partition_the_parameters(layout: str) -> None:
-    encoder = SpeechEncoder(build_hf("wavlm", layout), keep_all=True)
+    encoder = Wav2Vec2Encoder(build_hf("wavlm", layout), keep_all=True)
     names = [name for stage in range(1, LAST + 1) for name, _ in encoder.stage_tensors(stage)]
     assert sorted([*names, "hf.masked_spec_embed"]) == sorted(encoder.state_dict())
 
 
 @pytest.mark.parametrize("layout", ["base", "large"])
 def test_the_frozen_prefix_ends_at_the_first_trainable_parameter(layout: str) -> None:
-    encoder = SpeechEncoder(build_hf("wavlm", layout), keep_all=True)
+    encoder = Wav2Vec2Encoder(build_hf("wavlm", layout), keep_all=True)
     assert encoder.frozen_stages == 0
     encoder.requires_grad_(False)
     assert encoder.frozen_stages == LAST
@@ -124,11 +125,11 @@ def test_the_frozen_prefix_ends_at_the_first_trainable_parameter(layout: str) ->
     assert encoder.frozen_stages == (LAST - 1 if layout == "large" else CNN)
 
 
-def gradients(encoder: SpeechEncoder, waveforms: list[Tensor], noise: Noise, rows: list[slice]) -> dict[str, Tensor]:
+def gradients(encoder: Wav2Vec2Encoder, waveforms: list[Tensor], noise: Noise, rows: list[slice]) -> dict[str, Tensor]:
     """Gradient of the sum of all valid frames' squares, accumulated over micro-batches."""
     encoder.zero_grad()
     for where in rows:
-        states = encode(encoder, *padded(waveforms[where]), WAVEFORM, LAST, noise=noise[where])
+        states = encode(encoder, *padded(waveforms[where]), INPUT, LAST, noise=noise[where])
         total = sum(x[row, :n].square().mean() for x in states.tensors for row, n in enumerate(states.layout.counts))
         total.backward()  # type: ignore[union-attr]
     return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
@@ -144,8 +145,8 @@ def test_encoder_dropout_acts_where_its_words_say(
         sites.append(site) if noise is not None and p else None
         return dropout(x, p, noise, site, counts)
 
-    monkeypatch.setattr("serfit.nn.encoder.dropout", noted)
-    encoder = SpeechEncoder(hf, keep_all=False, p=0.3)
+    monkeypatch.setattr("serfit.nn.encoders.wav2vec2.dropout", noted)
+    encoder = Wav2Vec2Encoder(hf, keep_all=False, p=0.3)
     gradients(encoder, waveforms[:2], Noise((3, 1)), [slice(0, 2)])
     layers = range(EMBEDDING + 1, LAST + 1)
     assert sorted(set(sites)) == sorted([4 * EMBEDDING, *(4 * stage + place for stage in layers for place in (1, 2))])
@@ -156,7 +157,7 @@ def test_encoder_dropout_acts_where_its_words_say(
 
 @pytest.mark.parametrize("attention_p", [0.0, 0.2])
 def test_gradients_with_dropout_ignore_micro_batches(hf: Any, waveforms: list[Tensor], attention_p: float) -> None:
-    encoder = SpeechEncoder(hf.double(), keep_all=True, p=0.3, attention_p=attention_p)
+    encoder = Wav2Vec2Encoder(hf.double(), keep_all=True, p=0.3, attention_p=attention_p)
     waveforms = [waveform.double() for waveform in waveforms]
     noise = Noise((3, 1, 4, 1))
     whole = gradients(encoder, waveforms, noise, [slice(0, 4)])
@@ -176,38 +177,38 @@ def test_gradients_with_dropout_ignore_micro_batches(hf: Any, waveforms: list[Te
 def test_gradient_checkpointing_changes_nothing(family: str, waveforms: list[Tensor]) -> None:
     hf = build_hf(family, "large")
     noise = Noise((1, 2, 3, 4))
-    plain = SpeechEncoder(hf, keep_all=True, p=0.2, attention_p=0.1)
-    frugal = SpeechEncoder(hf, keep_all=True, p=0.2, attention_p=0.1, gradient_checkpointing=True)
+    plain = Wav2Vec2Encoder(hf, keep_all=True, p=0.2, attention_p=0.1)
+    frugal = Wav2Vec2Encoder(hf, keep_all=True, p=0.2, attention_p=0.1, gradient_checkpointing=True)
     a, b = (gradients(encoder, waveforms, noise, [slice(0, 4)]) for encoder in (plain, frugal))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_dropout_acts_in_trainable_stages_only(waveforms: list[Tensor]) -> None:
-    encoder = SpeechEncoder(build_hf("wavlm", "large"), keep_all=True, p=0.5, attention_p=0.5)
+    encoder = Wav2Vec2Encoder(build_hf("wavlm", "large"), keep_all=True, p=0.5, attention_p=0.5)
     encoder.requires_grad_(False)
     encoder.hf.encoder.layers[1].requires_grad_(True)
     with torch.no_grad():
-        calm = encode(encoder, *padded(waveforms), WAVEFORM, LAST)
-        noisy = encode(encoder, *padded(waveforms), WAVEFORM, LAST, noise=Noise((1, 2, 3, 4)))
+        calm = encode(encoder, *padded(waveforms), INPUT, LAST)
+        noisy = encode(encoder, *padded(waveforms), INPUT, LAST, noise=Noise((1, 2, 3, 4)))
     same = [torch.equal(a, b) for a, b in zip(calm.tensors, noisy.tensors, strict=True)]
     assert same == [True, True, False, False]
 
 
 def test_hidden_frames_are_those_of_transformers(hf: Any, waveforms: list[Tensor]) -> None:
-    encoder = SpeechEncoder(hf, keep_all=False)
+    encoder = Wav2Vec2Encoder(hf, keep_all=False)
     mask = torch.zeros(1, 49, dtype=torch.bool)
     mask[0, 5:20] = True
     with torch.no_grad():
-        found = encode(encoder, *padded(waveforms[:1]), WAVEFORM, LAST, time_mask=mask)
+        found = encode(encoder, *padded(waveforms[:1]), INPUT, LAST, time_mask=mask)
         expected = hf(waveforms[0][None], mask_time_indices=mask).last_hidden_state
-        plain = encode(encoder, *padded(waveforms[:1]), WAVEFORM, LAST)
+        plain = encode(encoder, *padded(waveforms[:1]), INPUT, LAST)
     torch.testing.assert_close(found.newest, expected, rtol=1e-5, atol=1e-5)
     assert (found.newest - plain.newest).abs().max() > 0.1
 
 
 def test_frames_can_be_hidden_without_a_pretrained_vector(waveforms: list[Tensor]) -> None:
-    encoder = SpeechEncoder(build_hf("hubert", "large", mask_time_prob=0.0), keep_all=False)
+    encoder = Wav2Vec2Encoder(build_hf("hubert", "large", mask_time_prob=0.0), keep_all=False)
     assert not hasattr(encoder.hf, "masked_spec_embed")
     mask = torch.ones(1, 49, dtype=torch.bool)
     with torch.no_grad():
@@ -216,11 +217,11 @@ def test_frames_can_be_hidden_without_a_pretrained_vector(waveforms: list[Tensor
 
 
 def test_the_residual_stream_keeps_its_precision_under_autocast(hf: Any, waveforms: list[Tensor]) -> None:
-    encoder = SpeechEncoder(hf, keep_all=True)
+    encoder = Wav2Vec2Encoder(hf, keep_all=True)
     with torch.no_grad():
-        exact = encode(encoder, *padded(waveforms), WAVEFORM, LAST)
+        exact = encode(encoder, *padded(waveforms), INPUT, LAST)
         with torch.autocast("cpu", torch.bfloat16):
-            mixed = encode(encoder, *padded(waveforms), WAVEFORM, LAST)
+            mixed = encode(encoder, *padded(waveforms), INPUT, LAST)
     assert all(tensor.dtype == torch.float32 for tensor in mixed.tensors)
     error = (mixed.newest - exact.newest)[0].norm() / exact.newest[0].norm()
     assert 0 < error < 0.1
@@ -229,7 +230,7 @@ def test_the_residual_stream_keeps_its_precision_under_autocast(hf: Any, wavefor
 def test_hubert_without_a_norm_before_the_projection(waveforms: list[Tensor]) -> None:
     hf = build_hf("hubert", "base", feat_proj_layer_norm=False)
     with torch.no_grad():
-        found = encode(SpeechEncoder(hf, keep_all=False), *padded(waveforms[:1]), WAVEFORM, LAST)
+        found = encode(Wav2Vec2Encoder(hf, keep_all=False), *padded(waveforms[:1]), INPUT, LAST)
         torch.testing.assert_close(found.newest, hf(waveforms[0][None]).last_hidden_state, rtol=1e-5, atol=1e-5)
 
 
@@ -243,10 +244,10 @@ def test_hubert_without_a_norm_before_the_projection(waveforms: list[Tensor]) ->
 )
 def test_parts_that_have_no_stage_are_refused(family: str, change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=rf"{next(iter(change))} in its config.json.*use an encoder without it"):
-        SpeechEncoder(build_hf(family, "large", **change), keep_all=False)
+        Wav2Vec2Encoder(build_hf(family, "large", **change), keep_all=False)
 
 
 def test_waveforms_are_normalised_where_the_layout_expects_it() -> None:
-    assert SpeechEncoder(build_hf("wavlm", "large"), keep_all=False).normalise
-    assert not SpeechEncoder(build_hf("wavlm", "base"), keep_all=False).normalise
-    assert SpeechEncoder(build_hf("wavlm", "base"), keep_all=False, normalise=True).normalise
+    assert Wav2Vec2Encoder(build_hf("wavlm", "large"), keep_all=False).normalise
+    assert not Wav2Vec2Encoder(build_hf("wavlm", "base"), keep_all=False).normalise
+    assert Wav2Vec2Encoder(build_hf("wavlm", "base"), keep_all=False, normalise=True).normalise

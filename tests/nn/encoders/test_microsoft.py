@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from nn.small import LAYOUTS, build_hf
+from nn.small import LAYOUTS, build_hf, load_encoder
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
-from serfit.nn.microsoft import completed, configuration, convolutions
-from serfit.nn.weights import load_encoder, weights_digest
+from serfit.nn.encoders.microsoft import completed, configuration, convolutions
+from serfit.nn.saved import weights_digest
 
 
 def as_microsoft(hf: Any) -> dict[str, Any]:
@@ -117,7 +117,10 @@ def test_other_files_give_one_sentence(tmp_path: Path) -> None:
         ({**good, "cfg": good["cfg"] | {"conv_feature_layers": "exit()"}}, "conv_feature_layers"),
         ({**good, "cfg": good["cfg"] | {"encoder_layers": 4}}, "lacks weights"),
         ({**good, "model": {"encoder.layer_norm.weight": torch.zeros(5)}}, "lacks weights"),
-        ({**good, "cfg": good["cfg"] | {"encoder_embed_dim": "32"}}, "hidden_size is '32', and must be a whole number"),
+        (
+            {**good, "cfg": good["cfg"] | {"encoder_embed_dim": "32"}},
+            "hidden_size is '32', and must be a valid integer",
+        ),
     ]
     for content, message in broken:
         torch.save(content, file)
@@ -135,6 +138,6 @@ def test_convolutions_are_parsed_not_evaluated() -> None:
 
 
 def test_tensors_of_other_parts_are_left_out() -> None:
-    from serfit.nn.microsoft import renamed
+    from serfit.nn.encoders.microsoft import renamed
 
     assert renamed({"final_proj.weight": Tensor(), "encoder.layers.0.fc3.weight": Tensor()}) == {}

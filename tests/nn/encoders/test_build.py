@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nn.small import FAMILIES, LAYOUTS, build_hf, encode, padded
+from nn.small import FAMILIES, LAYOUTS, build_hf, encode, load_encoder, padded
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
-from serfit.nn.encoder import SpeechEncoder
-from serfit.nn.weights import load_encoder, weights_digest
+from serfit.nn.encoders.base import Encoder
+from serfit.nn.saved import weights_digest
 
 
-def load(name: str | Path, **changes: Any) -> SpeechEncoder:
+def load(name: str | Path, **changes: Any) -> Encoder:
     return load_encoder(ModelParams(speech_encoder=str(name), **changes), seed=1)[0]
 
 
