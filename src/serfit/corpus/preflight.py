@@ -20,7 +20,7 @@ from serfit.errors import UserError, below, counted, listed
 from serfit.labels import Dimension, LabelScale
 
 SHORTEST_SECONDS = 0.025
-"""400 samples at 16 kHz: the least from which the encoders' CNN makes one frame."""
+"""Shorter audio is nothing to train on, whatever the encoder; none of them needs more for one frame."""
 
 DURATION_TOLERANCE = 0.5
 """Seconds by which audio may be longer or shorter than the corpus declares before it is worth a warning."""

@@ -9,7 +9,7 @@ Shape language, used by every docstring below this package:
 
 The network is a chain of stages; a frozen run of leading stages is computed once and stored:
 
-    0      waveform                          [S]
+    0      input: the waveform               [S]
     1      output of the CNN                 [T, C]
     2 + k  state after k transformer layers  [T, H], or [T, K, H] with K = k + 1 where all states are kept
     2 + L  all layers and the final norm     as above
