@@ -103,8 +103,8 @@ def test_everything_is_in_the_language_asked_for_and_nothing_is_elsewhere(tmp_pa
     words, model = LANGUAGES[code], recogniser(2, ("valence", "arousal", "dominance"))
     html = answer(model, written(tmp_path, speechlike(5.0)), words)
     around = opening(model, 2, words, LIMITS) + terms(words, LIMITS) + listening(1, 2, words) + sorry(words.gone)
-    said = (words.through_time, words.path, words.table, words.download, words.meaning)
-    for text in (*words.dimensions.values(), *said):
+    said = (words.captions.through_time, words.captions.path, words.table, words.download, words.meaning)
+    for text in (*words.captions.names.values(), *said):
         assert text in html
     for text in (words.title, words.intro, words.privacy, words.gone):
         assert text in around

@@ -11,8 +11,16 @@ from serfit.errors import UserError
 from serfit.inference.page.words import LANGUAGES, Words, spoken, wished
 from serfit.labels import DIMENSIONS
 
-TEXTS = [field.name for field in dataclasses.fields(Words) if field.name not in ("dimensions", "poles")]
-SAME_IN_SEVERAL = {"unit"}
+SAME_IN_SEVERAL = {"spread of captions"}
+
+
+def texts(words: Words) -> dict[str, str]:
+    captions = words.captions
+    named = {field.name: getattr(words, field.name) for field in dataclasses.fields(Words)}
+    named |= {f"{field.name} of captions": getattr(captions, field.name) for field in dataclasses.fields(captions)}
+    named |= {f"name of {name}": text for name, text in captions.names.items()}
+    named |= {f"poles of {name}": text for name, text in captions.poles.items()}
+    return {name: text for name, text in named.items() if isinstance(text, str)}
 
 
 def filled_in(text: str) -> set[tuple[str, str]]:
@@ -26,19 +34,15 @@ def test_english_and_chinese_are_among_them() -> None:
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_every_text_is_there_and_fills_in_the_same(code: str) -> None:
-    words = LANGUAGES[code]
-    for name in TEXTS:
-        text = getattr(words, name)
+    words, english = texts(LANGUAGES[code]), texts(LANGUAGES["en"])
+    assert words.keys() == english.keys()
+    assert list(LANGUAGES[code].captions.names) == list(LANGUAGES[code].captions.poles) == list(DIMENSIONS)
+    for name, text in words.items():
         assert text.strip() == text != "", name
-        assert filled_in(text) == filled_in(getattr(LANGUAGES["en"], name)), name
+        assert filled_in(text) == filled_in(english[name]), name
         assert "\n" not in text, name
-        assert code == "en" or name in SAME_IN_SEVERAL or text != getattr(LANGUAGES["en"], name), (
-            f"{name} isn't translated"
-        )
-    for names in (words.dimensions, words.poles):
-        assert list(names) == list(DIMENSIONS)
-        assert all(names.values())
-    assert words.locale.partition("-")[0] == code
+        assert code == "en" or name in SAME_IN_SEVERAL or text != english[name], f"{name} isn't translated"
+    assert words["locale"].partition("-")[0] == code
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
@@ -46,8 +50,8 @@ def test_numbers_fit_into_the_texts(code: str) -> None:
     words = LANGUAGES[code]
     numbers = {"minutes": 5.0, "megabytes": 100.0, "most": 5.0, "milliseconds": 3.2, "least": 25.0, "count": 3}
     numbers |= {"minimum": 1.0, "maximum": 5.0, "window": 3.0, "hop": 0.5, "done": 1.0, "total": 2.0}
-    for name in TEXTS:
-        said = getattr(words, name).format(**numbers, scores="V 0.5")
+    for text in texts(words).values():
+        said = text.format(**numbers, scores="V 0.5")
         assert "{" not in said
     assert "5.000" not in words.limits.format(**numbers)
 

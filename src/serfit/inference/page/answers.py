@@ -9,7 +9,6 @@ import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from serfit.corpus.audio import SAMPLE_RATE, audio_duration, read_audio
 from serfit.errors import UserError
 from serfit.inference.networks import Waveform
 from serfit.inference.page.words import LANGUAGES, Words
-from serfit.inference.pictures import Captions, circumplex_picture, time_picture
+from serfit.inference.pictures import circumplex_picture, time_picture
 from serfit.inference.publish.cross_validated import KEY
 from serfit.inference.recogniser import Recogniser
 from serfit.inference.windows import HOP, WINDOW, Curve, joined, windows
@@ -143,13 +142,13 @@ def answers(recogniser: Recogniser, waveform: Waveform, words: Words, limits: Li
 def shown(curve: Curve, scales: Mapping[Dimension, LabelScale], words: Words, limits: Limits) -> str:
     """The answer as HTML: figures, pictures, a table and the same as a file to download, all of it in the text."""
     estimates = curve.estimates
-    captions = captions_of(words)
+    captions = words.captions
     both = {"valence", "arousal"} <= set(estimates.dimensions)
     seconds = float(curve.ends[-1] - curve.starts[0])
     mean = words.mean if len(curve) > 1 else words.whole
     header, *rows = table(curve)
     data = base64.b64encode(as_csv([header, *rows]).encode()).decode()
-    return _render(
+    return rendered(
         "answer.html.jinja",
         words=words,
         figures=figures(curve, scales, words),
@@ -157,7 +156,7 @@ def shown(curve: Curve, scales: Mapping[Dimension, LabelScale], words: Words, li
         spread=estimates.spread is not None,
         through_time=Markup(time_picture(curve, scales, captions)) if len(curve) > 1 else None,
         path=Markup(circumplex_picture(curve, scales, captions)) if both else None,
-        columns=[words.start, words.end, *(words.dimensions[name] for name in estimates.dimensions)],
+        columns=[captions.start, captions.end, *(captions.names[name] for name in estimates.dimensions)],
         rows=[_row(curve, place) for place in range(len(curve))],
         download=f"data:text/csv;charset=utf-8;base64,{data}",
     )
@@ -195,7 +194,7 @@ def opening(recogniser: Recogniser, count: int, words: Words, limits: Limits) ->
         about.append(words.tested.format(scores=tested))
     elif expected := _mean_ccc(recogniser, EXPECTED):
         about.append(words.expected.format(scores=expected))
-    return _render(
+    return rendered(
         "opening.html.jinja",
         words=words,
         languages=LANGUAGES,
@@ -216,8 +215,8 @@ def figures(curve: Curve, scales: Mapping[Dimension, LabelScale], words: Words) 
     return [
         Figure(
             kind=name[0],
-            name=words.dimensions[name],
-            poles=words.poles[name],
+            name=words.captions.names[name],
+            poles=words.captions.poles[name],
             value=f"{estimates.values[:, column].mean():.2f}",
             scale=_scale(scales[name], words),
             spread="" if estimates.spread is None else f"± {estimates.spread[:, column].mean():.2f}",
@@ -248,23 +247,6 @@ def as_csv(rows: list[list[str]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def captions_of(words: Words) -> Captions:
-    """The words of a language that stand in pictures."""
-    return Captions(
-        names=words.dimensions,
-        poles=words.poles,
-        through_time=words.through_time,
-        path=words.path,
-        averaged=words.averaged,
-        time=words.time,
-        rating=words.rating,
-        unit=words.unit,
-        start=words.start,
-        end=words.end,
-        spread="±",
-    )
 
 
 def _row(curve: Curve, place: int) -> list[str]:
@@ -302,14 +284,8 @@ def _recorded(origin: Mapping[str, Any], where: Record, name: Dimension) -> floa
     return float(value) if isinstance(value, float | int) and math.isfinite(value) else None
 
 
-def _render(template: str, **values: Any) -> str:
-    return _environment().from_string(_text(template)).render(**values)
-
-
-@cache
-def _text(template: str) -> str:
-    return (files("serfit.inference.page") / template).read_text(encoding="utf-8")
-
-
-def _environment() -> Environment:
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def rendered(template: str, **values: Any) -> str:
+    """One of the page's templates, filled in."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = (files("serfit.inference.page") / template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(**values)

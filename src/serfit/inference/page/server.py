@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -17,11 +16,10 @@ import gradio
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
-from jinja2 import Environment
 from starlette.types import ASGIApp
 
 from serfit.errors import UserError
-from serfit.inference.page.answers import Limits, networks_in
+from serfit.inference.page.answers import Limits, networks_in, rendered
 from serfit.inference.page.guard import Guard
 from serfit.inference.page.page import page, style, theme
 from serfit.inference.page.words import LANGUAGES, wished
@@ -91,16 +89,13 @@ def application(
             theme=theme(),
             css=style(),
         )
-    head = Environment(autoescape=True).from_string(
-        (files("serfit.inference.page") / "head.html.jinja").read_text("utf-8")
-    )
     return Guard(
         app,
         uploads=uploads,
         largest=limits.bytes,
         too_big={code: words.too_big.format(megabytes=limits.megabytes) for code, words in LANGUAGES.items()},
         heads={
-            code: (words.locale, head.render(locale=words.locale, bytes=limits.bytes))
+            code: (words.locale, rendered("head.html.jinja", locale=words.locale, bytes=limits.bytes))
             for code, words in LANGUAGES.items()
         },
         hosts=LOOPBACK if is_loopback(host) else None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from serfit.errors import UserError
-from serfit.labels import Dimension
+from serfit.inference.pictures import Captions
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,12 @@ class Words:
     Attributes:
         own_name: the language's name for itself.
         locale: BCP 47 tag, for the browser.
+        captions: what stands in pictures, and the names of dimensions and columns.
     """
 
     own_name: str
     locale: str
+    captions: Captions
     title: str
     intro: str
     choose_language: str
@@ -39,16 +41,6 @@ class Words:
     mean: str
     whole: str
     spread: str
-    dimensions: Mapping[Dimension, str]
-    poles: Mapping[Dimension, str]
-    through_time: str
-    path: str
-    averaged: str
-    time: str
-    rating: str
-    unit: str
-    start: str
-    end: str
     table: str
     download: str
     meaning: str
@@ -63,7 +55,8 @@ class Words:
 
 def _read(code: str) -> Words:
     text = (files("serfit.inference.page") / "languages" / f"{code}.toml").read_text(encoding="utf-8")
-    return Words(**tomllib.loads(text))
+    read = tomllib.loads(text)
+    return Words(**{**read, "captions": Captions(**read["captions"])})
 
 
 LANGUAGES: Mapping[str, Words] = {code: _read(code) for code in ("en", "zh", "de", "es")}
