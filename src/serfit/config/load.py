@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -191,16 +190,14 @@ def _complete_sections(data: dict[str, Any], keys: Mapping[Address, Key]) -> Non
 
 
 def _number_traps(document: Document, keys: Mapping[Address, Key]) -> Iterator[Complaint]:
-    """What pydantic would take for a number: true (as 1), infinity, not-a-number."""
+    """Complaints about true and false where numbers belong: pydantic would take them for 1 and 0."""
     for address, key in keys.items():
         if key.section is not None or key.holds(bool) or not (key.holds(int) or key.holds(float)):
             continue
         value = _value(document.data, address)
         scalars = value.values() if isinstance(value, dict) else [value]
-        flat = [part for item in scalars for part in (item if isinstance(item, list) else [item])]
-        if any(isinstance(part, bool) or not _finite(part) for part in flat):
-            finite = " and finite" if not any(isinstance(part, bool) for part in flat) else ""
-            yield Complaint(document.place(address), address, _wrong_value(key, value) + finite)
+        if any(isinstance(part, bool) for item in scalars for part in (item if isinstance(item, list) else [item])):
+            yield Complaint(document.place(address), address, _wrong_value(key, value))
 
 
 def _settle_paths(document: Document, keys: Mapping[Address, Key]) -> Iterator[Complaint]:
@@ -227,14 +224,6 @@ def _settle_paths(document: Document, keys: Mapping[Address, Key]) -> Iterator[C
         holder[address[-1]] = expanded
 
 
-def _finite(value: Any) -> bool:
-    """False only for infinities and not-a-number, also as text."""
-    try:
-        return math.isfinite(float(value)) if isinstance(value, int | float | str) else True
-    except (ValueError, OverflowError):
-        return True
-
-
 def _complaint(document: Document, keys: Mapping[Address, Key], detail: ErrorDetails) -> Complaint:
     """One of pydantic's errors in our words."""
     location = tuple(str(part) for part in detail["loc"])
@@ -254,7 +243,8 @@ def _complaint(document: Document, keys: Mapping[Address, Key], detail: ErrorDet
         return Complaint(place, address, unknown_key(keys, address))
     if detail["type"] == "missing" and address == location:
         return Complaint(place, address, f"{dotted(address)} is missing; it must be {key.allowed}")
-    return Complaint(place, address, _wrong_value(key, _value(document.data, address)))
+    finite = " and finite" if detail["type"] == "finite_number" else ""
+    return Complaint(place, address, _wrong_value(key, _value(document.data, address)) + finite)
 
 
 def _wrong_value(key: Key, value: Any) -> str:
