@@ -246,9 +246,9 @@ def test_a_fold_too_many_is_told_before_the_others_run(tmp_path: Path, capsys: p
 
 def test_killed_while_the_store_is_filled_nothing_goes_on(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom serfit.sweep.run import _do\n"
-        "_do([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(10_000)'], "
-        "os.environ, ())"
+        "import os, sys\nfrom serfit.sweep.run import _prepare\n"
+        "_prepare([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(10_000)'], "
+        "())"
     )
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None

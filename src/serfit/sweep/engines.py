@@ -9,7 +9,7 @@ from typing import Any
 
 from serfit.errors import UserError
 from serfit.sweep.plan import Job
-from serfit.sweep.slots import Slots, held
+from serfit.sweep.slots import Slots, held, on_gpus
 from serfit.sweep.worker import RETRIES, Outcome, run_job
 
 QUIET = {
@@ -26,12 +26,11 @@ def inline(
     jobs: Sequence[Job], slots: Slots, stopped: Callable[[], bool], look: Callable[[], None] = lambda: None
 ) -> Iterator[Outcome]:
     """Run one job after another, each on all the slots there are; `look` is called while waiting, to show progress."""
-    environment = dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(slots.gpus)}  # none: on the CPU
     for job in jobs:
         if stopped():
             return
         with held(slots.gpus, stopped):
-            yield run_job(job, environment, stopped, look)
+            yield run_job(job, on_gpus(slots.gpus), stopped, look)
 
 
 def on_ray(
@@ -123,7 +122,7 @@ def _on_worker(job: Job, gpus: Sequence[str], folder: Path) -> Outcome:
     booked = [str(number) for number in ray.get_gpu_ids()]
     mine = [gpus[int(number)] for number in booked] if gpus else booked
     with held(mine):
-        return run_job(job, dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(mine)})  # none: on the CPU
+        return run_job(job, on_gpus(mine))
 
 
 def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:

@@ -23,8 +23,8 @@ def run_on_node(job: Job, note: Path) -> None:
     """
     note.unlink(missing_ok=True)
     with StopRequest() as stop:
-        outcome = attempt(job, os.environ, lambda: stop.received is not None)
-        stopped = stop.received is not None and outcome.fate in ("interrupted", "died")
+        outcome = attempt(job, os.environ, stop.asked)
+        stopped = stop.asked() and outcome.fate in ("interrupted", "died")
         again = stopped and stop.received in ("SIGUSR1", "SIGUSR2")
         if stopped:
             outcome = replace(outcome, fate="interrupted")

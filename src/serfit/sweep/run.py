@@ -1,9 +1,7 @@
 """The story of a sweep."""
 
-import os
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,12 +15,11 @@ from serfit.report.compare import compare, console_table, write_comparison
 from serfit.report.page import write_report
 from serfit.sweep.deliver import best_experiment, check_leaving, leave_with_ensemble, leave_with_retrained, retraining
 from serfit.sweep.engines import inline, on_ray
-from serfit.sweep.leash import leashed
 from serfit.sweep.plan import Job, check_folds, numbers, on_present_labels, plan_jobs
-from serfit.sweep.slots import Slots, choose_slots, held
+from serfit.sweep.slots import Slots, choose_slots, held, on_gpus
 from serfit.sweep.slurm import Options, on_slurm, slurm_options
 from serfit.sweep.view import View
-from serfit.sweep.worker import Outcome, ended
+from serfit.sweep.worker import Outcome, run_process
 from serfit.system.interrupt import Interrupted, StopRequest
 from serfit.system.log import Terminal
 
@@ -64,16 +61,12 @@ def run_sweep(
     )
     outcomes: list[Outcome] = []
     with StopRequest() as stop, View(console, jobs) as view:
-
-        def stopped() -> bool:
-            return stop.received is not None
-
-        for outcome in _started(waiting, slots, engine, per_run, address, slurm, stopped, view.refresh):
+        for outcome in _started(waiting, slots, engine, per_run, address, slurm, stop.asked, view.refresh):
             outcomes.append(outcome)
             view.ended(outcome)
             view.refresh()
     console.print(view.table())
-    if stop.received is not None:
+    if stop.asked():
         raise Interrupted(f"stopped by {stop.received}; every run has saved itself: repeat the same command to go on")
     return outcomes
 
@@ -120,27 +113,15 @@ def fill_stores(jobs: Sequence[Job], slots: Slots) -> None:
             continue
         filled.add(job.config)
         command = [*job.program, "cache", "fill", "--config", str(job.config), *job.overrides]
-        environment = dict(os.environ) | {"CUDA_VISIBLE_DEVICES": ",".join(slots.gpus[:1])}
-        _do(command, environment, slots.gpus[:1])
+        _prepare(command, slots.gpus[:1])
 
 
-def _do(command: Sequence[str], environment: Mapping[str, str], gpus: Sequence[str]) -> None:
+def _prepare(command: Sequence[str], gpus: Sequence[str]) -> None:
     """Run a command that prepares a sweep, on GPUs held for it. Raises UserError with what it said, or Interrupted."""
     with StopRequest() as stop, tempfile.TemporaryFile() as errors:
-
-        def stopped() -> bool:
-            return stop.received is not None
-
-        with held(gpus, stopped):
-            process = subprocess.Popen(
-                leashed(command),
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-            )
-            code = ended(process, stopped)
-        if stopped():
+        with held(gpus, stop.asked):
+            code = run_process(command, on_gpus(gpus), stop.asked, stderr=errors)
+        if stop.asked():
             raise Interrupted(f"stopped by {stop.received}, before the first run; repeat the same command to go on")
         if code != 0:
             errors.seek(0)

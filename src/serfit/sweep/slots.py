@@ -63,6 +63,11 @@ def choose_slots(gpus: Sequence[int] | None, count: int | None, environment: Map
     return Slots(gpus=tuple(names[index] for index in (range(there) if gpus is None else gpus)))
 
 
+def on_gpus(gpus: Sequence[str]) -> dict[str, str]:
+    """Return the environment of a process that computes on these GPUs; on the CPU without any."""
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+
+
 @contextmanager
 def held(gpus: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Hold GPUs against every other sweep on this machine, waiting until they are free.

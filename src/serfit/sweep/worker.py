@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from serfit.sweep.leash import leashed
 from serfit.sweep.plan import Job
@@ -96,7 +96,16 @@ def attempt(
             return Outcome(job, "finished", 0)
         if not reached:
             return Outcome(job, "interrupted", 75)
-        return _attempt(job, environment, stopped, look)
+        output = job.directory.with_name(f".{job.directory.name}.out")
+        with output.open("wb") as stream:
+            code = run_process(job.command(), environment, stopped, look, stdout=stream, stderr=subprocess.STDOUT)
+        fate = fate_of(code)
+        if fate == "died" and stopped():  # before it could listen, or after its time to save itself was over
+            fate = "interrupted"
+        words = "" if fate == "finished" else last_lines(output)
+        if fate != "died":
+            output.unlink(missing_ok=True)
+        return Outcome(job, fate, code, words)
 
 
 @contextmanager
@@ -114,37 +123,29 @@ def alone(job: Job, stopped: Callable[[], bool], look: Callable[[], None]) -> It
     yield False
 
 
-def _attempt(
-    job: Job, environment: Mapping[str, str], stopped: Callable[[], bool], look: Callable[[], None]
-) -> Outcome:
-    spoken = job.directory.with_name(f".{job.directory.name}.out")
-    with spoken.open("wb") as output:
-        process = subprocess.Popen(
-            leashed(job.command()),
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        code = ended(process, stopped, look)
-    fate = fate_of(code)
-    if fate == "died" and stopped():  # before it could listen, or after its time to save itself was over
-        fate = "interrupted"
-    words = "" if fate == "finished" else last_lines(spoken)
-    if fate != "died":
-        spoken.unlink(missing_ok=True)
-    return Outcome(job, fate, code, words)
-
-
-def ended(
-    process: "subprocess.Popen[bytes]", stopped: Callable[[], bool], look: Callable[[], None] = lambda: None
+def run_process(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    stopped: Callable[[], bool],
+    look: Callable[[], None] = lambda: None,
+    **streams: Any,
 ) -> int:
-    """Wait for the end of a process that leads a session; when asked to stop, or interrupted, let it save itself first.
+    """Run a command in a session of its own, which dies with this process.
+
+    Args:
+        command: the program and its arguments.
+        environment: its environment variables.
+        stopped: asked a few times a second; once true, or when this process is interrupted, the command is asked to
+            save itself and stop.
+        look: called as often, to show progress.
+        streams: `stdout` and `stderr` as for `subprocess.Popen`.
 
     Returns:
         Its exit code.
     """
+    process = subprocess.Popen(
+        leashed(command), env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True, **streams
+    )
     try:
         while (code := process.poll()) is None:
             if stopped():

@@ -52,6 +52,10 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def asked(self) -> bool:
+        """Whether a signal has asked for a stop."""
+        return self.received is not None
+
     def check(self) -> None:
         """Raise Interrupted when a stop was asked for; called where stopping is possible."""
         if self.received is not None:
