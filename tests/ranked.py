@@ -1,11 +1,14 @@
 """Work that tests do in several processes at once; forked from a server that has imported what it needs."""
 
+import json
 import multiprocessing as mp
 import os
+import signal
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,18 @@ import torch.distributed as dist
 import transformers.models.wavlm.modeling_wavlm
 
 from serfit.config.schema import ExperimentConfig, ModelParams
+from serfit.errors import UserError
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, build_model
-from serfit.system.log import Log
+from serfit.system.interrupt import Interrupted
+from serfit.system.log import Log, silent_log
 from serfit.training.batches import Example
 from serfit.training.executor import Executor
 from serfit.training.experiment import run_experiment
-from serfit.training.follow import follow
-from serfit.training.ranks import Ranks
+from serfit.training.filling import fill_store
+from serfit.training.material import prepare
+from serfit.training.ranks import Ranks, leading, take_part
+from serfit.training.trainer import fit
 
 PRELOADED = transformers.models.wavlm.modeling_wavlm
 LENGTHS = [3000, 5200, 2100, 4100, 6000, 1800, 2600, 3300]
@@ -124,23 +131,15 @@ def predict(ranks: Ranks, count: int) -> np.ndarray:
 def experiment(ranks: Ranks, settings: dict[str, Any], directory: Path, resume: bool = False) -> None:
     """One run, led by the first process."""
     config = ExperimentConfig.model_validate(settings)
-    if not ranks.first:
-        follow(ranks, config, None)
-        return
-    with open(os.devnull, "w") as nowhere:
-        from rich.console import Console
-
-        run_experiment(config, Log(Console(file=nowhere)), directory=directory, resume=resume, ranks=ranks)
+    take_part(partial(run_experiment, config, directory=directory, resume=resume), silent_log(), None, ranks)
 
 
 def stopped_experiment(ranks: Ranks, settings: dict[str, Any], directory: Path, step: int) -> None:
     """The same, but the second process is asked to stop at a step."""
-    import signal
-
-    import serfit.training.follow
+    import serfit.training.experiment
 
     if not ranks.first:
-        real = serfit.training.follow.fit
+        real = serfit.training.experiment.fit
 
         def stopping(*arguments: Any) -> Any:
             for number, record in enumerate(real(*arguments), start=1):
@@ -148,17 +147,70 @@ def stopped_experiment(ranks: Ranks, settings: dict[str, Any], directory: Path, 
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield record
 
-        serfit.training.follow.fit = stopping  # type: ignore[assignment]
+        serfit.training.experiment.fit = stopping  # type: ignore[assignment]
     experiment(ranks, settings, directory)
 
 
-def note_process(ranks: Ranks, folder: str, seconds: float) -> None:
+def note_process(folder: str, seconds: float, *, ranks: Ranks, **_: Any) -> None:
     """Write this process's id and stay for a while."""
     (Path(folder) / str(ranks.index)).write_text(str(os.getpid()))
-    ranks.wait()
+    ranks.any(False)
     time.sleep(seconds)
 
 
-def leave_at_once(ranks: Ranks) -> None:
+def leave_at_once(**_: Any) -> None:
     """Die as a process does that the kernel kills."""
     os._exit(9)
+
+
+def trapped(
+    settings: dict[str, Any], directory: str, trap: str, where: int, *, ranks: Ranks, log: Log, **_: Any
+) -> None:
+    """A run in which something happens to one of its processes."""
+    import serfit.training.experiment as story
+
+    real_fit, real_fill, real_prepare = fit, fill_store, prepare
+    mistake = UserError("the disk is missing here")
+
+    def fail(*_: Any) -> None:
+        raise mistake
+
+    def fit_and_die(*arguments: Any) -> Any:
+        yield next(real_fit(*arguments))
+        os._exit(9)
+
+    def fit_and_fail(*arguments: Any) -> Any:
+        yield next(real_fit(*arguments))
+        raise mistake
+
+    def fill_and_stop(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        real_fill(*arguments)
+
+    story.fit, story.fill_store, story.prepare = real_fit, real_fill, real_prepare
+    if ranks.index == where:
+        traps = {"prepare": fail, "fill_store": fail, "die": fit_and_die, "fit": fit_and_fail, "stop": fill_and_stop}
+        name = {"die": "fit", "stop": "fill_store"}.get(trap, trap)
+        setattr(story, name, traps[trap])
+    torch.set_num_threads(1)
+    config = ExperimentConfig.model_validate(settings | {"features": {"store": f"{directory} store"}})
+    run_experiment(config, log, directory=Path(directory), ranks=ranks)
+
+
+def lead(settings: dict[str, Any], folder: str, cases: list[tuple[str, int]]) -> None:
+    """Such runs with two processes, one after another, and how each ended, in a line; the others are forked."""
+    import serfit.training.ranks
+
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["ranked"])
+    serfit.training.ranks.mp.get_context = lambda method: context  # type: ignore[attr-defined]
+    for trap, where in cases:
+        directory = Path(folder) / f"{trap} {where}"
+        work = partial(trapped, settings, str(directory), trap, where)
+        ended: dict[str, Any] = {"code": 0, "words": ""}
+        try:
+            with leading(2, work) as ranks:
+                work(ranks=ranks, log=silent_log())
+        except (UserError, Interrupted) as error:
+            ended = {"code": error.exit_code, "words": f"{type(error).__name__}: {error}"}
+        print(json.dumps(ended | {"exists": directory.exists()}), flush=True)

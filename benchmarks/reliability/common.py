@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ from serfit.runs import directory as runs  # noqa: E402
 from serfit.system.interrupt import Interrupted  # noqa: E402
 from serfit.system.log import Log  # noqa: E402
 from serfit.training.experiment import run_experiment  # noqa: E402
-from serfit.training.follow import follow  # noqa: E402
-from serfit.training.ranks import Ranks, _joined  # noqa: E402
+from serfit.training.ranks import Ranks, _joined, take_part  # noqa: E402
 from support import settings, small_release  # noqa: E402
 
 RESULTS = (
@@ -190,15 +190,13 @@ def train(
 
     def work(rank: int) -> None:
         before(rank)
+        program = partial(run_experiment, config, directory=directory, resume=resume)
         if ranks == 1:
-            run_experiment(config, quiet(), directory=directory, resume=resume)
+            program(quiet())
             return
         us = Ranks(rank, ranks)
         with _joined(us, f"file://{meeting}"):
-            if rank == 0:
-                run_experiment(config, quiet(), directory=directory, resume=resume, ranks=us)
-            else:
-                follow(us, config, None)
+            take_part(program, quiet(), None, us)
 
     children = [forked(lambda rank=rank: work(rank), errors) for rank in range(ranks)]
     during(children)

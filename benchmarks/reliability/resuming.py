@@ -12,7 +12,7 @@ from typing import Any
 from common import EVERYTHING, Place, Tally, contents, train
 
 from serfit.runs import directory as runs
-from serfit.training import chronicle as story
+from serfit.training import progress as story
 
 STEPS = {"data__loader__batch_size": 2, "train__accumulation_steps": 1}
 """Twelve optimisation batches of two utterances: a run of two epochs takes 24 steps."""
@@ -23,7 +23,7 @@ def _die(*_: object) -> None:
 
 
 def die_after_call(name: str, count: int) -> Callable[[int], None]:
-    """A trap: SIGKILL right after the `count`-th call of a function of the chronicle."""
+    """A trap: SIGKILL right after the `count`-th call of a function of the writer of progress."""
 
     def set_trap(rank: int) -> None:
         if rank != 0:

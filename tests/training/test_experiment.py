@@ -18,7 +18,7 @@ from serfit.report.compare import read_run
 from serfit.runs import directory as runs
 from serfit.system.interrupt import Interrupted
 from serfit.system.log import Log
-from serfit.training import chronicle as story
+from serfit.training import progress as story
 from serfit.training.executor import Executor
 from serfit.training.experiment import run_experiment
 from support import RESULTS, settings, small_release

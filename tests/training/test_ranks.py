@@ -1,9 +1,11 @@
 """Several processes compute what one does."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from safetensors.numpy import load_file
 
 import ranked
 from ranked import in_processes
-from serfit.errors import UserError
+from serfit.errors import NumericalError, UserError
 from serfit.runs import directory as runs
 from serfit.system.interrupt import Interrupted
-from serfit.training.follow import company, parsed_gpus
-from serfit.training.ranks import ALONE, Ranks, deal
+from serfit.system.log import silent_log
+from serfit.training.experiment import run_experiment
+from serfit.training.ranks import ALONE, Ranks, deal, in_company, parsed_gpus
 from support import PATIENCE, RESULTS, eventually, is_gone, settings, small_release
 
 
@@ -104,17 +107,18 @@ def test_two_processes_train_the_weights_of_one(release: Path, tmp_path: Path) -
 
 LEADER = """
 import sys
+from functools import partial
 import ranked
 from serfit.training.ranks import leading
 if __name__ == "__main__":
-    with leading(2, {what}, {arguments}) as ranks:
-        ranked.note_process(ranks, sys.argv[1], 60)
+    with leading(2, {what}) as ranks:
+        ranked.note_process(sys.argv[1], 60, ranks=ranks)
 """
 
 
-def leader(folder: Path, what: str, arguments: str) -> subprocess.Popen[str]:
+def leader(folder: Path, what: str) -> subprocess.Popen[str]:
     script = folder / "leader.py"
-    script.write_text(LEADER.format(what=what, arguments=arguments))
+    script.write_text(LEADER.format(what=what))
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), str(folder)]
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
@@ -122,7 +126,7 @@ def leader(folder: Path, what: str, arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
 def test_nobody_outlives_the_first_process(tmp_path: Path) -> None:
-    process = leader(tmp_path, "ranked.note_process", "(sys.argv[1], 10_000)")
+    process = leader(tmp_path, "partial(ranked.note_process, sys.argv[1], 10_000)")
     try:
         written = [tmp_path / str(index) for index in (0, 1)]
         eventually(lambda: process.poll() is not None or all(path.exists() and path.read_text() for path in written))
@@ -135,10 +139,54 @@ def test_nobody_outlives_the_first_process(tmp_path: Path) -> None:
 
 
 def test_the_first_process_does_not_wait_for_the_dead(tmp_path: Path) -> None:
-    process = leader(tmp_path, "ranked.leave_at_once", "()")
+    process = leader(tmp_path, "ranked.leave_at_once")
     _, words = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert "UserError: process 1 of this run died (exit code 9" in words
+
+
+MISSING = "the disk is missing here"
+
+ENDS = {
+    ("prepare", 0): (2, f"UserError: {MISSING}"),
+    ("prepare", 1): (2, f"UserError: in process 1 of this run: {MISSING}"),
+    ("fill_store", 0): (2, f"UserError: {MISSING}"),
+    ("fill_store", 1): (2, f"UserError: in process 1 of this run: {MISSING}"),
+    ("stop", 1): (75, "Interrupted: stopped by a signal to another process; go on with --resume"),
+    ("die", 1): (2, "UserError: process 1 of this run died (exit code 9"),
+    ("fit", 1): (2, f"UserError: in process 1 of this run: {MISSING}"),
+}
+"""What happens to which of two processes, and how the run ends: exit code and words."""
+
+
+def test_what_ends_one_process_ends_the_run_in_one_sentence(release: Path, tmp_path: Path) -> None:
+    """Whichever it is, and wherever the other one waits; and what couldn't begin leaves no directory."""
+    script = tmp_path / "lead.py"
+    arguments = (settings(release, tmp_path), str(tmp_path), list(ENDS))
+    script.write_text(f"import ranked\nif __name__ == '__main__':\n    ranked.lead(*{arguments!r})\n")
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for (case, (code, words)), line in zip(ENDS.items(), done.stdout.splitlines(), strict=True):
+        ended = json.loads(line)
+        assert (case, ended["code"]) == (case, code)
+        assert ended["words"].startswith(words)
+        assert ended["exists"] == (case[0] != "prepare" and case != ("fill_store", 0))
+
+
+def test_a_number_that_is_not_finite_ends_all_processes_and_is_said_once(release: Path, tmp_path: Path) -> None:
+    plan = settings(
+        release,
+        tmp_path,
+        train__optimizer={"lr": 1e18, "encoder_lr": 1e18},
+        train__schedule={"warmup": 0.0},
+        train__grad_clip=0.0,
+    )
+    first, second = in_processes(2, tmp_path, ranked.experiment, plan, tmp_path / "run")
+    assert isinstance(first, NumericalError)
+    assert second is None
+    assert list((tmp_path / "run" / runs.CHECKPOINTS).iterdir())
 
 
 @pytest.mark.parametrize("text", ["", "0,", "0,0", "a", "0;1", "-1", "1.0"])
@@ -152,8 +200,8 @@ def test_gpus_that_do_not_exist(release: Path, tmp_path: Path) -> None:
     from serfit.config.schema import ExperimentConfig
 
     config = ExperimentConfig.model_validate(settings(release, tmp_path))
-    with pytest.raises(UserError, match="GPU 97 doesn't exist"), company(config, (97, 98)):
-        pass
+    with pytest.raises(UserError, match="GPU 97 doesn't exist"):
+        in_company(partial(run_experiment, config), silent_log(), (97, 98))
 
 
 def test_alone_nothing_happens() -> None:

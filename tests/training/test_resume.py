@@ -23,7 +23,7 @@ from serfit.system.files import WriteError
 from serfit.system.interrupt import Interrupted
 from serfit.system.log import Log
 from serfit.training import checkpoint, resume
-from serfit.training import chronicle as story
+from serfit.training import progress as story
 from serfit.training.executor import Executor
 from serfit.training.experiment import run_experiment
 from serfit.training.store import FeatureStore
@@ -249,7 +249,7 @@ def test_pictures_and_log_lines_are_no_reason_to_stop(
     def full(*_: Any) -> None:
         raise WriteError("can't write loss.png: No space left on device")
 
-    monkeypatch.setattr("serfit.training.announce.plot_curves", full)
+    monkeypatch.setattr("serfit.training.messages.plot_curves", full)
     directory = run()
     assert "warning: the curves weren't drawn" in (directory / runs.TRAIN_LOG).read_text()
     assert (directory / runs.FINISHED).exists()

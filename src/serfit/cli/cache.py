@@ -63,7 +63,7 @@ def fill(
     Example: serfit cache fill --config configs/baseline.yaml
     """
     chosen = experiment(config, overrides or [], None, None)
-    from serfit.training.experiment import fill_features
+    from serfit.training.filling import fill_features
 
     fill_features(chosen, new_log(), gpu=gpu)
 

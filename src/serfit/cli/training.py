@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -58,22 +59,13 @@ def train(
         raise UserError("--gpu and --gpus both say where to compute; give one of them")
     from serfit.report.compare import write_comparison
     from serfit.training.experiment import run_experiment
-    from serfit.training.follow import company, follow, gpu_of, parsed_gpus
+    from serfit.training.ranks import in_company, parsed_gpus
 
     several = None if gpus is None else parsed_gpus(gpus)
-    with company(chosen, several) as ranks:
-        if not ranks.first:
-            follow(ranks, chosen, several)
-            return
-        device = gpu_of(ranks, several) if gpu is None else gpu
-        directory = run_experiment(
-            chosen,
-            new_log(),
-            gpu=device,
-            directory=unfinished or run_dir,
-            resume=unfinished is not None,
-            ranks=ranks,
-        )
+    work = partial(run_experiment, chosen, directory=unfinished or run_dir, resume=unfinished is not None)
+    directory = in_company(work, new_log(), several, gpu)
+    if directory is None:
+        return
     tested = chosen.data.split.scheme != "everything"
     if tested and directory.parent.resolve() == chosen.experiment.runs_dir.resolve():
         print(f"comparison of all finished runs: {write_comparison(directory.parent)}")

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from serfit.config.load import WITHOUT_EFFECT, config_differences, load_config, plain_config, result_fingerprint
 from serfit.config.schema import ExperimentConfig
@@ -81,6 +81,9 @@ class Run:
         before: environment.json as the process before this one left it; empty for a new run.
         notes: what there is to say about going on with it.
     """
+
+    written: ClassVar[bool] = True
+    """Whether this process is the one that writes it."""
 
     directory: Path
     records: list[EpochRecord] = field(default_factory=list)
@@ -209,6 +212,26 @@ class Run:
         shutil.rmtree(self.directory)
 
 
+class UnwrittenRun(Run):
+    """A run as the processes have it that compute it along with the first, which writes it: records in memory alone."""
+
+    written = False
+
+    def describe(self, environment: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def add(self, record: EpochRecord, spent: EpochTime) -> None:
+        """Keep an epoch's record in memory."""
+        self.records.append(record)
+        self.times.append(spent)
+
+    def keep(self, texts: Mapping[str, str]) -> None:
+        """Write nothing."""
+
+    def finish(self, scores: Mapping[str, Any], best_result: str) -> None:
+        """Write nothing."""
+
+
 def read_labels(directory: Path) -> Labels | None:
     """The labels that a run was made from; None where it is older than their record, or the record is damaged."""
     try:
@@ -250,9 +273,16 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened_run(config: ExperimentConfig, log: Log, directory: Path | None, resume: bool) -> Iterator[Run]:
-    """A locked run directory with its log; one that a user's or the system's error kept from beginning is removed."""
-    if resume:
+def opened_run(
+    config: ExperimentConfig, log: Log, directory: Path | None, resume: bool, *, written: bool = True
+) -> Iterator[Run]:
+    """A locked run directory with its log; one that a user's or the system's error kept from beginning is removed.
+
+    With `written=False`, a run that another process writes, in a directory that doesn't exist.
+    """
+    if not written:
+        yield UnwrittenRun(config.experiment.runs_dir / ".unwritten")
+    elif resume:
         assert directory is not None
         check_unfinished(directory)
         with locked(directory):

@@ -147,3 +147,8 @@ class Log:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def silent_log() -> Log:
+    """A log that shows and writes nothing."""
+    return Log(Console(quiet=True))

@@ -29,8 +29,8 @@ from serfit.scores.scenario import by_style, scenario_baseline, within_scenario
 from serfit.system.files import write_json, write_text
 from serfit.system.log import Log
 from serfit.system.runtime import environment
-from serfit.training.announce import prediction_tables
 from serfit.training.material import Material, prepare
+from serfit.training.messages import prediction_tables
 from serfit.training.trainer import Part
 
 SUFFIX = "handmade"

@@ -14,19 +14,23 @@ predictions are gathered before the loss and gradients summed after the last mic
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 
+from serfit.config.schema import ExperimentConfig
 from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, is_out_of_memory
 from serfit.nn.dropout import Noise
 from serfit.nn.losses import LossFunction
 from serfit.nn.model import EmotionModel
 from serfit.nn.passes import PASS_SECONDS, plan_passes
+from serfit.system.runtime import choose_precision
 from serfit.training.batches import Example, collate
+from serfit.training.features import Features
+from serfit.training.memory import first_budget
 from serfit.training.ranks import ALONE, Ranks, deal
 
 Outcome = TypeVar("Outcome")
@@ -217,3 +221,19 @@ class Executor:
                 time_mask=batch.time_mask if noisy else None,
             )
         return predictions if predictions.dtype == torch.float64 else predictions.float()
+
+
+def build_executor(
+    config: ExperimentConfig, model: EmotionModel, features: Features, device: torch.device, ranks: Ranks
+) -> Executor:
+    """Return what computes the optimisation batches of an experiment, within the memory of the process with least."""
+    precision, autocast = choose_precision(config.train.precision, device)
+    budget = first_budget(
+        model, features.stage, features.entries_per_second, device, config.train, half=precision == "bf16"
+    )
+    return Executor(model, features.stage, device, autocast, ranks.least(budget), ranks)
+
+
+def exactly(executor: Executor) -> Executor:
+    """The same executor in float32, for predictions that are kept."""
+    return replace(executor, autocast=nullcontext)

@@ -1,18 +1,18 @@
 """A training state to and from the checkpoints of its run, and the question whether it is still the same run."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
-from serfit.errors import NumericalError, UserError, counted, listed
+from serfit.errors import UserError, counted, listed
 from serfit.nn.encoders.build import encoder_differences
-from serfit.nn.saved import save_weights, trainable
+from serfit.nn.model import EmotionModel
+from serfit.nn.saved import load_weights, save_weights, trainable
 from serfit.runs import directory as runs
 from serfit.runs.directory import Run
 from serfit.scores.records import EpochRecord
 from serfit.system.files import WriteError, link
-from serfit.system.interrupt import Interrupted
 from serfit.system.tensors import Shapes
 from serfit.training.checkpoint import (
     latest_checkpoint,
@@ -20,9 +20,8 @@ from serfit.training.checkpoint import (
     restore_model_and_optimizer,
     save_checkpoint,
 )
+from serfit.training.ranks import Ranks
 from serfit.training.trainer import EpochSoFar, TrainingState
-
-Record = TypeVar("Record")
 
 MOST_GATHERED = 1 << 26
 """Most numbers that an epoch may have gathered in a checkpoint; beyond, it is no checkpoint of ours."""
@@ -72,15 +71,6 @@ def save_best(record: EpochRecord, state: TrainingState, run: Run, frozen: str) 
         save_weights(run / runs.BEST_VALENCE_WEIGHTS, state.model, frozen, record.epoch)
 
 
-def saving_on_the_way_out(records: Iterable[Record], state: TrainingState, run: Run) -> Iterator[Record]:
-    """The records of `fit`; when it ends in a number that isn't finite or is interrupted, the state is saved first."""
-    try:
-        yield from records
-    except (NumericalError, Interrupted):
-        save_state(state, run)
-        raise
-
-
 def restore(state: TrainingState, run: Run, frozen: str) -> list[str]:
     """Bring a fresh state, and the run's records, to the newest whole checkpoint, if there is one.
 
@@ -110,6 +100,37 @@ def restore(state: TrainingState, run: Run, frozen: str) -> list[str]:
     if state.so_far.steps == 0 and run.records:
         save_best(run.records[-1], state, run, frozen)
     return [*notes, f"going on after step {state.step}, in epoch {state.epoch}"]
+
+
+def share_state(state: TrainingState, run: Run, ranks: Ranks) -> None:
+    """Bring every process's training state and records to those of the first, which may have restored them."""
+    if ranks.count == 1:
+        return
+    numbers = (state.epoch, state.step, state.so_far, state.best, state.best_valence, state.stale_epochs)
+    tensors: dict[str, torch.Tensor] = {}
+    if ranks.first and state.step > 0:
+        found = model_and_optimizer(state.model, state.optimizer)
+        tensors = {name: tensor.detach().cpu() for name, tensor in found.items()}
+    numbers, tensors, records, times = ranks.told((numbers, tensors, run.records, run.times))
+    if ranks.first:
+        return
+    if tensors:
+        restore_model_and_optimizer(tensors, state.model, state.optimizer)
+    state.epoch, state.step, state.so_far, state.best, state.best_valence, state.stale_epochs = numbers
+    run.records, run.times = records, times
+
+
+def load_best(model: EmotionModel, run: Run, frozen: str, ranks: Ranks) -> EpochRecord:
+    """Put the weights of the best epoch into every process's model, and return that epoch's record.
+
+    Raises:
+        UserError: no epoch is the best one, see `Run.best`.
+    """
+    best = run.best()
+    if ranks.first:
+        load_weights(run / runs.BEST_WEIGHTS, model, frozen, best.epoch)
+    ranks.share(model.parameters())
+    return best
 
 
 def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], labels: str = "") -> list[str]:

@@ -1,9 +1,8 @@
-"""What an experiment says and writes down about itself."""
+"""What an experiment tells people: at its beginning, after each step, at its end, and when it stops."""
 
 import math
 import shlex
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
@@ -124,29 +123,6 @@ def warn_of_memory(
     doubt = memory_warning(model, features.stage, longest, device, config.train, half=half)
     if doubt is not None:
         log.say(doubt)
-
-
-def fill_store(features: Features, material: Material, log: Log, check: Callable[[], None] = lambda: None) -> None:
-    """Compute the frozen features of all parts that the store doesn't have yet.
-
-    `check` is called after each utterance, and may raise to stop.
-
-    Raises:
-        UserError: the disk, or features.max_gb, is clearly too small for what is missing.
-    """
-    utterances = [*material.split.train, *material.split.validation, *material.split.test]
-    missing = features.missing(utterances)
-    if missing:
-        began = time.monotonic()
-        for done, spoken in enumerate(features.fill(missing), start=1):
-            check()
-            if done == 1 and features.store is not None:
-                seconds = material.seconds()
-                share = sum(seconds[other.id] for other in missing) / seconds[spoken.id]
-                features.store.check_room(round(share * features(spoken).nbytes), len(utterances) / len(missing))
-            log.advance("computing frozen features", done, len(missing))
-        log.settle()
-        log.say(f"computed the frozen features of {len(missing)} utterances in {time.monotonic() - began:.0f} s")
 
 
 def say_end(log: Log, run: Run, outcome: Results, corpus: str) -> None:

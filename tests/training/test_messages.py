@@ -19,11 +19,11 @@ from serfit.report.diagnosis.diagnose import diagnose
 from serfit.runs import directory as runs
 from serfit.runs.live import Reader
 from serfit.system.log import Log
-from serfit.training.announce import greet
 from serfit.training.batches import Example
 from serfit.training.executor import Executor
 from serfit.training.experiment import run_experiment
 from serfit.training.material import prepare
+from serfit.training.messages import greet
 from support import settings, small_release
 
 SATURATED = {

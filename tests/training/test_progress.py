@@ -18,10 +18,9 @@ from serfit.scores.records import EpochTime, Progress
 from serfit.system.log import Log
 from serfit.system.runtime import gpu_busy, gpu_memory
 from serfit.system.timer import Tally
-from serfit.training import chronicle as story
-from serfit.training import pace
+from serfit.training import progress as story
 from serfit.training.experiment import run_experiment
-from serfit.training.pace import Pace
+from serfit.training.progress import EpochTimer
 from support import settings, small_release
 
 Runner = Callable[..., Path]
@@ -84,7 +83,7 @@ def test_times_survive_json_and_old_records_are_understood() -> None:
 
 
 def test_progress_is_written_now_and_then_and_gone_at_the_end(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(story, "SECONDS_BETWEEN_LOOKS", 0.0)
     seen: list[Progress] = []
     real = story.show_step
 
@@ -97,20 +96,20 @@ def test_progress_is_written_now_and_then_and_gone_at_the_end(run: Runner, monke
     assert [(one.epoch, one.step, one.steps) for one in seen] == [(e, s, 3) for e in (1, 2) for s in (1, 2, 3)]
     assert [one.so_far.steps for one in seen] == [1, 2, 3, 1, 2, 3]
     assert not (directory / runs.PROGRESS).exists()
-    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LOOKS", 3600.0)
+    monkeypatch.setattr(story, "SECONDS_BETWEEN_LOOKS", 3600.0)
     monkeypatch.setattr(story, "show_step", real)
     wrote: list[Path] = []
-    monkeypatch.setattr(pace, "write_json", lambda path, *_, **__: wrote.append(path))
+    monkeypatch.setattr(story, "write_json", lambda path, *_, **__: wrote.append(path))
     run()
     assert wrote == []
 
 
 def test_a_full_disk_under_progress_stops_nothing(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
-        raise pace.WriteError("no room")
+        raise story.WriteError("no room")
 
-    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(pace, "write_json", full)
+    monkeypatch.setattr(story, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(story, "write_json", full)
     assert (run() / runs.FINISHED).exists()
 
 
@@ -149,7 +148,7 @@ def test_a_gpu_is_asked_for_memory_and_use(monkeypatch: pytest.MonkeyPatch, tmp_
     assert gpu_busy(device) == 0.5
     assert gpu_memory(torch.device("cpu")) is None
     assert gpu_busy(torch.device("cpu")) is None
-    spent = Pace(Run(tmp_path), device, Tally()).epoch_done(1)
+    spent = EpochTimer(device, Tally()).epoch_done(1)
     assert (spent.gpu_memory, spent.gpu_memory_total) == (2 * 2**30, 8 * 2**30)
 
     def silent(device: torch.device) -> int:
