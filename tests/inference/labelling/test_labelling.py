@@ -42,8 +42,14 @@ def rows(pieces: list[Piece]) -> list[Row]:
 
 
 def plain(row: Row) -> tuple[object, ...]:
-    arrays = [None if array is None else array.tobytes() for array in (row.values, row.unit, row.spread, row.embedding)]
-    return (row.item, row.start, row.end, row.error, *arrays)
+    heard = row.emotion
+    found = () if heard is None else (heard.values, heard.unit, heard.spread, heard.embedding.tobytes())
+    return (row.item, row.start, row.end, row.error, *found)
+
+
+def unit(row: Row) -> list[float]:
+    assert row.emotion is not None
+    return list(row.emotion.unit.values())
 
 
 def test_each_recording_is_what_it_is_alone(recordings: list[Item]) -> None:
@@ -52,19 +58,18 @@ def test_each_recording_is_what_it_is_alone(recordings: list[Item]) -> None:
     assert [row.item for row in found] == list(range(12))
     for item, row in zip(recordings, found, strict=True):
         if row.item in (3, 8, 10):
-            assert row.values is row.unit is row.spread is row.embedding is None
+            assert row.emotion is None
             assert item.file in row.error
             continue
         assert row.error == ""
-        assert row.values is not None
-        assert row.unit is not None
-        assert row.spread is not None
+        assert row.emotion is not None
         waveform = read_audio(item.path, item.start)
         assert (row.start, row.end) == (item.start, item.start + len(waveform) / 16_000)
         loudness, _, mean = features(waveform)
-        np.testing.assert_allclose(row.unit, [loudness + 0.05, mean + 0.05], atol=1e-12)
-        np.testing.assert_allclose(row.values, 1 + 4 * row.unit, atol=1e-12)
-        np.testing.assert_allclose(row.spread, 4 * 0.1 / np.sqrt(2), atol=1e-12)
+        np.testing.assert_allclose(unit(row), [loudness + 0.05, mean + 0.05], atol=1e-12)
+        values, spread = list(row.emotion.values.values()), list(row.emotion.spread.values())
+        np.testing.assert_allclose(values, 1 + 4 * np.array(unit(row)), atol=1e-12)
+        np.testing.assert_allclose(spread, 4 * 0.1 / np.sqrt(2), atol=1e-12)
     assert "not audio that can be read" in found[3].error
     assert "there is no audio file" in found[8].error
     assert "lasts 6.2 ms" in found[10].error
@@ -120,8 +125,7 @@ def test_one_bad_waveform_doesnt_take_its_batch_along(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Ear, "__call__", deaf)
     found = rows(list(label(listener(), items, Whole())))
     assert ["isn't finite" in row.error for row in found] == [False, False, True, False, False]
-    assert found[3].unit is not None
-    assert found[3].unit[0] == pytest.approx(0.4)
+    assert unit(found[3])[0] == pytest.approx(0.4)
 
 
 def test_too_much_for_one_utterance_isnt_even_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +149,8 @@ def test_windows_and_stretches_of_one_recording(tmp_path: Path) -> None:
         (pytest.approx(3.9, abs=0.03), pytest.approx(7.1, abs=0.03)),
     ]
     for row in found + rows(list(label(listener(), [Item("a.wav", path, 0.5)], Windows(1.0, 0.7)))):
-        assert row.unit is not None
         part = read_audio(path, row.start, row.end)
-        np.testing.assert_allclose(row.unit, np.array(features(part))[[0, 2]], atol=1e-6)
+        np.testing.assert_allclose(unit(row), np.array(features(part))[[0, 2]], atol=1e-6)
     soundfile.write(path, np.zeros(8_000), 16_000)
     (row,) = rows(list(label(listener(), [Item("a.wav", path)], Voiced())))
     assert "no voice was found in a.wav" in row.error
@@ -179,6 +182,6 @@ def test_silence_and_samples_far_beyond_one_get_a_note_beside_their_values(tmp_p
     items = [Item(name, tmp_path / f"{name}.wav") for name in kinds]
     found = rows(list(label(listener(), items, Whole())))
     assert [(row.note, row.error) for row in found] == [(note, "") for _, note in kinds.values()]
-    assert all(row.values is not None for row in found)
+    assert all(row.emotion is not None for row in found)
     columns = Columns(("valence", "arousal"), ids=False, spreads=False)
     assert dict(zip(columns.names, columns.cells(found[1], items[1]), strict=True))["note"] == SILENT[0]

@@ -13,16 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serfit.corpus.audio import SAMPLE_RATE, audio_blocks, audio_duration, read_audio
 from serfit.corpus.level import level_doubt
 from serfit.errors import UserError
 from serfit.inference.labelling.inputs import Item
 from serfit.inference.labelling.voice_activity import LONGEST, SHORTEST, SILENCE, levels, stretches, voiced
 from serfit.inference.networks import Waveform
-from serfit.inference.recogniser import Estimates, Recogniser
+from serfit.inference.recogniser import Emotion, Estimates, Recogniser, emotions
 from serfit.inference.windows import window_samples, windows
 from serfit.nn.passes import plan_passes
 
@@ -66,10 +63,7 @@ class Row:
         item: place of the recording in the list.
         start: where the stretch begins, in seconds.
         end: where it ends; None where that isn't known.
-        values: [D] on the corpus's scale; None where there is an error.
-        unit: [D] on [0, 1].
-        spread: [D] on the corpus's scale; None with one network.
-        embedding: pooled vector [P], float32.
+        emotion: what was recognised; None where there is an error.
         note: what is strange about the sound, though there are values: silence, samples far beyond 1; said of whole
             recordings alone.
         error: why there are no values, in one sentence.
@@ -78,10 +72,7 @@ class Row:
     item: int
     start: float
     end: float | None
-    values: NDArray[np.float64] | None = None
-    unit: NDArray[np.float64] | None = None
-    spread: NDArray[np.float64] | None = None
-    embedding: NDArray[np.float32] | None = None
+    emotion: Emotion | None = None
     note: str = ""
     error: str = ""
 
@@ -224,7 +215,7 @@ def _rows(
 ) -> list[Row]:
     """A row per waveform; where something is wrong with one of them, each is asked about alone."""
     try:
-        return rows_of(places, spans, recogniser.estimate(waveforms, names))
+        return _heard(places, spans, recogniser.estimate(waveforms, names))
     except UserError as error:
         if len(waveforms) == 1:
             return [Row(places[0], *spans[0], error=str(error))]
@@ -235,20 +226,10 @@ def _rows(
         ]
 
 
-def rows_of(places: Sequence[int], spans: Sequence[tuple[float, float]], estimates: Estimates) -> list[Row]:
+def _heard(places: Sequence[int], spans: Sequence[tuple[float, float]], estimates: Estimates) -> list[Row]:
     """Estimates of N stretches one by one, with the place of the recording that each belongs to."""
-    return [
-        Row(
-            item=place,
-            start=start,
-            end=end,
-            values=estimates.values[number],
-            unit=estimates.unit[number],
-            spread=None if estimates.spread is None else estimates.spread[number],
-            embedding=estimates.embeddings[number],
-        )
-        for number, (place, (start, end)) in enumerate(zip(places, spans, strict=True))
-    ]
+    named = zip(places, emotions(estimates, spans), strict=True)
+    return [Row(place, emotion.start, emotion.end, emotion) for place, emotion in named]
 
 
 # ------------------------------------------------------------------------------------------------ parts of recordings
@@ -276,7 +257,7 @@ def _windows(recogniser: Recogniser, place: int, item: Item, cutting: Windows, s
     window, hop = cutting.window, cutting.hop
     for piece in windows(recogniser, item.path, window=window, hop=hop, start=item.start, end=item.end, skip=skip):
         spans = list(zip(piece.starts.tolist(), piece.ends.tolist(), strict=True))
-        yield rows_of([place] * len(piece), spans, piece.estimates)
+        yield _heard([place] * len(piece), spans, piece.estimates)
 
 
 def _stretches(recogniser: Recogniser, place: int, item: Item, skip: int) -> Iterator[list[Row]]:

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serfit.errors import UserError
 from serfit.inference.labelling.labelling import BEGINNING, Point
 from serfit.inference.labelling.table import Cell, Format, encoded, header, line
 from serfit.inference.labelling.vectors import Stretch, form_of, write_vectors
+from serfit.inference.recogniser import Emotion
 from serfit.system.files import WriteError, write_atomically, write_text
 
 FORMAT = 3
@@ -175,8 +175,8 @@ class Ledger:
         with self._open("ab") as file:
             file.truncate(kept)
 
-    def add(self, rows: Sequence[tuple[Sequence[Cell], NDArray[np.float32] | None]], done: int) -> None:
-        """Append rows, each with its embedding, and the point up to which the list is done.
+    def add(self, rows: Sequence[tuple[Sequence[Cell], Emotion | None]], done: int) -> None:
+        """Append rows, each with what was recognised, and the point up to which the list is done.
 
         Raises:
             WriteError: the disk is full or fails; the command can be repeated.
@@ -185,7 +185,8 @@ class Ledger:
             return
         nothing, vectors = np.full(self.width, np.nan, dtype=np.float32), b""
         if self.target.embeddings is not None:
-            vectors = b"".join((nothing if vector is None else vector).astype("<f4").tobytes() for _, vector in rows)
+            found = (nothing if emotion is None else emotion.embedding for _, emotion in rows)
+            vectors = b"".join(vector.astype("<f4").tobytes() for vector in found)
         self._append({"done": done, "rows": [list(cells) for cells, _ in rows]}, vectors)
         self.errors += _errors(cells for cells, _ in rows)
         self.rows, self.point = self.rows + len(rows), Point(done)

@@ -16,12 +16,12 @@ from serfit import __version__
 from serfit.corpus.audio import audio_duration
 from serfit.errors import UserError, counted
 from serfit.inference.labelling.inputs import Item, Listing
-from serfit.inference.labelling.labelling import BEGINNING, Cutting, Piece, Point, Row, Whole, check_cutting, label
+from serfit.inference.labelling.labelling import BEGINNING, Cutting, Piece, Point, Whole, check_cutting, label
 from serfit.inference.labelling.ledger import Ledger, Target, made_before, refuse_others
 from serfit.inference.labelling.table import Columns, Format, header, line
 from serfit.inference.pictures import circumplex_picture, time_picture
 from serfit.inference.png import circumplex_print, time_print
-from serfit.inference.recogniser import Estimates, Recogniser
+from serfit.inference.recogniser import Emotion, Estimates, Recogniser
 from serfit.inference.windows import Curve
 from serfit.system.files import write_bytes, write_text
 from serfit.system.interrupt import StopRequest
@@ -34,6 +34,8 @@ MODEL_FILES = (
     *("calibration.json", "validation.csv"),  # the second for runs that lack the first
 )
 """Files of a run or a bundle that decide what it says."""
+
+_NO_VECTOR = np.empty(0, dtype=np.float32)
 
 LONGEST_STEM = 160
 """Most bytes of a recording's name in the name of its pictures; file systems allow 255 in all."""
@@ -113,8 +115,7 @@ def label_to_file(request: Request, target: Target, load: Callable[[], Recognise
             log.say(f"going on: {begin.done} of {len(items)} recordings were labelled before{inside}")
         with StopRequest("; what was labelled is kept: repeat the command to go on") as stop:
             for piece in _shown(_pieces(request, recogniser, begin), request, begin, log):
-                rows = [(columns.cells(row, items[row.item]), row.embedding) for row in piece.rows]
-                ledger.add(rows, piece.done)
+                ledger.add([(columns.cells(row, items[row.item]), row.emotion) for row in piece.rows], piece.done)
                 stop.check()
         ledger.finish(request.about())
         log.say(f"written: {target.table} with {counted(ledger.rows, 'row')}")
@@ -157,14 +158,15 @@ def _drawn(pieces: Iterable[Piece], folder: Path, items: Sequence[Item], recogni
             f"can't make the folder {folder}: {error.strerror or error}; choose one that you may write to"
         ) from error
     both = {"valence", "arousal"} <= set(recogniser.dimensions)
-    rows: list[Row] = []
+    rows: list[tuple[int, Emotion]] = []
     for piece in pieces:
         for row in piece.rows:
-            if rows and rows[0].item != row.item:
+            if rows and rows[0][0] != row.item:
                 rows = []
-            rows += [] if row.values is None else [replace(row, embedding=None)]  # hours of vectors would take room
-        if rows and piece.done > rows[0].item:
-            place, curve = rows[0].item, _curve(rows, recogniser)
+            if row.emotion is not None:  # without its vector: those of hours would take room
+                rows.append((row.item, replace(row.emotion, embedding=_NO_VECTOR)))
+        if rows and piece.done > rows[0][0]:
+            place, curve = rows[0][0], _curve([emotion for _, emotion in rows], recogniser)
             stem = f"{place + 1:05d}_{_shortened(items[place].path.stem)}"
             write_text(folder / f"{stem}_time.svg", time_picture(curve, recogniser.scales))
             write_bytes(folder / f"{stem}_time.png", time_print(curve, recogniser.scales))
@@ -182,19 +184,17 @@ def _shortened(name: str) -> str:
     return name
 
 
-def _curve(rows: Sequence[Row], recogniser: Recogniser) -> Curve:
-    """The curve of one recording's rows, without embeddings."""
-    spreads = [row.spread for row in rows if row.spread is not None]
+def _curve(emotions: Sequence[Emotion], recogniser: Recogniser) -> Curve:
+    """The curve of one recording, without vectors."""
+    unit, values, spread = (
+        np.array([list(getattr(emotion, kind).values()) for emotion in emotions])
+        for kind in ("unit", "values", "spread")
+    )
+    vectors = np.empty((len(emotions), 0), dtype=np.float32)
     return Curve(
-        starts=np.array([row.start for row in rows]),
-        ends=np.array([row.end for row in rows], dtype=np.float64),
-        estimates=Estimates(
-            dimensions=recogniser.dimensions,
-            unit=np.stack([row.unit for row in rows if row.unit is not None]),
-            values=np.stack([row.values for row in rows if row.values is not None]),
-            spread=np.stack(spreads) if spreads else None,
-            embeddings=np.empty((len(rows), 0), dtype=np.float32),
-        ),
+        starts=np.array([emotion.start for emotion in emotions]),
+        ends=np.array([emotion.end for emotion in emotions]),
+        estimates=Estimates(recogniser.dimensions, unit, values, spread if spread.size else None, vectors),
     )
 
 

@@ -51,9 +51,12 @@ class Columns:
 
     def cells(self, row: Row, item: Item) -> list[Cell]:
         """One row; numbers that there aren't are None."""
-        nothing = [None] * len(self.dimensions)
-        groups = [row.values, row.unit, *([row.spread] if self.spreads else [])]
-        numbers = [cell for group in groups for cell in (nothing if group is None else group.tolist())]
+        kinds = ("values", "unit", "spread") if self.spreads else ("values", "unit")
+        numbers = [
+            None if row.emotion is None else getattr(row.emotion, kind)[name]
+            for kind in kinds
+            for name in self.dimensions
+        ]
         return [
             item.file,
             *([item.id] if self.ids else []),
