@@ -35,7 +35,8 @@ def eventually(true: Callable[[], object]) -> None:
     """Wait until something is true."""
     ends = time.monotonic() + PATIENCE
     while not true():
-        assert time.monotonic() < ends, "it never came true"
+        if time.monotonic() > ends:
+            raise TimeoutError("it never came true")
         time.sleep(0.02)
 
 

@@ -6,7 +6,6 @@ import io
 import os
 import re
 import shlex
-import shutil
 import stat
 import subprocess
 import sys
@@ -267,24 +266,6 @@ def test_an_output_that_fails_stops_no_work_and_gets_a_sentence(
     assert len(list(desk.folder.rglob("FINISHED"))) == finished + command.startswith("train")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
-@pytest.mark.parametrize(
-    ("redirection", "code", "words"),
-    [
-        (">&-", 2, "error: standard output is closed; send it to a file, or to /dev/null\n"),
-        ("2>&-", 0, ""),
-        ("<&-", 0, ""),
-        ("| true", 0, ""),
-        (">/dev/full", 2, "error: standard output couldn't be written to: No space left on device; make room"),
-    ],
-)
-def test_a_shell_may_do_what_it_likes_with_the_streams(redirection: str, code: int, words: str) -> None:
-    command = f"set -o pipefail; {shlex.quote(sys.executable)} -m serfit --help {redirection}"
-    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr.startswith(words), "Traceback" in ended.stderr) == (code, True, False)
-    assert len(ended.stderr.splitlines()) == (1 if words else 0)
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -354,29 +335,6 @@ def test_a_current_folder_that_is_gone_ends_no_library(command: str, code: int, 
     ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ended.returncode == code, ended.stderr
     assert not code or re.fullmatch("error: .*\n", ended.stderr), ended.stderr
-
-
-ODD = {
-    "no home": {"HOME": None},
-    "no temporary folder": {"TMPDIR": "/nowhere"},
-    "one column": {"COLUMNS": "1"},
-    "twenty columns": {"COLUMNS": "20"},
-    "dumb terminal": {"TERM": "dumb", "NO_COLOR": "1"},
-    "C": {"LC_ALL": "C", "LANG": "C"},
-    "POSIX": {"LC_ALL": "POSIX", "LANG": "POSIX"},
-}
-
-
-@pytest.mark.parametrize("odd", ODD)
-def test_no_environment_stops_a_verb(odd: str, desk: Desk, tmp_path: Path) -> None:
-    folder = tmp_path / "语料 a'b\"c\nd"
-    shutil.copytree(desk.words["runs"], folder)
-    environment = {name: value for name, value in (dict(os.environ) | ODD[odd]).items() if value is not None}
-    commands = ["--help", "train --help", f"compare {shlex.quote(str(folder))}"]
-    for command in (*commands, f"watch --once {shlex.quote(str(folder))}"):
-        line = [sys.executable, "-m", "serfit", *shlex.split(command)]
-        ended = subprocess.run(line, capture_output=True, text=True, encoding="utf-8", check=False, env=environment)
-        assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
 
 
 def test_mistakes_of_ours_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,16 +143,3 @@ def test_every_extra_is_asked_for_by_some_sentence_of_serfit() -> None:
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     source = "".join(path.read_text() for path in (REPOSITORY / "src").rglob("*.py"))
     assert sorted(extras) == sorted(set(re.findall(r"--extra (\w+)", source)))
-
-
-@pytest.mark.skipif(not (REPOSITORY / "tests").is_dir(), reason="not in a checkout")
-def test_no_test_has_a_limit_that_a_busy_machine_reaches() -> None:
-    """Waits end by support.PATIENCE or an event; asserted are lower bounds, or times by a clock of the test."""
-    short = re.compile(r"timeout=\d|join\(\d|wait_for\(\d|assert .*(monotonic|perf_counter|time\.time)\(\).* < ")
-    found = [
-        f"{path.name}:{number}: {line.strip()}"
-        for path in (REPOSITORY / "tests").rglob("*.py")
-        for number, line in enumerate(path.read_text().splitlines(), start=1)
-        if short.search(line) and "short = re.compile" not in line and "ends" not in line
-    ]
-    assert not found

@@ -46,7 +46,7 @@ class Member:
         about: what it predicts.
         params: encoder, pooling and head as configured.
         model: the network, on the CPU, in evaluation mode.
-        calibration: what was fitted to its validation part (see `serfit.calibration`), or None.
+        calibration: what was fitted to its validation part (see `serfit.scores.calibration`), or None.
     """
 
     about: About
