@@ -185,7 +185,7 @@ def trapped(
 
     def fill_and_stop(*arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        real_fill(*arguments)
+        arguments[-1]()  # the check between two utterances
 
     story.fit, story.fill_store, story.prepare = real_fit, real_fill, real_prepare
     if ranks.index == where:

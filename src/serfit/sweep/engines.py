@@ -74,7 +74,7 @@ def on_ray(
                 cancelled = True
                 for pending in waiting:
                     ray.cancel(pending)
-            for reference in done:
+            for reference in done:  # cancelled ones among them: their workers let the runs save themselves first
                 yield _outcome(ray, reference, waiting.pop(reference))
     finally:
         ray.shutdown()

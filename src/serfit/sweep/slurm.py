@@ -93,6 +93,8 @@ def on_slurm(
     left = {job.directory.resolve(): job for job in jobs}
     queued = {element.run: element for element in queue_now() if element.alive and element.run in left}
     tries = Counter(list(queued))
+    # `left` are the runs without an outcome, `queued` those of them that Slurm has. Each round: give out what has ended
+    # (a run that died leaves `queued` alone, and so is submitted again), fill the room there is, wait, ask Slurm once.
     while left:
         for run in [run for run, element in queued.items() if not element.alive]:
             outcome = _what_became(left[run], queued.pop(run))
@@ -105,7 +107,7 @@ def on_slurm(
         idle = [job for run, job in left.items() if run not in queued]
         room = (most or len(jobs)) - len(queued)
         if idle and room > 0:
-            batch = idle if not queued else idle[:room]
+            batch = idle if not queued else idle[:room]  # an empty queue gets all: the array itself keeps to `most`
             queued |= _submitted(batch, most or len(jobs), asked)
             tries.update(job.directory.resolve() for job in batch)
         _pause(POLL, stopped, wait)

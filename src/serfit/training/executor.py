@@ -157,6 +157,9 @@ class Executor:
     ) -> tuple[float, torch.Tensor]:
         self.model.zero_grad(set_to_none=True)
         targets = torch.stack([example.target for example in examples]).to(self.device)
+        # The last micro-batch keeps its graph from the first pass to the second and is computed once, so a batch of one
+        # micro-batch costs what plain backpropagation costs. It comes first in the second pass: its graph is freed
+        # there before the next micro-batch builds one, and memory never holds two.
         held: list[torch.Tensor] = []
 
         def predicted() -> torch.Tensor:
@@ -172,6 +175,9 @@ class Executor:
                 again = held.pop() if held else self._forward(examples, micro, noisy=True)
                 again.backward(slope[micro])  # type: ignore[no-untyped-call]
 
+        # By the chain rule the gradient is a sum over micro-batches: d loss / d predictions, known for the whole batch
+        # after this line, times d predictions / d weights, which can be had piece by piece and on any process. Each
+        # process has 0 for the examples of the others, so the sum gathers all predictions.
         predictions = self.ranks.summed(self._agreed(predicted)).requires_grad_()
         value = loss(predictions, targets)
         (slope,) = torch.autograd.grad(value, predictions)

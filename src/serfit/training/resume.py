@@ -80,6 +80,9 @@ def restore(state: TrainingState, run: Run, frozen: str) -> list[str]:
     Raises:
         UserError: there are checkpoints, and none of them is whole and of this run.
     """
+    # The checkpoint decides. An epoch's record is written before its checkpoint, so a killed run may have records of an
+    # epoch too many: they are dropped, and come again, the same to the byte. Its best weights are written after its
+    # checkpoint, so they may be missing, but are never ahead: they are made from the checkpoint.
     found = latest_checkpoint(run / runs.CHECKPOINTS, _fits(state, run))
     if found is None:
         run.forget_after(0)

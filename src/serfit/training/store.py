@@ -146,6 +146,9 @@ class FeatureStore:
         Yields:
             Each item when its entry is there; those that another process works on come last.
         """
+        # Once through everything without waiting: what another process has claimed is left to it, and something else is
+        # computed here; processes that waited at the first claimed item would compute one after another. Then what was
+        # left, again and again: its entry has come, or its claim was abandoned and it is computed here.
         elsewhere: dict[str, tuple[Item, Watch]] = {}
         for item, key in wanted:
             if self._filled(item, key, compute, Watch()):
