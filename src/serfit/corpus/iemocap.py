@@ -8,7 +8,7 @@ sentences/wav; no audio is opened.
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -64,9 +64,9 @@ def read_iemocap(root: Path) -> Corpus:
     wavs = {folder: _wav_names(folder) for folder in sessions}
     _check_audio(labels, wavs)
     transcripts = {name: text for folder in sessions for name, text in _read_transcripts(folder).items()}
-    dialogues = groupby(sorted(labels, key=lambda label: label.place), key=lambda label: label.dialogue)
+    dialogues = groupby(sorted(labels, key=lambda label: label.place), key=lambda label: label.utterance.dialogue)
     utterances = tuple(
-        label.utterance(turn, transcripts.get(label.name))
+        replace(label.utterance, turn=turn, transcript=transcripts.get(label.utterance.id))
         for _, dialogue in dialogues
         for turn, label in enumerate(dialogue)
     )
@@ -106,19 +106,11 @@ def find_release(root: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """One block of an EmoEvaluation file, and where it stands."""
+    """One block of an EmoEvaluation file, and where it stands; the utterance without turn and transcript."""
 
-    name: str
-    dialogue: str
-    session: str
-    scenario: str
-    style: Style
-    letter: str
+    utterance: Utterance
     start: float
     end: float
-    emotion: str
-    ratings: Mapping[Dimension, float]
-    single_ratings: Mapping[Dimension, tuple[float, ...]]
     folder: Path
     file: Path
     line: int
@@ -126,32 +118,12 @@ class _Label:
     @property
     def place(self) -> tuple[str, str, float, float, str]:
         """Order in the corpus."""
-        return self.session, self.dialogue, self.start, self.end, self.name
+        return str(self.utterance.session), str(self.utterance.dialogue), self.start, self.end, self.utterance.id
 
     @property
     def wav(self) -> str:
         """The audio file, as a path inside sentences/wav."""
-        return f"{self.dialogue}/{self.name}.wav"
-
-    def utterance(self, turn: int, transcript: str | None) -> Utterance:
-        """The canonical utterance."""
-        return Utterance(
-            id=self.name,
-            path=_wav_folder(self.folder) / self.wav,
-            ratings=self.ratings,
-            duration=round(self.end - self.start, 4),
-            speaker=f"{self.session}_{self.letter}",
-            session=self.session,
-            dialogue=self.dialogue,
-            turn=turn,
-            scenario=self.scenario,
-            style=self.style,
-            gender=_GENDERS[self.letter],
-            emotion=self.emotion,
-            transcript=transcript,
-            raters=len(self.single_ratings["valence"]),
-            single_ratings=self.single_ratings,
-        )
+        return f"{self.utterance.dialogue}/{self.utterance.id}.wav"
 
 
 def _read_labels(session: Path) -> list[_Label]:
@@ -192,22 +164,23 @@ def _label(session: Path, path: Path, line: int, block: Sequence[str]) -> _Label
             f"{path} line {line}: {head[3]} ends at {end:g} s but starts at {start:g} s; "
             "take the file from the release again"
         )
-    return _Label(
-        name=name[0],
-        dialogue=name[1],
+    rated = _single_ratings(block)
+    utterance = Utterance(
+        id=name[0],
+        path=_wav_folder(session) / name[1] / f"{name[0]}.wav",
+        ratings=dict(zip(DIMENSIONS, (float(head[5]), float(head[6]), float(head[7])), strict=True)),
+        duration=round(end - start, 4),
+        speaker=f"{name[2]}_{name[5]}",
         session=name[2],
+        dialogue=name[1],
         scenario=name[3],
         style=_STYLES[name[4]],
-        letter=name[5],
-        start=start,
-        end=end,
+        gender=_GENDERS[name[5]],
         emotion=head[4],
-        ratings=dict(zip(DIMENSIONS, (float(head[5]), float(head[6]), float(head[7])), strict=True)),
-        single_ratings=_single_ratings(block),
-        folder=session,
-        file=path,
-        line=line,
+        raters=len(rated["valence"]),
+        single_ratings=rated,
     )
+    return _Label(utterance, start, end, session, path, line)
 
 
 def _single_ratings(block: Iterable[str]) -> dict[Dimension, tuple[float, ...]]:
@@ -222,10 +195,10 @@ def _single_ratings(block: Iterable[str]) -> dict[Dimension, tuple[float, ...]]:
 def _check_unique(labels: Iterable[_Label]) -> None:
     first: dict[str, _Label] = {}
     for label in labels:
-        other = first.setdefault(label.name, label)
+        other = first.setdefault(label.utterance.id, label)
         if other is not label:
             raise UserError(
-                f"{label.name} is labelled twice, in {other.file} line {other.line} and in {label.file} line "
+                f"{label.utterance.id} is labelled twice, in {other.file} line {other.line} and in {label.file} line "
                 f"{label.line}; ids must be unique, so remove one of them"
             )
 
@@ -252,11 +225,10 @@ def _wav_names(session: Path) -> frozenset[str]:
 def _check_audio(labels: Iterable[_Label], wavs: Mapping[Path, frozenset[str]]) -> None:
     missing = [label for label in labels if label.wav not in wavs[label.folder]]
     if missing:
-        where = _wav_folder(missing[0].folder) / missing[0].wav
         raise UserError(
             f"{counted(len(missing), 'utterance')} of the IEMOCAP release with ratings but no audio: "
-            f"{listed([label.name for label in missing])} (the first was looked for at {where}); "
-            "every rated utterance needs its wav file, so unpack the release again"
+            f"{listed([label.utterance.id for label in missing])} (the first was looked for at "
+            f"{missing[0].utterance.path}); every rated utterance needs its wav file, so unpack the release again"
         )
 
 
