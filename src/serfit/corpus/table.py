@@ -158,19 +158,7 @@ def _check_columns(path: Path, table: Table, dimensions: Sequence[Dimension], he
 
 def _named_columns(table: Table, dimensions: Sequence[Dimension]) -> list[tuple[str, str]]:
     """(key of data.table, column) of everything that will be read."""
-    single = (
-        "audio",
-        "id",
-        "speaker",
-        "session",
-        "dialogue",
-        "start",
-        "end",
-        "part",
-        "gender",
-        "emotion",
-        "transcript",
-    )
+    single = [key for key in Table.model_fields if key not in ("path", *DIMENSIONS)]
     named = [(key, getattr(table, key)) for key in single if getattr(table, key) is not None]
     return named + [(dimension, column) for dimension in dimensions for column in _rating_columns(table, dimension)]
 
