@@ -15,9 +15,11 @@ import serfit
 from lies import FEW, VALUES, check_sentence, lies, places
 from serfit.errors import UserError
 from serfit.inference.bundle import DESCRIPTION, read_bundle, write_bundle
+from serfit.inference.origin import Origin
 from serfit.inference.publish.hub import _card as card_of
 from serfit.inference.source import open_members
 from serfit.nn.encoders.wav2vec2_config import Settings
+from serfit.system.records import from_plain, plain
 
 WAVEFORMS = [np.random.default_rng(7).standard_normal(800).astype(np.float32)]
 
@@ -57,20 +59,21 @@ def test_any_value_of_any_key_predicts_or_gives_one_sentence(part: str, bundle: 
 
 def test_any_origin_gives_a_model_card_or_one_sentence(bundle: Path) -> None:
     (member,) = read_bundle(bundle)
-    origin = dict(member.about.origin)
+    origin = plain(member.about.origin)
     for place in places(origin):
         for lie in lies(origin, place, FEW):
-            lying = replace(member, about=replace(member.about, origin=lie))
             try:
-                card_of("mine", [bundle], [lying], None)
+                told = from_plain(Origin, lie, "serfit.json", "export the run again")
+                card_of("mine", [bundle], [replace(member, about=replace(member.about, origin=told))], None)
             except UserError as error:
                 check_sentence(str(error))
 
 
 def test_no_name_is_a_tag_in_a_model_card_and_the_hub_reads_it_as_it_is(bundle: Path) -> None:
     (member,) = read_bundle(bundle)
-    nasty, origin = "<img src=x onerror=alert(1)>", dict(member.about.origin)
-    origin |= {"corpus": {**origin["corpus"], "name": nasty}, "encoder": {**origin["encoder"], "name": nasty}}
+    nasty, origin = "<img src=x onerror=alert(1)>", member.about.origin
+    changed = {key: getattr(origin, key).model_copy(update={"name": nasty}) for key in ("corpus", "encoder")}
+    origin = origin.model_copy(update=changed)
     text = card_of("mine", [bundle], [replace(member, about=replace(member.about, name=nasty, origin=origin))], None)
     assert "<" not in text
     front = yaml.safe_load(text.split("---\n")[1])

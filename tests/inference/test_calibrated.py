@@ -20,6 +20,7 @@ from serfit.labels import LabelScale
 from serfit.runs import directory as runs
 from serfit.runs.finished import read_predictions
 from serfit.scores.calibration import Calibration, MonotoneMap, fit
+from serfit.system import records
 
 WAVEFORMS = [np.random.default_rng(7).standard_normal(size).astype(np.float32) for size in (3_000, 12_345, 800)]
 
@@ -46,12 +47,10 @@ def test_nothing_is_calibrated_unless_asked(trained: Callable[..., Path], tmp_pa
     for kind in ("affine", "isotonic"):
         model = serfit.load(run, calibrate=kind)
         said = model.estimate(WAVEFORMS)
-        again = Calibration.from_json(
-            json.loads(json.dumps(fit(kind, validation, scales, "").to_json())), validation.dimensions
-        )
+        again = records.from_plain(Calibration, records.plain(fit(kind, validation, scales, "")), "", "")
         np.testing.assert_allclose(said.unit, again(plain.unit, plain.dimensions), atol=1e-9)
         np.testing.assert_array_equal(said.embeddings, plain.embeddings)
-        assert model.about.origin["calibration"]["kind"] == kind
+        assert model.about.origin.calibration.kind == kind
         assert np.abs(said.values - plain.values).max() > 1e-3
         members, applied = calibrated_members([run], kind)
         assert applied == kind
@@ -90,5 +89,5 @@ def test_a_calibration_that_isnt_there_is_a_sentence(trained: Callable[..., Path
     data = json.loads((tmp_path / "bundle" / DESCRIPTION).read_text())
     data["members"][0]["calibration"]["affine"]["maps"]["valence"]["slope"] = -1.0
     (tmp_path / "bundle" / DESCRIPTION).write_text(json.dumps(data))
-    with pytest.raises(UserError, match="calibration that can't be used"):
+    with pytest.raises(UserError, match=r"serfit\.json, calibration: affine\.maps\.valence.*; export the run again"):
         serfit.load(tmp_path / "bundle", calibrate="affine")

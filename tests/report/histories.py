@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from serfit.config.schema import ExperimentConfig
-from serfit.runs.live import History, Stopped
+from serfit.runs.live import History
+from serfit.runs.records import Stopped
 from serfit.scores.metrics import Scores, score
 from serfit.scores.records import EpochRecord, EpochTime
+from serfit.system.records import from_plain
 
 DIMENSIONS = ("valence", "arousal")
 RECORDED = Path(__file__).parent / "recorded"
@@ -146,7 +148,7 @@ def recorded(name: str) -> History:
         config=ExperimentConfig.model_validate(data["config"]),
         state="stopped" if "stopped" in data else "finished",
         stopped=Stopped(**data["stopped"]) if "stopped" in data else None,
-        records=tuple(EpochRecord.from_json(record) for record in data["records"]),
+        records=tuple(from_plain(EpochRecord, record, name, "") for record in data["records"]),
         corpus=data["corpus"],
         utterances=data["utterances"],
         device="cpu",

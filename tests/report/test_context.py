@@ -65,4 +65,4 @@ def test_runs_from_before_are_read(write_run: Write, tmp_path: Path) -> None:
     change_json(written.directory / SCORES, lambda data: data.pop("raters_agreement"))
     comparison = compare(tmp_path / "runs")
     assert comparison.warnings == ()
-    assert comparison.experiments[0].runs[0].agreement is None
+    assert comparison.experiments[0].runs[0].scores.rater is None

@@ -48,8 +48,8 @@ def test_what_calibration_changes_is_counted_on_both_parts(trained: Callable[...
         rows = [f"{name},{','.join(map(str, row))}" for name, row in zip(validation.ids, pairs, strict=True)]
         header = "id,valence,valence_predicted,arousal,arousal_predicted"
         (directory / runs.VALIDATION).write_text("\n".join([header, *rows]) + "\n")
-        settings = {**finished.settings, "data.split.fold": fold}
-        found.append(replace(finished, directory=directory, settings=settings, predictions=part(fold, fold)))
+        which = finished.which.model_copy(update={"fold": fold})
+        found.append(replace(finished, directory=directory, which=which, predictions=part(fold, fold)))
     findings = examine(found, {name: LabelScale(1.0, 5.0) for name in finished.dimensions})
     lines = {(line.dimension, line.part, line.map): line for line in findings.lines}
     together = [np.concatenate([getattr(run.predictions, one)[:, 0] for run in found]) for one in ("targets", "values")]
@@ -109,7 +109,7 @@ def test_the_verb_prints_what_it_found(trained: Callable[..., Path], capsys: pyt
         main(["calibration", str(run)])
     assert not left.value.code
     shown = " ".join(capsys.readouterr().out.split())
-    scores = read_run(run).test.dimensions["valence"]
+    scores = read_run(run).scores.test.dimensions["valence"]
     assert f"valence test none {scores.ccc:.4f} {scores.bias:+.3f}" in shown
     assert "for 95% a run needs at least 19 validation utterances" in shown
     with pytest.raises(SystemExit) as left:

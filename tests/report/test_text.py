@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +7,7 @@ from report.written import epoch_record, numpy_ccc, part_predictions, scores_of,
 from serfit.config.schema import ExperimentConfig
 from serfit.labels import DIMENSIONS
 from serfit.report.text import LINE, best_result_text, epoch_heading, epoch_line, result_lines
-from serfit.runs.results import Results
+from serfit.runs.records import TestScores
 from serfit.scores.metrics import Scores
 from serfit.scores.raters import Agreement
 from serfit.scores.records import EpochRecord, EpochTime
@@ -21,7 +19,7 @@ def config(fold: int = 2, seed: int = 7) -> ExperimentConfig:
 
 def results(
     baseline: Scores | None = None, noise: float = 0.5, dimensions: tuple[str, ...] = ("valence", "arousal")
-) -> Results:
+) -> TestScores:
     predictions = part_predictions(2, 7, dimensions, noise, 50)  # type: ignore[arg-type]
     within = None if baseline is None else scores_of(valence=0.31, arousal=None)
     styles = (
@@ -30,19 +28,27 @@ def results(
         else {"improvised": scores_of(valence=0.41, arousal=0.42), "scripted": scores_of(valence=0.43, arousal=0.44)}
     )
     best = epoch_record(3, dimensions, True)  # type: ignore[arg-type]
-    return Results(best, predictions, predictions.scores(), baseline, within, styles, None, {})  # type: ignore[arg-type]
+    return TestScores(
+        test=predictions.scores(),
+        best_epoch=3,
+        validation=best.validation,
+        scenario_baseline=baseline,
+        within_scenario=within,
+        styles=styles,  # type: ignore[arg-type]
+    )
 
 
 def test_best_result_is_key_value_lines_with_the_very_numbers() -> None:
     outcome = results(scores_of(valence=0.6, arousal=0.1))
     lines = dict(line.split(": ") for line in best_result_text(config(), outcome).splitlines())
-    found = [numpy_ccc(outcome.predictions, name) for name in ("valence", "arousal")]
+    predictions = part_predictions(2, 7, ("valence", "arousal"), 0.5, 50)
+    found = [numpy_ccc(predictions, name) for name in ("valence", "arousal")]
     assert lines == {
         "ccc_v": f"{found[0]:.4f}",
         "ccc_a": f"{found[1]:.4f}",
         "ccc_avg": f"{np.mean(found):.4f}",
         "best_epoch": "3",
-        "validation_ccc_avg": f"{outcome.best.validation.average:.4f}",
+        "validation_ccc_avg": f"{outcome.validation.average:.4f}",
         "experiment": "alpha",
         "fold": "2",
         "seed": "7",
@@ -65,12 +71,10 @@ def test_the_guides_own_pattern_finds_the_scores() -> None:
 
 
 def test_result_lines_put_the_test_score_above_everything_else() -> None:
-    outcome = replace(
-        results(scores_of(valence=0.6, arousal=0.1)),
-        agreement=Agreement(scores_of(valence=0.51, arousal=None), scores_of(valence=0.62, arousal=0.71)),
-    )
+    raters = Agreement(scores_of(valence=0.51, arousal=None), scores_of(valence=0.62, arousal=0.71))
+    outcome = results(scores_of(valence=0.6, arousal=0.1)).model_copy(update={"raters_agreement": raters})
     lines = result_lines(outcome, "iemocap")
-    average = outcome.best.validation.average
+    average = outcome.validation.average
     assert (
         lines[0] == f"best epoch: 3 (mean validation CCC {average:.3f}); the test set was scored once, with its weights"
     )
@@ -106,10 +110,9 @@ def test_without_scenarios_nothing_is_said_of_them() -> None:
 
 
 def test_an_undefined_test_score_is_explained() -> None:
-    outcome = results()
-    outcome.predictions.values[0, 0] = np.nan
-    broken = Results(outcome.best, outcome.predictions, outcome.predictions.scores(), None, None, {}, None, {})
-    lines = result_lines(broken, "emodb")
+    predictions = part_predictions(2, 7, ("valence", "arousal"), 0.5, 50)
+    predictions.values[0, 0] = np.nan
+    lines = result_lines(results().model_copy(update={"test": predictions.scores()}), "emodb")
     assert lines[2].split()[3:] == ["n/a", lines[2].split()[4], "n/a"]
     assert lines[-1].startswith("CCC of valence is undefined")
 

@@ -14,10 +14,12 @@ from serfit.corpus.identity import Labels
 from serfit.corpus.utterance import Utterance
 from serfit.labels import Dimension
 from serfit.runs.directory import ENVIRONMENT, FINISHED, LABELS, METRICS, PREDICTIONS, Run, predictions_csv
+from serfit.runs.records import Environment, TestScores
 from serfit.scores.metrics import DimensionScores, Scores, score
 from serfit.scores.raters import Agreement
 from serfit.scores.records import EpochRecord, EpochTime, Predictions
 from serfit.system.counters import generator
+from serfit.system.records import from_plain
 
 SIZES = (40, 44, 48, 52, 56)
 """Test utterances of folds 1 to 5."""
@@ -134,21 +136,20 @@ def write_run(
     if labels is not None:
         about["corpus"] = {**about["corpus"], "labels": labels.digests()}
         run.keep({LABELS: labels.to_text()})
-    run.describe(about)
+    run.describe(from_plain(Environment, about, "environment", ""))
     records = [epoch_record(epoch, dimensions, epoch <= best_epoch) for epoch in range(1, epochs + 1)]
     for record in records:
         run.add(record, EpochTime(record.epoch, 60.0))
-    test = found.scores()
     half = found.only([index % 2 == 0 for index in range(size)]).scores()
-    scores = {
-        "test": test.to_json(),
-        "best_epoch": best_epoch,
-        "validation": records[best_epoch - 1].validation.to_json(),
-        "scenario_baseline": half.to_json() if baseline else None,
-        "within_scenario": half.to_json() if baseline else None,
-        "styles": {"improvised": half.to_json(), "scripted": half.to_json()} if baseline else {},
-        "raters_agreement": None if raters is None else raters.to_json(),
-    }
+    scores = TestScores(
+        test=found.scores(),
+        best_epoch=best_epoch,
+        validation=records[best_epoch - 1].validation,
+        scenario_baseline=half if baseline else None,
+        within_scenario=half if baseline else None,
+        styles={"improvised": half, "scripted": half} if baseline else {},
+        raters_agreement=raters,
+    )
     utterances = [utterance(name, fold, place, described) for place, name in enumerate(found.ids)]
     run.keep({PREDICTIONS: predictions_csv(found, utterances)})
     run.finish(scores, "")

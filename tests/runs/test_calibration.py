@@ -53,7 +53,6 @@ def test_the_maps_that_a_run_carries_are_used_and_not_fitted_again(finished: Pat
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda data: data.update(more=1),
         lambda data: data.pop("scales"),
         lambda data: data.update(about=3),
         lambda data: data.update(fitted_to="predictions.csv"),
@@ -68,15 +67,17 @@ def test_the_maps_that_a_run_carries_are_used_and_not_fitted_again(finished: Pat
 )
 def test_a_record_that_was_changed_is_a_sentence(finished: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     change(finished, edit)
-    with pytest.raises(UserError, match=r"calibration\.json isn't what a run writes there .*; move it away"):
+    with pytest.raises(UserError, match=r"calibration\.json.*; move it away"):
         calibrations_of(finished, NAMES, SCALES)
 
 
 def test_what_is_no_record_is_a_sentence(finished: Path) -> None:
     change(finished, lambda data: data.update(format=2))
-    with pytest.raises(UserError, match="its format is 2, and this serfit reads 1: update serfit"):
+    with pytest.raises(UserError, match=r"calibration\.json: format is 2 \(this serfit reads up to 1: update serfit\)"):
         calibrations_of(finished, NAMES, SCALES)
     for text in (b"", b"[]", b"\xff", b"[" * 100_000):
         (finished / runs.CALIBRATION).write_bytes(text)
-        with pytest.raises(UserError, match="isn't what a run writes there"):
+        with pytest.raises(
+            UserError, match=r"calibration\.json: it isn't JSON .*; move it away|calibration\.json: it is \[\]"
+        ):
             serfit.load(finished)

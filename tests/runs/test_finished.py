@@ -21,10 +21,10 @@ def test_a_run_comes_back_as_it_was_written(write_run: Write) -> None:
     assert run.predictions.ids == written.predictions.ids
     np.testing.assert_allclose(run.predictions.targets, written.predictions.targets, atol=1e-9)
     np.testing.assert_allclose(run.predictions.values, written.predictions.values, atol=1e-9)
-    assert run.test == written.predictions.scores()
-    assert run.best_epoch == 2
+    assert run.scores.test == written.predictions.scores()
+    assert run.scores.best_epoch == 2
     assert [record.epoch for record in run.records] == [1, 2, 3]
-    assert run.validation == run.records[1].validation
+    assert run.scores.validation == run.records[1].validation
     assert run.utterances == 240
 
 
@@ -114,5 +114,5 @@ def test_a_number_of_folds_that_cannot_be_costs_no_memory(write_run: Write, fold
     written = write_run(corpus="csv", changes={"data.split.scheme": "leave_one_session_out"}, environment={"folds": 3})
     environment = json.loads((written.directory / ENVIRONMENT).read_text())
     (written.directory / ENVIRONMENT).write_text(json.dumps(environment | {"folds": folds}))
-    with pytest.raises(UserError, match="lacks or mistypes a key"):
+    with pytest.raises(UserError, match=r"environment\.json: folds is .*; move the run directory"):
         read_run(written.directory)

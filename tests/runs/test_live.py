@@ -13,7 +13,8 @@ from report.histories import rising, simulate
 from report.live.written import NOBODY, write
 from serfit.errors import UserError
 from serfit.runs import directory as runs
-from serfit.runs.live import History, Reader, Stopped, run_directories
+from serfit.runs.live import History, Reader, run_directories
+from serfit.runs.records import Stopped
 from serfit.scores.records import EpochTime, Progress
 from serfit.system.lease import Holder
 from serfit.system.lock import take

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serfit.errors import UserError
 from serfit.scores.calibration import CLOSEST, Calibration, MonotoneMap, affine, isotonic, pool_adjacent_violators
 from serfit.scores.metrics import rating_slope
+from serfit.system.records import from_plain, plain
 
 numbers = st.floats(0.0, 1.0, width=32)
 
@@ -87,29 +89,28 @@ def test_what_is_no_monotone_map_is_refused(knots: tuple[float], values: tuple[f
     with pytest.raises(ValueError, match="knots"):
         MonotoneMap(knots, values, slope)
     maps = {"arousal": {"knots": list(knots), "values": list(values), "slope": slope}}
-    with pytest.raises(ValueError, match="knots"):
-        Calibration.from_json({"kind": "affine", "utterances": 3, "maps": maps}, ("arousal",))
+    with pytest.raises(UserError, match=r"x: maps\.arousal.*(knots|slope|values)"):
+        from_plain(Calibration, {"kind": "affine", "utterances": 3, "maps": maps}, "x", "export it again")
 
 
 def test_plain_data_that_differs_from_what_is_written_is_refused() -> None:
     """Also where it could be guessed what is meant."""
     line = {"knots": [0.5], "values": [0.25], "slope": 1.0}
-    plain = {"kind": "affine", "utterances": 3, "maps": {"arousal": line}}
-    assert Calibration.from_json(plain, ("arousal",)).to_json() == plain
+    data = {"kind": "affine", "utterances": 3, "maps": {"arousal": line}}
+    assert plain(from_plain(Calibration, data, "x", "")) == data
     for wrong in (
         None,
         [],
-        plain | {"more": 1},
-        plain | {"kind": "cubic"},
-        plain | {"utterances": "3"},
-        plain | {"utterances": float("inf")},
-        plain | {"maps": {"arousal": line, "valence": line}},
-        plain | {"maps": {"valence": line}},
-        plain | {"maps": {"arousal": line | {"slope": "1.0"}}},
-        plain | {"maps": {"arousal": line | {"knots": 0.5}}},
+        data | {"kind": "cubic"},
+        data | {"utterances": "3"},
+        data | {"utterances": float("inf")},
+        data | {"maps": {"arousal": line, "valence": line}},
+        data | {"maps": {"valence": line}},
+        data | {"maps": {"arousal": line | {"slope": "1.0"}}},
+        data | {"maps": {"arousal": line | {"knots": 0.5}}},
     ):
-        with pytest.raises(ValueError, match=r"\w"):
-            Calibration.from_json(wrong, ("arousal",))
+        with pytest.raises(UserError, match=r"x: .*; export it again"):
+            from_plain(Calibration, wrong, "x", "export it again").check(("arousal",), "x:", "export it again")
 
 
 def test_a_map_is_the_same_wherever_its_numbers_lie_in_memory() -> None:

@@ -19,6 +19,7 @@ from serfit.scores.metrics import (
     score,
     score_dimension,
 )
+from serfit.system.records import from_plain, plain
 
 numbers = st.floats(-100, 100).map(lambda value: round(value, 3))
 pairs = st.lists(st.tuples(numbers, numbers), min_size=2, max_size=40)
@@ -85,7 +86,7 @@ def test_scores_survive_json() -> None:
     scores = score(
         np.random.default_rng(1).random((9, 2)), np.random.default_rng(2).random((9, 2)), ("valence", "arousal")
     )
-    assert Scores.from_json(scores.to_json()) == scores
+    assert from_plain(Scores, plain(scores), "", "") == scores
 
 
 def test_errors_bias_and_spread() -> None:
@@ -114,7 +115,7 @@ def test_correlations_are_those_of_numpy() -> None:
     for one, (x, y) in zip(found, [(0, 1), (0, 2), (1, 2)], strict=True):
         assert one.rated == pytest.approx(np.corrcoef(targets.T)[x, y])
         assert one.predicted == pytest.approx(np.corrcoef(values.T)[x, y])
-        assert Correlation.from_json(one.to_json()) == one
+        assert from_plain(Correlation, plain(one), "", "") == one
     (constant,) = correlations(targets[:, :2], np.ones((50, 2)), ("valence", "arousal"))
     assert constant.predicted is None
     assert not constant.one_axis

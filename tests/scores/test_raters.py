@@ -15,6 +15,7 @@ from serfit.scores.metrics import ccc
 from serfit.scores.raters import Agreement, agreement
 from serfit.scores.records import Predictions
 from serfit.system.counters import generator
+from serfit.system.records import from_plain, plain
 
 BOTH: tuple[Dimension, ...] = ("valence", "arousal")
 
@@ -127,4 +128,4 @@ def test_undefined_predictions_leave_the_raters_theirs() -> None:
 def test_it_survives_the_way_through_a_file() -> None:
     found = agreement(predictions(np.ones((2, 2))), utterances([{"valence": (1.0, 2.0)}, {"valence": (4.0, 5.0, 3.0)}]))
     assert found is not None
-    assert Agreement.from_json(found.to_json()) == found
+    assert from_plain(Agreement, plain(found), "", "") == found

@@ -46,7 +46,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, ...]:
 def test_the_experiment_with_the_best_mean_is_left_with(jobs: tuple[Job, ...]) -> None:
     chosen, words = best_experiment(jobs)
     means = {
-        name: np.mean([read_run(job.directory).test.average for job in jobs if f" {name} " in f" {job.name} "])
+        name: np.mean([read_run(job.directory).scores.test.average for job in jobs if f" {name} " in f" {job.name} "])
         for name in "ab"
     }
     best = max(means, key=lambda name: means[name])
@@ -71,7 +71,7 @@ def test_the_ensemble_of_all_folds(jobs: tuple[Job, ...], tmp_path: Path) -> Non
 
 def test_one_network_trained_on_everything_for_the_median_best_epoch(jobs: tuple[Job, ...], tmp_path: Path) -> None:
     mine = [job for job in jobs if job.name.startswith("a")]
-    epochs = sorted(read_run(job.directory).best_epoch for job in mine)
+    epochs = sorted(read_run(job.directory).scores.best_epoch for job in mine)
     job = retraining(mine)
     assert f"train.stop_after={epochs[0]}" in job.overrides
     assert retraining(mine).directory == job.directory
@@ -82,10 +82,11 @@ def test_one_network_trained_on_everything_for_the_median_best_epoch(jobs: tuple
     leave_with_retrained(job, mine, tmp_path / "model")
     check_leaving(jobs[::-1], None, tmp_path / "model")  # the same command again
     (member,) = read_bundle(tmp_path / "model")
-    said = member.about.origin["cross_validation"]
-    assert said["best_epochs"] == [read_run(job.directory).best_epoch for job in mine]
-    reached = [read_run(job.directory).test.average or 0.0 for job in mine]
-    assert said["test_ccc"]["average"]["mean"] == pytest.approx(np.mean(reached))
+    said = member.about.origin.cross_validation
+    assert said is not None
+    assert list(said.best_epochs) == [read_run(job.directory).scores.best_epoch for job in mine]
+    reached = [read_run(job.directory).scores.test.average or 0.0 for job in mine]
+    assert said.test_ccc["average"].mean == pytest.approx(np.mean(reached))
     assert np.isfinite(serfit.load(tmp_path / "model").predict(np.zeros(800), rate=16_000).valence)
 
 

@@ -16,6 +16,7 @@ from serfit.errors import UserError
 from serfit.inference.source import open_recogniser
 from serfit.nn.encoders.build import encoder_differences
 from serfit.runs import directory as runs
+from serfit.runs.records import CorpusRecord, EncoderRecord, Environment
 from serfit.system.log import Log
 from serfit.training.experiment import run_experiment
 from serfit.training.resume import check_unchanged
@@ -91,6 +92,10 @@ ENCODER = {
 }
 
 
+def made_of(encoder: dict[str, Any]) -> Environment:
+    return Environment(corpus=CorpusRecord(name="tones"), encoder=EncoderRecord(**encoder))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -102,11 +107,11 @@ ENCODER = {
 def test_a_run_is_not_gone_on_with_on_an_encoder_that_computes_something_else(
     change: dict[str, Any], words: str
 ) -> None:
-    check_unchanged({"encoder": ENCODER}, {"encoder": ENCODER})
+    check_unchanged(made_of(ENCODER), made_of(ENCODER))
     with pytest.raises(UserError, match=rf"{words}.*start a new run"):
-        check_unchanged({"encoder": ENCODER}, {"encoder": ENCODER | change})
+        check_unchanged(made_of(ENCODER), made_of(ENCODER | change))
     old = {"name": "x", "revision": None, "sha256": "0"}
-    check_unchanged({"encoder": old}, {"encoder": ENCODER | change})
+    check_unchanged(made_of(old), made_of(ENCODER | change))
 
 
 def test_a_setting_that_only_one_version_records_is_no_difference() -> None:

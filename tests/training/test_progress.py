@@ -16,6 +16,7 @@ from serfit.runs import directory as runs
 from serfit.runs.directory import Run
 from serfit.scores.records import EpochTime, Progress
 from serfit.system.log import Log
+from serfit.system.records import from_plain, plain, read_lines, read_record
 from serfit.system.runtime import gpu_busy, gpu_memory
 from serfit.system.timer import Tally
 from serfit.training import progress as story
@@ -41,7 +42,7 @@ def run(release: Path, tmp_path: Path) -> Runner:
 
 
 def times(directory: Path) -> list[EpochTime]:
-    return [EpochTime.from_json(json.loads(line)) for line in (directory / runs.TIMING).read_text().splitlines()]
+    return read_lines(EpochTime, directory / runs.TIMING, "")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -75,10 +76,10 @@ def test_what_the_loader_did_is_counted(run: Runner) -> None:
 
 def test_times_survive_json_and_old_records_are_understood() -> None:
     one = EpochTime(3, 10.5, 1.0, 8.0, 1.25, 0.25, 7, 56, {"store": (64, 0.5)}, 2**30, 2**33, 0.9)
-    assert EpochTime.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert from_plain(EpochTime, plain(one), "", "") == one
     progress = Progress(3, 2, 7, 0.5, 1e9, one)
-    assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
-    old = EpochTime.from_json({"epoch": 1, "seconds": 2.5})
+    assert from_plain(Progress, plain(progress), "", "") == progress
+    old = from_plain(EpochTime, {"epoch": 1, "seconds": 2.5}, "", "")
     assert (old.seconds, old.waiting, old.speed, old.step_seconds) == (2.5, None, None, None)
 
 
@@ -88,7 +89,7 @@ def test_progress_is_written_now_and_then_and_gone_at_the_end(run: Runner, monke
     real = story.show_step
 
     def look(record: Any, run: Run, *others: Any) -> None:
-        seen.append(Progress.from_json(json.loads((run / runs.PROGRESS).read_text())))
+        seen.append(read_record(Progress, run / runs.PROGRESS, ""))
         real(record, run, *others)
 
     monkeypatch.setattr(story, "show_step", look)
@@ -99,7 +100,7 @@ def test_progress_is_written_now_and_then_and_gone_at_the_end(run: Runner, monke
     monkeypatch.setattr(story, "SECONDS_BETWEEN_LOOKS", 3600.0)
     monkeypatch.setattr(story, "show_step", real)
     wrote: list[Path] = []
-    monkeypatch.setattr(story, "write_json", lambda path, *_, **__: wrote.append(path))
+    monkeypatch.setattr(story, "write_record", lambda path, *_, **__: wrote.append(path))
     run()
     assert wrote == []
 
@@ -109,7 +110,7 @@ def test_a_full_disk_under_progress_stops_nothing(run: Runner, monkeypatch: pyte
         raise story.WriteError("no room")
 
     monkeypatch.setattr(story, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(story, "write_json", full)
+    monkeypatch.setattr(story, "write_record", full)
     assert (run() / runs.FINISHED).exists()
 
 

@@ -85,7 +85,8 @@ def _table(frozen: FinishedRun, unfrozen: FinishedRun) -> Table:
     table = Table(title="Demo, fold 1, CCC on the test session")
     for heading in ("", "CCC-V", "CCC-A", "CCC-Avg"):
         table.add_column(heading, justify="right" if heading else "left")
-    columns = [[run.test.ccc("valence"), run.test.ccc("arousal"), run.test.average] for run in (frozen, unfrozen)]
+    tests = [run.scores.test for run in (frozen, unfrozen)]
+    columns = [[test.ccc("valence"), test.ccc("arousal"), test.average] for test in tests]
     for name, values in zip(("frozen", "unfrozen"), columns, strict=True):
         table.add_row(name, *("n/a" if value is None else f"{value:.4f}" for value in values))
     pairs = zip(*columns, strict=True)

@@ -82,7 +82,7 @@ def verdict(run: Annotated[Path, typer.Argument(help="A finished run directory."
     from serfit.scores.reference import verdict as say
 
     finished = read_run(run)
-    print(say(finished.test, corpus=finished.corpus, utterances=finished.utterances))
+    print(say(finished.scores.test, corpus=finished.corpus, utterances=finished.utterances))
     if finished.corpus == FROZEN.corpus:
         for history in Reader().read([run]):
-            print(next_step(history, finished.test.ccc("valence")))
+            print(next_step(history, finished.scores.test.ccc("valence")))

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from serfit.corpus.utterance import Corpus
 from serfit.errors import counted
@@ -85,15 +84,6 @@ def labels_of(corpus: Corpus, dimensions: tuple[Dimension, ...]) -> Labels:
         scales={name: (float(scale.minimum), float(scale.maximum)) for name, scale in scales.items()},
         groups={one.id: (one.speaker, one.session, one.dialogue) for one in spoken},
     )
-
-
-def recorded(corpus: Mapping[str, Any]) -> dict[str, str]:
-    """The digests in what environment.json says of the corpus; empty in runs of older versions.
-
-    Raises:
-        TypeError, ValueError: they aren't a mapping.
-    """
-    return {str(name): str(digest) for name, digest in dict(corpus.get("labels", {})).items()}
 
 
 def short(digests: Mapping[str, str]) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, error_line
+from serfit.inference.origin import Origin
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
+from serfit.system.records import from_plain, plain
 
 MOST = 10_000_000
 """Largest size that a description may state: ten minutes of samples, or numbers in a vector."""
@@ -24,7 +26,7 @@ class About:
         normalise: whether it wants waveforms at zero mean and unit variance.
         shortest: fewest samples at 16 kHz that it can hear.
         embedding_width: length P of its pooled vectors; 0 where it doesn't give them.
-        origin: where it comes from: configuration, encoder, corpus, protocol, scores; JSON, for people and model cards.
+        origin: where it comes from: configuration, encoder, corpus, protocol, scores; for people and model cards.
     """
 
     name: str
@@ -33,7 +35,7 @@ class About:
     normalise: bool
     shortest: int
     embedding_width: int = 0
-    origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    origin: Origin = field(default_factory=Origin, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -45,7 +47,7 @@ class About:
             "normalise": self.normalise,
             "shortest": self.shortest,
             "embedding_width": self.embedding_width,
-            "origin": dict(self.origin),
+            "origin": plain(self.origin),
         }
 
     @classmethod
@@ -85,7 +87,7 @@ class About:
                 normalise=data["normalise"],
                 shortest=shortest,
                 embedding_width=width,
-                origin=dict(data["origin"]),
+                origin=from_plain(Origin, data["origin"], f"{where}, origin", "export the run again"),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(

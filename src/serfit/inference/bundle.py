@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import AliasPath, Field, ValidationError
 
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError, error_line
 from serfit.inference.about import About
+from serfit.inference.calibrated import Kept
+from serfit.inference.origin import Origin
 from serfit.nn.encoders.folder import Normalisation
 from serfit.nn.encoders.source import Source
 from serfit.nn.model import EmotionModel, build_model
 from serfit.nn.saved import finite_or_complain, weights_digest
 from serfit.system.files import write_json
+from serfit.system.records import Record, from_plain, plain
 from serfit.system.tensors import Shapes, read_tensors, write_tensors
 
 DESCRIPTION = "serfit.json"
@@ -46,13 +49,13 @@ class Member:
         about: what it predicts.
         params: encoder, pooling and head as configured.
         model: the network, on the CPU, in evaluation mode.
-        calibration: what was fitted to its validation part (see `serfit.scores.calibration`), or None.
+        calibration: what was fitted to its validation part, or None.
     """
 
     about: About
     params: ModelParams
     model: EmotionModel
-    calibration: Mapping[str, Any] | None = None
+    calibration: Kept | None = None
 
 
 def write_bundle(folder: Path, members: Sequence[Member]) -> None:
@@ -82,7 +85,7 @@ def write_bundle(folder: Path, members: Sequence[Member]) -> None:
             "about": member.about.to_json(),
             "params": member.params.model_dump(mode="json"),
             "encoder": member.model.encoder.description(),
-            "calibration": member.calibration,
+            "calibration": None if member.calibration is None else plain(member.calibration),
             "sha256": weights_digest(state),
         }
         for member, state in zip(members, states, strict=True)
@@ -119,16 +122,21 @@ def is_free(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and all(child.name == PARTIAL for child in folder.iterdir()))
 
 
-def origins_of(folder: Path) -> list[Mapping[str, Any]]:
-    """Where the members of a bundle come from, without reading their weights; {} for one that doesn't say.
+def origins_of(folder: Path) -> list[Origin]:
+    """Where the members of a bundle come from, without reading their weights.
 
     Raises:
         UserError: it can't be read.
     """
-    members = _description(folder / DESCRIPTION)["members"]
-    abouts = [member.get("about") if isinstance(member, dict) else None for member in members]
-    origins = [about.get("origin") if isinstance(about, dict) else None for about in abouts]
-    return [origin if isinstance(origin, dict) else {} for origin in origins]
+    path = folder / DESCRIPTION
+    members = _description(path)["members"]
+    return [from_plain(_Named, member, str(path), "export the run again").origin for member in members]
+
+
+class _Named(Record):
+    """The part of a member that says where it comes from."""
+
+    origin: Origin = Field(Origin(), validation_alias=AliasPath("about", "origin"))
 
 
 def _make(folder: Path) -> None:
@@ -204,11 +212,9 @@ def _member(described: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> 
     return Member(about, params, model.requires_grad_(False).eval(), _kept(described, path))
 
 
-def _kept(described: Mapping[str, Any], path: Path) -> Mapping[str, Any] | None:
+def _kept(described: Mapping[str, Any], path: Path) -> Kept | None:
     kept = described.get("calibration")
-    if not (kept is None or isinstance(kept, Mapping)):
-        raise UserError(f"{path} has a calibration that is no object; export the run again")
-    return kept
+    return None if kept is None else from_plain(Kept, kept, f"{path}, calibration", "export the run again")
 
 
 def _skeleton(stated: Any, params: ModelParams, about: About, path: Path) -> EmotionModel:

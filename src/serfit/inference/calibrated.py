@@ -1,14 +1,16 @@
 """A network whose values are calibrated, and which of the calibrations that it keeps is asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from serfit.errors import UserError, error_line
+from serfit.errors import UserError
 from serfit.inference.about import About
 from serfit.inference.networks import Network, Outputs, Waveform
+from serfit.inference.origin import Applied
 from serfit.labels import Dimension
 from serfit.scores.calibration import KINDS, Calibration, Kind
+from serfit.system.records import Record
 
 Choice = Kind | Literal["none"] | None
 """What a user asks for; None takes a model as it was exported, and a run as it is."""
@@ -30,8 +32,8 @@ class Calibrated:
     def about(self) -> About:
         """What the network predicts, with a word about the calibration in its origin."""
         about = self.network.about
-        said = {"kind": self.calibration.kind, "validation_utterances": self.calibration.utterances}
-        return replace(about, origin={**about.origin, "calibration": said})
+        applied = Applied(kind=self.calibration.kind, utterances=self.calibration.utterances)
+        return replace(about, origin=about.origin.model_copy(update={"calibration": applied}))
 
     @property
     def members(self) -> int:
@@ -44,33 +46,37 @@ class Calibrated:
         return replace(outputs, unit=self.calibration(outputs.unit, self.network.about.dimensions))
 
 
-def stored(fitted: Sequence[Calibration], applied: Kind | None) -> dict[str, Any]:
-    """What a bundle keeps of a member's calibrations: all that were fitted, and which one counts unless asked."""
-    return {"applied": applied, **{one.kind: one.to_json() for one in fitted}}
+class Kept(Record):
+    """What a bundle keeps of a member's calibrations.
+
+    Attributes:
+        applied: the one that counts unless asked; None for none.
+        affine: as fitted; None where there was nothing to fit it to.
+        isotonic: likewise.
+    """
+
+    applied: Kind | None = None
+    affine: Calibration | None = None
+    isotonic: Calibration | None = None
 
 
-def chosen(
-    kept: Mapping[str, Any] | None, choice: Choice, dimensions: Sequence[Dimension], where: str
-) -> Calibration | None:
+def chosen(kept: Kept | None, choice: Choice, dimensions: Sequence[Dimension], where: str) -> Calibration | None:
     """The calibration to use of those that a member keeps; None for none.
 
     Raises:
         UserError: one is asked for that isn't there, or what is there can't be used.
     """
-    wanted = (kept or {}).get("applied") if choice is None else choice
+    wanted = (None if kept is None else kept.applied) if choice is None else choice
     if wanted is None or wanted == "none":
         return None
     if wanted not in KINDS:
         raise UserError(f"there is no calibration called {str(wanted)[:40]}; choose {', '.join(KINDS)} or none")
-    if not kept or wanted not in kept:
+    found: Calibration | None = getattr(kept, wanted, None)
+    if found is None:
         raise UserError(
             f"{where} has no {wanted} calibration: its run wrote no predictions of the validation part "
             "(validation.csv; one trained on everything has none); train it again with this serfit, or leave "
             "--calibrate out"
         )
-    try:
-        return Calibration.from_json(kept[wanted], dimensions)
-    except ValueError as error:
-        raise UserError(
-            f"{where} holds a calibration that can't be used ({error_line(error)}); export the run again"
-        ) from error
+    found.check(dimensions, where, "export the run again")
+    return found

@@ -1,25 +1,25 @@
 """What a user names - a run, a folder of runs, a bundle, a name on the hub - as networks that can be asked."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
 from serfit import __version__
 from serfit.config.load import flatten, load_config
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.identity import agree, differences, recorded
+from serfit.corpus.identity import agree, differences
 from serfit.corpus.load import rating_scales
 from serfit.errors import UserError, listed
 from serfit.inference.about import About
 from serfit.inference.bundle import Member, is_bundle, read_bundle
-from serfit.inference.calibrated import Calibrated, Choice, chosen, stored
+from serfit.inference.calibrated import Calibrated, Choice, Kept, chosen
 from serfit.inference.networks import Network, TorchNetwork
 from serfit.inference.onnx import is_onnx, open_onnx
+from serfit.inference.origin import Origin
 from serfit.inference.recogniser import Recogniser, check_together
 from serfit.nn.encoders.build import encoder_differences
 from serfit.nn.model import EmotionModel, model_of
@@ -27,11 +27,18 @@ from serfit.nn.saved import frozen_digest, load_weights
 from serfit.runs import directory as runs
 from serfit.runs.calibration import calibrations_of
 from serfit.runs.experiments import IRRELEVANT
+from serfit.runs.records import CorpusRecord, EncoderRecord, Environment, TestScores
 from serfit.scores.calibration import Kind
+from serfit.system.records import plain, read_record
 from serfit.system.runtime import choose_device, choose_precision
 
 Precision = Literal["auto", "fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+KEPT = ("protocol", "folds", "precision", "packages", "commit", "parameters", "trained_parameters")
+"""What the environment of a run tells of its network."""
+
+_ANEW = "that run can't be used; train it again"
 
 PRIVATE = ("data.root", "data.table.path", "experiment.runs_dir", "features.store", "features.max_gb")
 """Settings that say where files lay on somebody's machine; they don't travel."""
@@ -127,7 +134,7 @@ def calibrated_members(sources: Sequence[str | Path], choice: Choice) -> tuple[l
             maps = chosen(member.calibration, choice, member.about.dimensions, str(source))
             kind = None if maps is None else maps.kind
             kinds.add(kind)
-            kept = None if member.calibration is None else {**member.calibration, "applied": kind}
+            kept = None if member.calibration is None else member.calibration.model_copy(update={"applied": kind})
             members.append(replace(member, calibration=kept))
     check_together([member.about for member in members])
     if len(kinds) > 1:
@@ -153,27 +160,26 @@ def member_of_run(directory: Path) -> Member:
             "or its weights were removed"
         )
     config = load_config(directory / runs.CONFIG)
-    scores = _json(directory / runs.SCORES)
-    model = _as_trained(model_of(config), directory)
-    load_weights(directory / runs.BEST_WEIGHTS, model, frozen_digest(model), epoch=int(scores.get("best_epoch", 0)))
-    about = _about(directory, config, model, scores)
+    environment = read_record(Environment, directory / runs.ENVIRONMENT, _ANEW)
+    scores = read_record(TestScores, directory / runs.SCORES, _ANEW)
+    model = _as_trained(model_of(config), environment.encoder, directory)
+    load_weights(directory / runs.BEST_WEIGHTS, model, frozen_digest(model), epoch=scores.best_epoch)
+    about = _about(directory, config, model, environment, scores)
     carried = calibrations_of(directory, about.dimensions, about.scales)
-    kept = stored(carried, applied=None) if carried else None
+    kept = Kept(applied=None, **{one.kind: one for one in carried}) if carried else None
     return Member(about, config.model.params, model.requires_grad_(False).eval(), kept)
 
 
-def _as_trained(model: EmotionModel, directory: Path) -> EmotionModel:
+def _as_trained(model: EmotionModel, then: EncoderRecord, directory: Path) -> EmotionModel:
     """A model whose encoder is given waveforms as in training, whatever its folder now states about them.
 
     Raises:
         UserError: the encoder's configuration now describes another computation than the run recorded.
     """
-    then = _json(directory / runs.ENVIRONMENT).get("encoder")
-    then = then if isinstance(then, dict) else {}
-    if isinstance(then.get("normalise"), bool):
-        model.encoder.normalise = then["normalise"]
-        model.provenance = replace(model.provenance, normalise=then["normalise"])
-    differing = encoder_differences(then, asdict(model.provenance))
+    if then.normalise is not None:
+        model.encoder.normalise = then.normalise
+        model.provenance = replace(model.provenance, normalise=then.normalise)
+    differing = encoder_differences(plain(then), asdict(model.provenance))
     if differing:
         raise UserError(
             f"the encoder {model.provenance.name} isn't as it was when {directory} was trained ({listed(differing)}); "
@@ -220,7 +226,7 @@ def runs_of_one_experiment(folder: Path) -> list[Path]:
 
 def _check_labels(folder: Path, chosen: Sequence[Path]) -> None:
     """Raise UserError where some runs of a folder are known to have been made from other labels than the rest."""
-    found = [(run, recorded(runs.recorded_corpus(run))) for run in chosen]
+    found = [(run, about.corpus.labels) for run in chosen if (about := runs.read_environment(run)) is not None]
     for (one, mine), (other, yours) in combinations(found, 2):
         if not agree(mine, yours):
             before, after = runs.read_labels(one), runs.read_labels(other)
@@ -234,23 +240,21 @@ def _check_labels(folder: Path, chosen: Sequence[Path]) -> None:
             )
 
 
-def _about(directory: Path, config: ExperimentConfig, model: EmotionModel, scores: Mapping[str, Any]) -> About:
-    environment = _json(directory / runs.ENVIRONMENT)
+def _about(
+    directory: Path, config: ExperimentConfig, model: EmotionModel, environment: Environment, scores: TestScores
+) -> About:
     settings = {key: value for key, value in flatten(config).items() if key not in PRIVATE}
     encoder = {"name": public_name(config.model.params.speech_encoder)}
     settings["model.params.speech_encoder"] = encoder["name"]
-    corpus = environment.get("corpus", {})
-    kept = ("protocol", "folds", "precision", "packages", "commit", "parameters", "trained_parameters")
-    origin = {
-        "serfit": __version__,
-        "run": directory.resolve().name,
-        "settings": settings,
-        "encoder": {**environment.get("encoder", {}), **encoder},
-        "corpus": {key: corpus[key] for key in ("name", "counts", "digest", "labels") if key in corpus}
-        | {"notes": public_notes(corpus)},
-        **{key: environment[key] for key in kept if key in environment},
-        "scores": dict(scores),
-    }
+    origin = Origin(
+        serfit=__version__,
+        run=directory.resolve().name,
+        settings=settings,
+        encoder=environment.encoder.model_copy(update=encoder),
+        corpus=environment.corpus.model_copy(update={"notes": public_notes(environment.corpus)}),
+        **{key: getattr(environment, key) for key in KEPT if key in environment.model_fields_set},
+        scores=scores,
+    )
     return About(
         name=config.experiment.name,
         dimensions=config.data.dimensions,
@@ -267,23 +271,9 @@ def public_name(encoder: str) -> str:
     return Path(encoder).name if encoder.startswith(("/", "~", ".")) or encoder.endswith(".pt") else encoder
 
 
-def public_notes(corpus: Mapping[str, Any]) -> list[str]:
+def public_notes(corpus: CorpusRecord) -> tuple[str, ...]:
     """What a run recorded about its corpus, without what names a file of somebody's machine."""
-    return [str(note) for note in corpus.get("notes", ()) if "/" not in str(note) and "\\" not in str(note)]
-
-
-def trained_on_everything(about: About) -> bool:
-    """Whether a network's run kept nothing to test on, so that it has no scores."""
-    settings = about.origin.get("settings")
-    return isinstance(settings, Mapping) and settings.get("data.split.scheme") == "everything"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}), so that run can't be used; train it again") from error
-    return data
+    return tuple(note for note in corpus.notes if "/" not in note and "\\" not in note)
 
 
 def _fetched(name: str) -> Path:

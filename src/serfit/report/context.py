@@ -64,7 +64,9 @@ def rater_rows(experiments: Sequence[ExperimentResult]) -> Rows | None:
     for result in experiments:
         for name in result.dimensions if result.rater else ():
             counts = {
-                run.fold: run.agreement.rater.dimensions[name].count for run in result.runs if run.agreement is not None
+                run.fold: scores.dimensions[name].count
+                for run in result.runs
+                if (scores := run.scores.rater) is not None
             }
             cells = [summary_cell(result, column, name) for column in (result.rater, result.as_rater)]
             row = [result.label, name, f"{sum(counts.values()):,}", *cells]

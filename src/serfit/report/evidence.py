@@ -114,7 +114,7 @@ def seed_deviation(runs: Iterable[FinishedRun], name: Measure) -> float | None:
     """Standard deviation between the seeds of a fold: root of the mean variance over folds; None with one seed each."""
     by_fold: dict[int, list[float | None]] = defaultdict(list)
     for run in runs:
-        by_fold[run.fold].append(measure(run.test, name))
+        by_fold[run.fold].append(measure(run.scores.test, name))
     several = [scores for scores in by_fold.values() if len(scores) > 1]
     if not several or any(score is None for scores in several for score in scores):
         return None

@@ -92,7 +92,7 @@ def _experiment_rows(result: ExperimentResult, evidence: Evidence, details: Deta
     for run in result.runs:
         for dimension in result.dimensions:
             where = f"fold {run.fold} seed {run.seed}"
-            row = {"what": "run", "group": where, "measure": dimension, "value": run.test.ccc(dimension)}
+            row = {"what": "run", "group": where, "measure": dimension, "value": run.scores.test.ccc(dimension)}
             yield row | {"count": len(run.predictions.ids)}
     beside = {"scenario_baseline": result.baseline, "within_scenario": result.within}
     beside |= {"one_rater": result.rater, "in_raters_place": result.as_rater}

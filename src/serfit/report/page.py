@@ -34,7 +34,7 @@ from serfit.report.evidence import Evidence
 from serfit.report.markdown import ABSENT, UNDEFINED, Rows, number
 from serfit.report.tables import HOW_TO_READ
 from serfit.runs.experiments import IRRELEVANT, ExperimentResult, ranges
-from serfit.scores.reference import FROZEN, Measure
+from serfit.scores.reference import FROZEN, Measure, measure
 from serfit.system.files import write_text
 
 MOST_DRAWN = 6
@@ -153,10 +153,8 @@ def _corpus(experiments: Sequence[ExperimentResult], comparison: Comparison, pla
         "failures": [(one.label, *_failures(one, tables[one.label], players)) for one in drawn],
         "costs": _costs(experiments),
         "settings": _settings(experiments),
-        "protocols": sorted({str(run.environment.get("protocol")) for one in experiments for run in one.runs}),
-        "notes": sorted(
-            {n for one in experiments for run in one.runs for n in run.environment["corpus"].get("notes", [])}
-        ),
+        "protocols": sorted({run.environment.protocol for one in experiments for run in one.runs}),
+        "notes": sorted({note for one in experiments for run in one.runs for note in run.environment.corpus.notes}),
         "runs": _runs(experiments, measures),
     }
 
@@ -251,10 +249,9 @@ def _costs(experiments: Sequence[ExperimentResult]) -> Rows:
     header = ["experiment", "device", "trained parameters", "epochs", "seconds per epoch", "time in all"]
     rows = []
     for one in experiments:
-        first = one.runs[0].environment
-        devices = sorted({str(run.environment.get("device", "?")) for run in one.runs})
-        trained = first.get("trained_parameters")
-        times = [seconds for run in one.runs for seconds in run.timing]
+        devices = sorted({run.environment.device or "?" for run in one.runs})
+        trained = one.runs[0].environment.trained_parameters
+        times = [spent.seconds for run in one.runs for spent in run.times]
         row = [one.label, ", ".join(devices), UNDEFINED if trained is None else f"{trained:,}"]
         row += [f"{fmean(len(run.records) for run in one.runs):.1f}"]
         row += [f"{median(times):.1f}" if times else UNDEFINED, _lasted(sum(times)) if times else UNDEFINED]
@@ -289,8 +286,8 @@ def _runs(experiments: Iterable[ExperimentResult], measures: Sequence[Measure]) 
     rows = []
     for one in experiments:
         for run in one.runs:
-            scores = [run.test.average if name == "average" else run.test.ccc(name) for name in measures]
-            epoch = f"{run.best_epoch} of {len(run.records)}" if run.records else ABSENT
+            scores = [measure(run.scores.test, name) for name in measures]
+            epoch = f"{run.scores.best_epoch} of {len(run.records)}" if run.records else ABSENT
             row = [one.label, str(run.fold), str(run.seed), *map(number, scores), epoch]
             rows.append([*row, f"{len(run.predictions.ids):,}", run.directory.name])
     return Rows(header, rows)

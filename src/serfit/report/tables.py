@@ -114,7 +114,7 @@ def _corpus_blocks(experiments: Sequence[ExperimentResult], corpus: str, compari
     blocks += ["### Runs", _runs_table(experiments, dimensions)]
     blocks += ["### Models", bullets(sorted({_model_words(result.label, run) for result, run in _each(experiments)}))]
     blocks += ["### Protocol", bullets(_protocols(run for _, run in _each(experiments)))]
-    notes = {note for _, run in _each(experiments) for note in run.environment["corpus"].get("notes", [])}
+    notes = {note for _, run in _each(experiments) for note in run.environment.corpus.notes}
     if notes:
         blocks += ["### Notes on the corpus", bullets(sorted(notes))]
     return blocks
@@ -126,13 +126,11 @@ def _each(experiments: Iterable[ExperimentResult]) -> Iterator[tuple[ExperimentR
 
 def _model_words(label: str, run: FinishedRun) -> str:
     """Which encoder an experiment started from, and in which precision it was trained."""
-    encoder = run.environment.get("encoder", {})
-    revision = f" at {encoder['revision'][:12]}" if encoder.get("revision") else ""
-    digest = f", weights sha256 {encoder['sha256'][:12]}" if encoder.get("sha256") else ""
-    start = run.environment.get("training_starts_from")
+    encoder, start = run.environment.encoder, run.environment.training_starts_from
+    revision = f" at {encoder.revision[:12]}" if encoder.revision else ""
+    digest = f", weights sha256 {encoder.sha256[:12]}" if encoder.sha256 else ""
     trained = f", training starts from: {start}" if start else ""
-    name = encoder.get("name", "unknown encoder")
-    return f"{label}: {name}{revision}{digest}, {run.environment.get('precision')}{trained}"
+    return f"{label}: {encoder.name}{revision}{digest}, {run.environment.precision}{trained}"
 
 
 def _main_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Dimension]) -> str:
@@ -174,10 +172,10 @@ def _runs_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
             row = [escaped(result.label), str(run.fold), str(run.seed)]
             for name in _measures(dimensions):
                 predicted = name == "average" or name in run.dimensions
-                row.append(number(measure(run.test, name)) if predicted else ABSENT)
+                row.append(number(measure(run.scores.test, name)) if predicted else ABSENT)
             row += [
-                number(run.validation.average),
-                f"{run.best_epoch} of {len(run.records)}" if run.records else ABSENT,
+                number(run.scores.validation.average),
+                f"{run.scores.best_epoch} of {len(run.records)}" if run.records else ABSENT,
             ]
             row += [f"{len(run.predictions.ids):,}", code(run.directory.name)]
             rows.append(row)
@@ -201,7 +199,7 @@ def _reference_words(experiments: Sequence[ExperimentResult]) -> list[str]:
 
 def _protocols(runs: Iterable[FinishedRun]) -> list[str]:
     """Distinct protocol sentences, by fold."""
-    return [sentence for _, sentence in sorted({(run.fold, str(run.environment.get("protocol"))) for run in runs})]
+    return [sentence for _, sentence in sorted({(run.fold, run.environment.protocol) for run in runs})]
 
 
 def _dimensions(experiments: Iterable[ExperimentResult]) -> list[Dimension]:
@@ -268,7 +266,7 @@ def _reference_cell(name: Measure, dimensions: Sequence[Dimension]) -> str:
 
 def _epochs_cell(result: ExperimentResult) -> str:
     """The range of the runs' best epochs."""
-    epochs = [run.best_epoch for run in result.runs if run.records]
+    epochs = [run.scores.best_epoch for run in result.runs if run.records]
     if not epochs:
         return ABSENT
     return str(min(epochs)) if min(epochs) == max(epochs) else f"{min(epochs)}-{max(epochs)}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import counted
 from serfit.labels import Dimension, letter
-from serfit.runs.results import Results
+from serfit.runs.records import TestScores
 from serfit.scores.metrics import Scores
 from serfit.scores.records import EpochRecord, EpochTime
 from serfit.scores.reference import Measure, measure
@@ -13,7 +13,7 @@ from serfit.scores.reference import Measure, measure
 UNDEFINED = "n/a"
 
 
-def best_result_text(config: ExperimentConfig, results: Results) -> str:
+def best_result_text(config: ExperimentConfig, results: TestScores) -> str:
     """The content of best_result.txt: one `key: value` per line, scores with four decimals, undefined ones n/a.
 
     `ccc_v`, `ccc_a`, `ccc_d` (those that were predicted) and `ccc_avg` are test scores with the weights of
@@ -22,17 +22,17 @@ def best_result_text(config: ExperimentConfig, results: Results) -> str:
     """
     lines = [
         *_score_lines("", results.test),
-        f"best_epoch: {results.best.epoch}",
-        f"validation_ccc_avg: {_number(results.best.validation.average)}",
+        f"best_epoch: {results.best_epoch}",
+        f"validation_ccc_avg: {_number(results.validation.average)}",
         f"experiment: {config.experiment.name}",
         f"fold: {config.data.split.fold}",
         f"seed: {config.experiment.seed}",
-        f"test_utterances: {len(results.predictions.ids)}",
+        f"test_utterances: {results.tested}",
     ]
-    if results.baseline is not None:
-        lines += _score_lines("scenario_baseline_", results.baseline)
-    if results.within is not None:
-        lines += _score_lines("within_scenario_", results.within)
+    if results.scenario_baseline is not None:
+        lines += _score_lines("scenario_baseline_", results.scenario_baseline)
+    if results.within_scenario is not None:
+        lines += _score_lines("within_scenario_", results.within_scenario)
     return "\n".join(lines) + "\n"
 
 
@@ -80,40 +80,38 @@ LINE = 110
 """Most characters of a line with a time before it on a terminal of 120 columns."""
 
 
-def result_lines(results: Results, corpus: str) -> list[str]:
+def result_lines(results: TestScores, corpus: str) -> list[str]:
     """What training says at its end: test CCC per dimension, above everything that puts it into perspective.
 
     Args:
         results: of one run.
         corpus: name of the corpus.
     """
-    if not results.predictions.ids:
-        return [f"trained on all of {corpus} for {counted(results.best.epoch, 'epoch')}: nothing was left to test on"]
-    names: tuple[Measure, ...] = (*results.predictions.dimensions, "average")
-    rows: list[tuple[str, Scores | None, str]] = [
-        (f"test ({counted(len(results.predictions.ids), 'utterance')})", results.test, "")
-    ]
-    if results.baseline is not None:
+    if not results.tested:
+        return [f"trained on all of {corpus} for {counted(results.best_epoch, 'epoch')}: nothing was left to test on"]
+    names: tuple[Measure, ...] = (*results.test.dimensions, "average")
+    rows: list[tuple[str, Scores | None, str]] = [(f"test ({counted(results.tested, 'utterance')})", results.test, "")]
+    if results.scenario_baseline is not None:
         words = "scenario means of the ratings; a useful model is better"
-        rows += [("no-audio baseline", results.baseline, words)]
-        rows += [("within scenario", results.within, "scenario means taken out")]
-    if results.agreement is not None:
-        rows += [("one rater", results.agreement.rater, "with the mean of the others; not an upper bound")]
-        rows += [("model as a rater", results.agreement.system, "with the same means")]
+        rows += [("no-audio baseline", results.scenario_baseline, words)]
+        rows += [("within scenario", results.within_scenario, "scenario means taken out")]
+    if results.rater is not None:
+        rows += [("one rater", results.rater, "with the mean of the others; not an upper bound")]
+        rows += [("model as a rater", results.as_rater, "with the same means")]
     width = max(len(title) for title, _, _ in rows)
-    heading = _cells([*(letter(name) for name in results.predictions.dimensions), "mean"], 7)
-    chosen = f"best epoch: {results.best.epoch} (mean validation CCC {_number(results.best.validation.average, '.3f')})"
+    heading = _cells([*(letter(name) for name in results.test.dimensions), "mean"], 7)
+    chosen = f"best epoch: {results.best_epoch} (mean validation CCC {_number(results.validation.average, '.3f')})"
     lines = [f"{chosen}; the test set was scored once, with its weights", f"{'CCC':{width}} {heading}"]
     for title, scores, words in rows:
         values = [None if scores is None else measure(scores, name) for name in names]
         lines.append(f"{title:{width}} {_cells([_number(value, '.3f') for value in values], 7)}   {words}".rstrip())
-    return lines + [warning for name in results.predictions.dimensions for warning in _warnings(name, results)]
+    return lines + [warning for name in results.test.dimensions for warning in _warnings(name, results)]
 
 
-def _warnings(name: Dimension, results: Results) -> Iterable[str]:
+def _warnings(name: Dimension, results: TestScores) -> Iterable[str]:
     """Sentences about scores that look better or worse than they are."""
     scored = results.test.dimensions[name]
-    base = None if results.baseline is None else results.baseline.ccc(name)
+    base = None if results.scenario_baseline is None else results.scenario_baseline.ccc(name)
     if scored.ccc is None:
         yield f"CCC of {name} is undefined: look for predictions that are not finite, or ratings that are all equal"
     elif base is not None and scored.ccc <= base:

@@ -4,18 +4,15 @@ Fitted to the numbers as they stand in validation.csv, so that anybody gets the 
 was finished before there was a calibration.json is used with what is fitted to it on the spot.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from serfit.errors import UserError, error_line
+from serfit.errors import UserError
 from serfit.labels import Dimension, LabelScale
 from serfit.runs.directory import CALIBRATION, VALIDATION, Run
 from serfit.runs.finished import read_predictions
-from serfit.scores.calibration import KINDS, Calibration, fit, suffices
-
-FORMAT = 1
+from serfit.scores.calibration import KINDS, Calibration, Kind, fit, suffices
+from serfit.system.records import Document, Number, read_record, write_record
 
 ABOUT = (
     "Monotone maps from predictions to ratings, both on [0, 1] of the scales below: straight lines through knots and "
@@ -26,6 +23,22 @@ ABOUT = (
 Scales = Mapping[Dimension, LabelScale]
 
 
+class Calibrations(Document):
+    """calibration.json.
+
+    Attributes:
+        about: what the file is, for people.
+        fitted_to: the file of predictions.
+        scales: the corpus's, minimum and maximum.
+        calibrations: by kind.
+    """
+
+    about: str
+    fitted_to: str
+    scales: dict[Dimension, tuple[Number, Number]]
+    calibrations: dict[Kind, Calibration]
+
+
 def keep_calibrations(run: Run, dimensions: Sequence[Dimension], scales: Scales) -> tuple[Calibration, ...]:
     """Fit a run's calibrations to the validation.csv that it has just written, and keep them in its directory.
 
@@ -34,7 +47,7 @@ def keep_calibrations(run: Run, dimensions: Sequence[Dimension], scales: Scales)
     """
     fitted = fit_to_validation(run.directory, dimensions, scales)
     if fitted:
-        run.keep({CALIBRATION: json.dumps(_plain(fitted, scales), indent=2, allow_nan=False) + "\n"})
+        write_record(run / CALIBRATION, _record(fitted, scales))
     return fitted
 
 
@@ -74,26 +87,21 @@ def calibrations_of(directory: Path, dimensions: Sequence[Dimension], scales: Sc
     path = directory / CALIBRATION
     if not path.exists():
         return fit_to_validation(directory, dimensions, scales)
-    try:
-        data = json.loads(path.read_bytes())
-        if isinstance(data["format"], int) and data["format"] > FORMAT:
-            raise ValueError(f"its format is {data['format']}, and this serfit reads {FORMAT}: update serfit")
-        read = tuple(Calibration.from_json(data["calibrations"][kind], dimensions) for kind in KINDS)
-        if data != {**_plain(read, {name: scales[name] for name in dimensions}), "about": str(data["about"])}:
-            raise ValueError("it has other keys, or scales other than the corpus's")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        raise UserError(
-            f"{path} isn't what a run writes there ({type(error).__name__}: {error_line(error)}); move it away, "
-            f"and the maps are fitted to {VALIDATION} anew"
-        ) from error
+    remedy = f"move it away, and the maps are fitted to {VALIDATION} anew"
+    found = read_record(Calibrations, path, remedy)
+    read = tuple(one for kind in KINDS if (one := found.calibrations.get(kind)) is not None)
+    expected = _record(read, {name: scales[name] for name in dimensions})
+    if len(read) < len(KINDS) or found.model_copy(update={"about": ABOUT, "format": 0}) != expected:
+        raise UserError(f"{path} isn't what a run on these scales writes there; {remedy}")
+    for one in read:
+        one.check(dimensions, str(path), remedy)
     return read
 
 
-def _plain(fitted: Sequence[Calibration], scales: Scales) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "about": ABOUT,
-        "fitted_to": VALIDATION,
-        "scales": {name: [scale.minimum, scale.maximum] for name, scale in scales.items()},
-        "calibrations": {one.kind: one.to_json() for one in fitted},
-    }
+def _record(fitted: Sequence[Calibration], scales: Scales) -> Calibrations:
+    return Calibrations(
+        about=ABOUT,
+        fitted_to=VALIDATION,
+        scales={name: (scale.minimum, scale.maximum) for name, scale in scales.items()},
+        calibrations={one.kind: one for one in fitted},
+    )

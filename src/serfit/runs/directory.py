@@ -24,24 +24,25 @@ This module knows the names and the order in which they appear; it doesn't know 
 
 import csv
 import io
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from serfit.config.load import WITHOUT_EFFECT, config_differences, load_config, plain_config, result_fingerprint
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import Labels
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, listed
+from serfit.runs.records import REMEDY, Environment, Stopped, TestScores
 from serfit.scores.records import EpochRecord, EpochTime, Predictions
 from serfit.system.files import WriteError, sweep, write_json, write_text
 from serfit.system.lock import take
 from serfit.system.log import Log
+from serfit.system.records import read_lines, read_record, write_lines, write_record
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -65,6 +66,8 @@ LOCK = "LOCK"
 DESCRIBED = ("speaker", "session", "dialogue", "scenario", "style", "gender", "emotion")
 """What predictions.csv says of each utterance besides its id, length and ratings."""
 
+_ANEW = "start a new run"
+
 SECONDS = "seconds"
 """Column of predictions.csv: length of the utterance."""
 
@@ -78,7 +81,7 @@ class Run:
         records: the epochs so far.
         times: where the time of each went.
         fingerprint: of the configuration (see `config.load.result_fingerprint`); checkpoints carry it.
-        before: environment.json as the process before this one left it; empty for a new run.
+        before: environment.json as the process before this one left it; None for a new run.
         notes: what there is to say about going on with it.
     """
 
@@ -89,7 +92,7 @@ class Run:
     records: list[EpochRecord] = field(default_factory=list)
     times: list[EpochTime] = field(default_factory=list)
     fingerprint: str = ""
-    before: Mapping[str, Any] = field(default_factory=dict)
+    before: Environment | None = None
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -146,15 +149,9 @@ class Run:
             write_json(directory / CONFIG, plain_config(config))
             changed = (f"{key}={now} (was {then})" for key, (then, now) in sorted(differences.items()))
             notes = (f"going on with {', '.join(changed)}",)
-        try:
-            records = [EpochRecord.from_json(json.loads(line)) for line in _lines(directory / METRICS)]
-            times = [EpochTime.from_json(json.loads(line)) for line in _lines(directory / TIMING)]
-            before = json.loads("\n".join(_lines(directory / ENVIRONMENT)) or "{}")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(
-                f"{METRICS}, {TIMING} or {ENVIRONMENT} in {directory} was changed and can't be read ({error}); "
-                "start a new run"
-            ) from error
+        records = read_epochs(directory, _ANEW)
+        times = read_times(directory, _ANEW)
+        before = read_environment(directory, _ANEW)
         (directory / STOPPED).unlink(missing_ok=True)
         return cls(directory, records, times, result_fingerprint(config), before, notes)
 
@@ -177,31 +174,30 @@ class Run:
             "labels and predictions of the validation part are constant; choose another data.split"
         )
 
-    def describe(self, environment: Mapping[str, Any]) -> None:
+    def describe(self, environment: Environment) -> None:
         """Write what the run is made of and where it runs."""
-        write_json(self / ENVIRONMENT, environment)
+        write_record(self / ENVIRONMENT, environment)
 
     def add(self, record: EpochRecord, spent: EpochTime) -> None:
         """Write an epoch's record, durably; all lines are rewritten together, so none is ever torn."""
         self.records.append(record)
         self.times.append(spent)
-        lines = [json.dumps(done.to_json(), allow_nan=False) for done in self.records]
-        write_text(self / METRICS, "\n".join(lines) + "\n")
-        write_text(self / TIMING, "".join(f"{json.dumps(taken.to_json())}\n" for taken in self.times))
+        write_lines(self / METRICS, self.records)
+        write_lines(self / TIMING, self.times)
 
     def keep(self, texts: Mapping[str, str]) -> None:
         """Write files that the results are made of, by their names; before `finish`."""
         for name, text in texts.items():
             write_text(self / name, text)
 
-    def finish(self, scores: Mapping[str, Any], best_result: str) -> None:
+    def finish(self, scores: TestScores, best_result: str) -> None:
         """Write the results, remove the checkpoints, and mark the run as finished.
 
         Args:
             scores: content of scores.json.
             best_result: content of best_result.txt.
         """
-        write_json(self / SCORES, scores)
+        write_record(self / SCORES, scores)
         write_text(self / BEST_RESULT, best_result)
         shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
         (self / PROGRESS).unlink(missing_ok=True)
@@ -217,7 +213,7 @@ class UnwrittenRun(Run):
 
     written = False
 
-    def describe(self, environment: Mapping[str, Any]) -> None:
+    def describe(self, environment: Environment) -> None:
         """Write nothing."""
 
     def add(self, record: EpochRecord, spent: EpochTime) -> None:
@@ -228,7 +224,7 @@ class UnwrittenRun(Run):
     def keep(self, texts: Mapping[str, str]) -> None:
         """Write nothing."""
 
-    def finish(self, scores: Mapping[str, Any], best_result: str) -> None:
+    def finish(self, scores: TestScores, best_result: str) -> None:
         """Write nothing."""
 
 
@@ -240,13 +236,22 @@ def read_labels(directory: Path) -> Labels | None:
         return None
 
 
-def recorded_corpus(directory: Path) -> Mapping[str, Any]:
-    """What environment.json says of a run's corpus; empty where there is nothing to read."""
-    try:
-        corpus = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))["corpus"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    return corpus if isinstance(corpus, dict) else {}
+def read_environment(directory: Path, remedy: str = REMEDY) -> Environment | None:
+    """What a run is made of; None before it has said so. Raises UserError where that was damaged."""
+    path = directory / ENVIRONMENT
+    return read_record(Environment, path, remedy) if path.is_file() else None
+
+
+def read_epochs(directory: Path, remedy: str = REMEDY) -> list[EpochRecord]:
+    """The epochs of a run so far. Raises UserError likewise."""
+    path = directory / METRICS
+    return read_lines(EpochRecord, path, remedy) if path.is_file() else []
+
+
+def read_times(directory: Path, remedy: str = REMEDY) -> list[EpochTime]:
+    """Where the time of the epochs went; empty in runs of older versions. Raises UserError likewise."""
+    path = directory / TIMING
+    return read_lines(EpochTime, path, remedy) if path.is_file() else []
 
 
 def check_unfinished(directory: Path) -> None:
@@ -308,7 +313,7 @@ def _logged(run: Run, log: Log, *, discard: bool) -> Iterator[Run]:
         else:
             log.record(f"{type(error).__name__}: {error}")
             with suppress(WriteError):
-                write_json(run / STOPPED, {"kind": type(error).__name__, "message": str(error)})
+                write_record(run / STOPPED, Stopped(type(error).__name__, str(error)))
         raise
     finally:
         log.close()
@@ -355,7 +360,3 @@ def _exclusive(wanted: Path, *, numbered: bool) -> Path:
                 raise
             number += 1
             directory = wanted.with_name(f"{wanted.name}-{number}")
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -17,6 +17,7 @@ from serfit.errors import counted, listed
 from serfit.labels import DIMENSIONS, Dimension
 from serfit.runs.finished import FinishedRun
 from serfit.runs.label_versions import told_apart
+from serfit.runs.records import Environment
 from serfit.scores.metrics import Scores
 from serfit.scores.records import Predictions
 from serfit.scores.reference import FROZEN, Measure, difference, measure, obstacle
@@ -25,15 +26,15 @@ IRRELEVANT = WITHOUT_EFFECT | {"experiment.seed", "data.root", "data.split.fold"
 """Settings in which the runs of one experiment may differ: they say which run it is, where things lie, or how a
 computation is executed."""
 
-MADE_OF = {
-    "encoder weights": ("encoder", "sha256"),
-    "normalisation of waveforms": ("encoder", "normalise"),
-    "encoder architecture": ("encoder", "architecture"),
-    "precision": ("precision",),
-    "source code": ("commit",),
-    "torch": ("packages", "torch"),
+MADE_OF: Mapping[str, Callable[[Environment], object]] = {
+    "encoder weights": lambda about: about.encoder.sha256,
+    "normalisation of waveforms": lambda about: about.encoder.normalise,
+    "encoder architecture": lambda about: about.encoder.architecture or None,
+    "precision": lambda about: about.precision,
+    "source code": lambda about: about.commit,
+    "torch": lambda about: about.packages.get("torch"),
 }
-"""What else should be the same in all runs of an experiment, and where environment.json says it."""
+"""What else should be the same in all runs of an experiment, and where their records have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,11 +182,11 @@ def disagreements(experiments: Sequence[ExperimentResult]) -> list[str]:
                 "bold marks the best only among those that were"
             )
     for result in experiments:
-        for what, path in MADE_OF.items():
+        for what, value_of in MADE_OF.items():
             if what == "encoder weights" and _random_encoder(result):
                 continue  # untrained weights follow the seed
-            values = {str(_look_up(run.environment, path)) for run in result.runs}
-            if path[0] == "encoder":
+            values = {str(value_of(run.environment)) for run in result.runs}
+            if what in ("encoder weights", "normalisation of waveforms", "encoder architecture"):
                 values -= {"None"}  # not recorded by older versions
             if len(values) > 1:
                 said.append(f"runs of {result.label} differ in {what}: {listed(sorted(values), most=5)}")
@@ -286,10 +287,10 @@ def _experiment(label: str, corpus: str, runs: tuple[FinishedRun, ...], most: in
     """Summarise the runs of one experiment; `most` is the number of folds where nothing else tells it."""
     expected = max(run.folds or most for run in runs)
     missing = tuple(sorted(set(range(1, expected + 1)) - {run.fold for run in runs}))
-    test = over_folds(runs, lambda run: run.test)
+    test = over_folds(runs, lambda run: run.scores.test)
     styles: dict[Style, Mapping[Measure, Summary]] = {
-        "improvised": over_folds(runs, lambda run: run.styles.get("improvised")),
-        "scripted": over_folds(runs, lambda run: run.styles.get("scripted")),
+        "improvised": over_folds(runs, lambda run: run.scores.styles.get("improvised")),
+        "scripted": over_folds(runs, lambda run: run.scores.styles.get("scripted")),
     }
     means: dict[Dimension, float | None] = {name: test[name].mean for name in DIMENSIONS if name in test}
     compared = any(name in FROZEN.ccc for name in means) and all(
@@ -301,11 +302,11 @@ def _experiment(label: str, corpus: str, runs: tuple[FinishedRun, ...], most: in
         runs=runs,
         missing=missing,
         test=test,
-        baseline=over_folds(runs, lambda run: run.baseline),
-        within=over_folds(runs, lambda run: run.within),
+        baseline=over_folds(runs, lambda run: run.scores.scenario_baseline),
+        within=over_folds(runs, lambda run: run.scores.within_scenario),
         styles=styles,
-        rater=over_folds(runs, lambda run: None if run.agreement is None else run.agreement.rater),
-        as_rater=over_folds(runs, lambda run: None if run.agreement is None else run.agreement.system),
+        rater=over_folds(runs, lambda run: run.scores.rater),
+        as_rater=over_folds(runs, lambda run: run.scores.as_rater),
         pooled=_pooled(runs, missing),
         difference=difference(FROZEN, means) if compared else {},
     )
@@ -330,7 +331,7 @@ def _covers(runs: Sequence[FinishedRun]) -> bool:
     ids = [name for run in runs for name in run.predictions.ids]
     if len(set(ids)) < len(ids):
         return False
-    return runs[0].settings["data.split.scheme"] == "official" or {len(ids)} == {run.utterances for run in runs}
+    return runs[0].which.scheme == "official" or {len(ids)} == {run.utterances for run in runs}
 
 
 def concatenated(parts: Sequence[Predictions]) -> Predictions:
@@ -354,9 +355,3 @@ def _shared_test_utterances(result: ExperimentResult) -> list[str]:
 
 def _random_encoder(result: ExperimentResult) -> bool:
     return str(result.runs[0].settings.get("model.params.speech_encoder")).startswith(UNTRAINED)
-
-
-def _look_up(data: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        data = data.get(key) if isinstance(data, Mapping) else None
-    return data

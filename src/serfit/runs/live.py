@@ -1,39 +1,28 @@
 """A run directory read in whatever state it is: what happened so far, and whether anybody is still at it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from serfit.config.load import load_config
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.identity import recorded
 from serfit.errors import UserError
 from serfit.labels import Dimension
 from serfit.runs import directory as runs
+from serfit.runs.records import REMEDY, Stopped, TestScores
 from serfit.scores.metrics import Correlation
 from serfit.scores.records import EpochRecord, EpochTime, Progress
 from serfit.scores.reference import FROZEN, obstacle
 from serfit.system.lease import Holder, Watch
+from serfit.system.records import read_record
+
+T = TypeVar("T")
 
 State = Literal["running", "stopped", "died", "finished"]
 """running: a process holds the lock; stopped: no process does, and the last one ended by itself; died: it didn't, its
 lock is still there; finished: the results are written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """How the last process of an unfinished run ended, where it could still say so.
-
-    Attributes:
-        kind: "NumericalError", "Interrupted", "UserError" or another exception's name.
-        message: its words.
-    """
-
-    kind: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,33 +147,26 @@ class Reader:
     def _read(self, directory: Path) -> History:
         state = self.state(directory)
         config = load_config(directory / runs.CONFIG)
-        try:
-            records = [EpochRecord.from_json(line) for line in _json_lines(directory / runs.METRICS)]
-            times = [EpochTime.from_json(line) for line in _json_lines(directory / runs.TIMING)]
-            now, ended = (_json(directory / name) for name in (runs.PROGRESS, runs.STOPPED))
-            about = _json(directory / runs.ENVIRONMENT) or {}
-            scores = (_json(directory / runs.SCORES) or {}) if state == "finished" else {}
-            progress = None if now is None else Progress.from_json(now)
-            corpus = about.get("corpus", {})
-            counts = corpus.get("counts")
-            return History(
-                directory=directory,
-                config=config,
-                state=state,
-                records=records,
-                times=times,
-                progress=progress if progress is not None and progress.epoch > len(records) else None,
-                stopped=Stopped(ended["kind"], ended["message"]) if ended and state == "stopped" else None,
-                corpus=corpus.get("name"),
-                utterances=None if counts is None else sum(counts.values()),
-                labels=recorded(corpus),
-                device=about.get("device_type"),
-                card=about.get("visible_gpus"),
-                precision=about.get("precision"),
-                correlations=tuple(map(Correlation.from_json, scores.get("correlations", {}).get("validation", ()))),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"the records in {directory} can't be read ({type(error).__name__}: {error})") from error
+        about = runs.read_environment(directory)
+        scores = _read(TestScores, directory / runs.SCORES) if state == "finished" else None
+        progress = _read(Progress, directory / runs.PROGRESS)
+        records = runs.read_epochs(directory)
+        return History(
+            directory=directory,
+            config=config,
+            state=state,
+            records=records,
+            times=runs.read_times(directory),
+            progress=progress if progress is not None and progress.epoch > len(records) else None,
+            stopped=_read(Stopped, directory / runs.STOPPED) if state == "stopped" else None,
+            corpus=None if about is None else about.corpus.name,
+            utterances=None if about is None else about.corpus.utterances,
+            labels={} if about is None else about.corpus.labels,
+            device=None if about is None else about.device_type,
+            card=None if about is None else about.visible_gpus,
+            precision=None if about is None else about.precision,
+            correlations=() if scores is None else scores.correlations.get("validation", ()),
+        )
 
     def state(self, directory: Path) -> State:
         """Whether a run is finished, or who holds its lock. Never takes the lock itself.
@@ -226,12 +208,6 @@ def run_directories(paths: Sequence[Path]) -> list[Path]:
     return sorted(found, key=lambda directory: (-found[directory], directory.name))
 
 
-def _json_lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+def _read(kind: type[T], path: Path) -> T | None:
+    """A record that a run may not have, or not any more."""
+    return read_record(kind, path, REMEDY) if path.is_file() else None

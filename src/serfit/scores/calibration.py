@@ -8,7 +8,7 @@ the same numbers give the same map wherever they lie in memory.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from serfit.errors import UserError, counted
 from serfit.labels import Dimension, LabelScale
 from serfit.scores.records import Predictions
+from serfit.system.records import Count, Number
 
 Floats = NDArray[np.float64]
 Kind = Literal["affine", "isotonic"]
@@ -41,9 +42,9 @@ class MonotoneMap:
         slope: of the line before the first and after the last knot, not negative.
     """
 
-    knots: tuple[float, ...]
-    values: tuple[float, ...]
-    slope: float
+    knots: tuple[Number, ...]
+    values: tuple[Number, ...]
+    slope: Number
 
     def __post_init__(self) -> None:
         knots, values = np.array(self.knots), np.array(self.values)
@@ -71,13 +72,13 @@ class Calibration:
 
     Attributes:
         kind: how they were fitted.
-        maps: by dimension, on [0, 1].
         utterances: how many they were fitted to.
+        maps: by dimension, on [0, 1].
     """
 
     kind: Kind
+    utterances: Count
     maps: Mapping[Dimension, MonotoneMap]
-    utterances: int
 
     def __call__(self, unit: Floats, dimensions: Sequence[Dimension]) -> Floats:
         """Predictions [N, D] on [0, 1], columns named by dimension, as calibrated ones."""
@@ -91,40 +92,11 @@ class Calibration:
         ]
         return replace(predictions, values=np.stack(columns, axis=1))
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        maps = {
-            name: {"knots": list(one.knots), "values": list(one.values), "slope": one.slope}
-            for name, one in self.maps.items()
-        }
-        return {"kind": self.kind, "utterances": self.utterances, "maps": maps}
-
-    @classmethod
-    def from_json(cls, data: Any, dimensions: Sequence[Dimension]) -> "Calibration":
-        """The inverse of `to_json`; what that wouldn't have written is refused.
-
-        Args:
-            data: plain data from anywhere.
-            dimensions: exactly those that there must be a map of.
-
-        Raises:
-            ValueError: it isn't a calibration of these dimensions.
-        """
-        try:
-            if data["kind"] not in KINDS:
-                raise ValueError(f"its kind is {data['kind']}")
-            maps = {name: _line(data["maps"][name]) for name in dimensions}
-            read = cls(data["kind"], maps, int(data["utterances"]))
-            if read.to_json() != data:
-                raise ValueError(f"it has other keys or dimensions than {', '.join(dimensions)}, or text for numbers")
-        except (KeyError, TypeError, OverflowError) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
-        return read
-
-
-def _line(data: Any) -> MonotoneMap:
-    knots, values = (tuple(map(float, data[key])) for key in ("knots", "values"))
-    return MonotoneMap(knots, values, float(data["slope"]))
+    def check(self, dimensions: Sequence[Dimension], where: str, remedy: str) -> None:
+        """Raise UserError where there isn't a map of exactly these dimensions."""
+        if set(self.maps) != set(dimensions):
+            found = ", ".join(self.maps) or "nothing"
+            raise UserError(f"{where} calibrates {found}, and the model predicts {', '.join(dimensions)}; {remedy}")
 
 
 def fit(kind: Kind, predictions: Predictions, scales: Mapping[Dimension, LabelScale], where: str) -> Calibration:
@@ -152,7 +124,7 @@ def fit(kind: Kind, predictions: Predictions, scales: Mapping[Dimension, LabelSc
         )
         for column, name in enumerate(predictions.dimensions)
     }
-    return Calibration(kind, maps, count)
+    return Calibration(kind, count, maps)
 
 
 def suffices(predictions: Predictions) -> bool:

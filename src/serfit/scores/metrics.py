@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from serfit.labels import DIMENSIONS, Dimension
+from serfit.system.records import Count, Number
 
 COLLAPSED = 0.1
 """Spread of the predictions, as a share of the ratings', below which an output counts as collapsed."""
@@ -89,13 +92,13 @@ class DimensionScores:
         count: number of utterances.
     """
 
-    ccc: float | None
-    pearson: float | None
-    rmse: float | None
-    mae: float | None
-    bias: float | None
-    spread: float | None
-    count: int
+    ccc: Number | None
+    pearson: Number | None
+    rmse: Number | None
+    mae: Number | None
+    bias: Number | None
+    spread: Number | None
+    count: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +119,23 @@ class Scores:
         defined = [value for value in values if value is not None]
         return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, undefined scores as null."""
-        fields = DimensionScores.__slots__
-        scored: dict[str, Any] = {
-            dimension: {name: getattr(values, name) for name in fields} for dimension, values in self.dimensions.items()
-        }
-        return {"ccc_average": self.average, **scored}
-
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Scores":
-        """The inverse of `to_json`."""
-        return cls({dimension: DimensionScores(**data[dimension]) for dimension in DIMENSIONS if dimension in data})
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """In JSON, the dimensions lie flat behind `ccc_average`, which is computed again when they are read."""
+        one = handler.generate_schema(DimensionScores)
+        flat = core_schema.typed_dict_schema(
+            {name: core_schema.typed_dict_field(one, required=False) for name in DIMENSIONS}
+        )
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.no_info_after_validator_function(cls, flat),
+            python_schema=core_schema.is_instance_schema(cls),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda scores: {
+                    "ccc_average": scores.average,
+                    **{name: asdict(one) for name, one in scores.dimensions.items()},
+                }
+            ),
+        )
 
 
 def score_dimension(targets: ArrayLike, values: ArrayLike) -> DimensionScores:
@@ -171,9 +179,9 @@ class Correlation:
 
     first: Dimension
     second: Dimension
-    predicted: float | None
-    rated: float | None
-    count: int
+    predicted: Number | None
+    rated: Number | None
+    count: Count
 
     @property
     def one_axis(self) -> bool:
@@ -190,15 +198,6 @@ class Correlation:
             return False
         apart = math.atanh(predicted) - math.atanh(max(rated, -NEARLY_ONE))
         return apart > SURE * math.sqrt(2.0 / (self.count - 3))
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Correlation":
-        """The inverse of `to_json`."""
-        return cls(**data)
 
 
 NEARLY_ONE = 1.0 - 1e-12

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,15 +25,6 @@ class Agreement:
 
     rater: Scores
     system: Scores
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries."""
-        return {"rater": self.rater.to_json(), "system": self.system.to_json()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Agreement":
-        """The inverse of `to_json`."""
-        return cls(Scores.from_json(data["rater"]), Scores.from_json(data["system"]))
 
 
 def agreement(predictions: Predictions, utterances: Mapping[str, Utterance]) -> Agreement | None:

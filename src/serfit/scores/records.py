@@ -1,14 +1,19 @@
 """What a run writes down: predictions, steps and epochs. Everything people read is a view of these."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PlainSerializer
 
 from serfit.labels import Dimension
 from serfit.scores.metrics import Correlation, Scores, correlations, score
+from serfit.system.records import Count, Number
+
+Rounded = Annotated[Number, Field(ge=0.0), PlainSerializer(lambda value: round(value, 3))]
+"""Written with three decimals: seconds to the millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,28 +96,16 @@ class EpochRecord:
         best_valence: whether the validation CCC of valence is the best so far.
     """
 
-    epoch: int
-    step: int
-    train_loss: float
+    epoch: Count
+    step: Count
+    train_loss: Number
     train: Scores
     validation: Scores
-    learning_rates: Mapping[str, float]
-    gradient_norm: float
-    constant_batches: int
+    learning_rates: Mapping[str, Number]
+    gradient_norm: Number
+    constant_batches: Count
     best: bool
     best_valence: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries for one JSON line."""
-        plain = {name: getattr(self, name) for name in EpochRecord.__slots__}
-        rates = dict(self.learning_rates)
-        return plain | {"train": self.train.to_json(), "validation": self.validation.to_json(), "learning_rates": rates}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "EpochRecord":
-        """The inverse of `to_json`."""
-        parts = {name: Scores.from_json(data[name]) for name in ("train", "validation")}
-        return cls(**{**data, **parts})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +131,18 @@ class EpochTime:
         gpu_busy: share of time in which the GPU was computing, by its driver, mean over samples.
     """
 
-    epoch: int
-    seconds: float
-    waiting: float | None = None
-    computing: float | None = None
-    evaluating: float | None = None
-    writing: float | None = None
-    steps: int | None = None
-    utterances: int | None = None
-    loading: Mapping[str, tuple[int, float]] = field(default_factory=dict)
-    gpu_memory: int | None = None
-    gpu_memory_total: int | None = None
-    gpu_busy: float | None = None
+    epoch: Count
+    seconds: Rounded
+    waiting: Rounded | None = None
+    computing: Rounded | None = None
+    evaluating: Rounded | None = None
+    writing: Rounded | None = None
+    steps: Count | None = None
+    utterances: Count | None = None
+    loading: Mapping[str, tuple[Count, Rounded]] = field(default_factory=dict)
+    gpu_memory: Count | None = None
+    gpu_memory_total: Count | None = None
+    gpu_busy: Rounded | None = None
 
     @property
     def step_seconds(self) -> float | None:
@@ -166,18 +159,6 @@ class EpochTime:
         taken = self.waiting + self.computing
         return self.utterances / taken if taken > 0.0 else None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries for one JSON line; times to the millisecond."""
-        plain = {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
-        return plain | {"loading": {name: [count, round(spent, 3)] for name, (count, spent) in self.loading.items()}}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "EpochTime":
-        """The inverse of `to_json`; what an older record doesn't say is None."""
-        known = {name: data[name] for name in EpochTime.__slots__ if name in data}
-        loading = {str(name): (int(count), float(spent)) for name, (count, spent) in data.get("loading", {}).items()}
-        return cls(**{**known, "epoch": int(data["epoch"]), "seconds": float(data["seconds"]), "loading": loading})
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -192,18 +173,9 @@ class Progress:
         so_far: where the time of this epoch went until now.
     """
 
-    epoch: int
-    step: int
-    steps: int
-    loss: float
-    at: float
+    epoch: Count
+    step: Count
+    steps: Annotated[Count, Field(ge=1)]
+    loss: Number
+    at: Number
     so_far: EpochTime
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries."""
-        return {name: getattr(self, name) for name in Progress.__slots__} | {"so_far": self.so_far.to_json()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Progress":
-        """The inverse of `to_json`."""
-        return cls(**{**data, "so_far": EpochTime.from_json(data["so_far"])})

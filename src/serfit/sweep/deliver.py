@@ -5,17 +5,17 @@ more; what to expect of it is what the sweep's runs reached on utterances they w
 says so.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
-from typing import Any
 
 from serfit.config.load import load_config, result_fingerprint
 from serfit.corpus.preflight import check_folder
 from serfit.errors import UserError, counted
 from serfit.inference.bundle import Member, is_bundle, is_free, origins_of, write_bundle
-from serfit.inference.publish.cross_validated import KEY, reached
+from serfit.inference.origin import CrossValidation, Origin
+from serfit.inference.publish.cross_validated import reached
 from serfit.inference.source import member_of_run
 from serfit.report.compare import compare, read_run
 from serfit.report.markdown import number
@@ -43,9 +43,9 @@ def check_leaving(jobs: Sequence[Job], ensemble: Path | None, retrain: Path | No
     groups = _by_config(jobs)
     runs = [{job.directory.name for job in group} for group in groups.values()]
     if ensemble is not None:
-        _check_free(ensemble, "--ensemble", lambda origins: {origin.get("run") for origin in origins} in runs)
+        _check_free(ensemble, "--ensemble", lambda origins: {origin.run for origin in origins} in runs)
     if retrain is not None:
-        _check_free(retrain, "--retrain", lambda origins: set(origins[0].get(KEY, {}).get("runs", ())) in runs)
+        _check_free(retrain, "--retrain", lambda origins: _reached_by(origins[0]) in runs)
     tested = {_tested_on(group[0]) for group in groups.values()}
     if len(tested) > 1:
         raise UserError(
@@ -86,7 +86,7 @@ def leave_with_ensemble(jobs: Sequence[Job], folder: Path) -> None:
     Raises:
         UserError: another model stands there.
     """
-    _leave([job.directory for job in jobs], folder, {})
+    _leave([job.directory for job in jobs], folder, None)
 
 
 def retraining(jobs: Sequence[Job]) -> Job:
@@ -97,7 +97,7 @@ def retraining(jobs: Sequence[Job]) -> Job:
     Args:
         jobs: all finished runs of one experiment.
     """
-    epoch = median_low([read_run(job.directory).best_epoch for job in jobs])
+    epoch = median_low([read_run(job.directory).scores.best_epoch for job in jobs])
     first = jobs[0]
     seed = load_config(first.config, first.overrides).experiment.seed
     overrides = (
@@ -125,23 +125,31 @@ def leave_with_retrained(job: Job, jobs: Sequence[Job], folder: Path, among: int
     Raises:
         UserError: another model stands there.
     """
-    _leave([job.directory], folder, {KEY: reached(compare([one.directory for one in jobs]), among)})
+    _leave([job.directory], folder, reached(compare([one.directory for one in jobs]), among))
 
 
-def _leave(directories: Sequence[Path], folder: Path, more: dict[str, Any]) -> None:
+def _leave(directories: Sequence[Path], folder: Path, said: CrossValidation | None) -> None:
     names = [directory.resolve().name for directory in directories]
     if is_bundle(folder):
-        if [origin.get("run") for origin in origins_of(folder)] == names:
+        if [origin.run for origin in origins_of(folder)] == names:
             return
         raise UserError(f"{folder} holds another model; name a new folder, or remove it")
-    write_bundle(folder, [_with(member_of_run(directory), more) for directory in directories])
+    write_bundle(folder, [_with(member_of_run(directory), said) for directory in directories])
 
 
-def _with(member: Member, more: dict[str, Any]) -> Member:
-    return replace(member, about=replace(member.about, origin={**member.about.origin, **more}))
+def _with(member: Member, said: CrossValidation | None) -> Member:
+    if said is None:
+        return member
+    origin = member.about.origin.model_copy(update={"cross_validation": said})
+    return replace(member, about=replace(member.about, origin=origin))
 
 
-def _check_free(folder: Path, option: str, ours: Callable[[list[Mapping[str, Any]]], bool]) -> None:
+def _reached_by(origin: Origin) -> set[str]:
+    """The runs that say what to expect of a network trained on everything; none where nothing is recorded."""
+    return set() if origin.cross_validation is None else set(origin.cross_validation.runs)
+
+
+def _check_free(folder: Path, option: str, ours: Callable[[list[Origin]], bool]) -> None:
     """Raise UserError where something stands in a folder that isn't a model of this very sweep."""
     if not (ours(origins_of(folder)) if is_bundle(folder) else is_free(folder)):
         raise UserError(f"{option} is {folder}, which exists already; name a new folder for the model")
@@ -163,7 +171,7 @@ def _tested_on(job: Job) -> str:
 
 def _mean_ccc(runs: Sequence[FinishedRun]) -> float | None:
     """Mean test CCC-Avg; None where one is undefined."""
-    return summarise([run.test.average for run in runs]).mean
+    return summarise([run.scores.test.average for run in runs]).mean
 
 
 def _rank(mean: float | None) -> float:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from serfit.config.load import load_config, result_fingerprint
 from serfit.corpus.folds import make_split
-from serfit.corpus.identity import Labels, agree, differences, labels_of, recorded, short
+from serfit.corpus.identity import Labels, agree, differences, labels_of, short
 from serfit.corpus.load import load_corpus
 from serfit.corpus.utterance import Corpus
 from serfit.errors import UserError
@@ -149,11 +149,10 @@ def _settled(job: Job, labels: Labels) -> tuple[Job, str]:
 
 def _other_labels(job: Job, labels: Labels) -> str | None:
     """What differs between a run's labels and these; None where nothing is known to."""
-    corpus = runs.recorded_corpus(job.directory)
-    before, then = recorded(corpus), runs.read_labels(job.directory)
-    if before:
-        now = labels.without(corpus.get("left_out", ()))
-        if agree(before, now.digests()):
+    about, then = runs.read_environment(job.directory), runs.read_labels(job.directory)
+    if about is not None and about.corpus.labels:
+        now = labels.without(about.corpus.left_out)
+        if agree(about.corpus.labels, now.digests()):
             return None
         return (then is not None and differences(then, now)) or "their digests differ"
     if job.state == "finished" and contradicted(read_run(job.directory), labels):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +19,11 @@ from serfit.labels import Dimension, letter
 from serfit.runs import directory as runs
 from serfit.runs.calibration import keep_calibrations
 from serfit.runs.directory import Run, opened_run
-from serfit.runs.results import correlations_json
+from serfit.runs.records import EncoderRecord, Environment
+from serfit.runs.results import results
 from serfit.scores.metrics import Scores
 from serfit.scores.metrics import ccc as concordance
-from serfit.scores.raters import agreement
 from serfit.scores.records import Predictions
-from serfit.scores.scenario import by_style, scenario_baseline, within_scenario
 from serfit.system.files import write_json, write_text
 from serfit.system.log import Log
 from serfit.system.runtime import environment
@@ -174,11 +172,11 @@ def _one_fold(run: Run, config: ExperimentConfig, material: Material, known: dic
     run.keep({runs.LABELS: material.labels().to_text()})
     run.describe(_environment(material, penalties))
     write_text(run / runs.METRICS, "")
-    scores = _scores(material, validated, tested)
+    scores = results(0, validated.scores(), validated, tested, material.split)
     run.keep(prediction_tables(material, validated, tested))
     keep_calibrations(run, config.data.dimensions, rating_scales(config.data))
-    run.finish(scores, _words(config, tested.scores()))
-    reached = ", ".join(f"{letter(name)} {_number(tested.scores().ccc(name))}" for name in config.data.dimensions)
+    run.finish(scores, _words(config, scores.test))
+    reached = ", ".join(f"{letter(name)} {_number(scores.test.ccc(name))}" for name in config.data.dimensions)
     log.say(f"{SYSTEM}: test CCC {reached}")
     return run.directory
 
@@ -207,42 +205,18 @@ def _predictions(part: Part, lines: Mapping[Dimension, Ridge], features: Floats)
     )
 
 
-def _scores(material: Material, validated: Predictions, tested: Predictions) -> dict[str, Any]:
-    """The content of scores.json; without epochs, best_epoch is 0."""
-    utterances = {utterance.id: utterance for utterance in material.split.test}
-    scenarios = scenario_baseline(material.split, tested.dimensions)
-    within = within_scenario(tested, utterances)
-    raters = agreement(tested, utterances)
-    return {
-        "test": tested.scores().to_json(),
-        "best_epoch": 0,
-        "validation": validated.scores().to_json(),
-        "correlations": correlations_json({"validation": validated.correlations(), "test": tested.correlations()}),
-        "scenario_baseline": None if scenarios is None else scenarios.scores().to_json(),
-        "within_scenario": None if within is None else within.to_json(),
-        "styles": {style: scores.to_json() for style, scores in by_style(tested, utterances).items()},
-        "raters_agreement": None if raters is None else raters.to_json(),
-    }
-
-
-def _environment(material: Material, penalties: Mapping[Dimension, float]) -> dict[str, Any]:
-    counts = {name: len(getattr(material.split, name)) for name in ("train", "validation", "test")}
-    return environment(torch.device("cpu")) | {
-        "system": SYSTEM,
-        "encoder": {"name": SYSTEM, "revision": None, "sha256": None},
-        "precision": "fp64",
-        "features": len(feature_names()),
-        "penalties": dict(penalties),
-        "corpus": {
-            "name": material.corpus.name,
-            "notes": list(material.corpus.notes),
-            "counts": counts,
-            "left_out": list(material.left_out),
-            "labels": material.labels().digests(),
-        },
-        "protocol": material.split.protocol,
-        "folds": material.split.folds,
-    }
+def _environment(material: Material, penalties: Mapping[Dimension, float]) -> Environment:
+    return Environment(
+        **environment(torch.device("cpu")),
+        system=SYSTEM,
+        precision="fp64",
+        encoder=EncoderRecord(name=SYSTEM, revision=None, sha256=None),
+        features=len(feature_names()),
+        penalties=dict(penalties),
+        corpus=material.record(),
+        protocol=material.split.protocol,
+        folds=material.split.folds,
+    )
 
 
 def _words(config: ExperimentConfig, scores: Scores) -> str:

@@ -100,9 +100,9 @@ def run_experiment(
             evaluate(exactly(executor), features, part, config.data.loader.workers, check)
             for part in (material.validation, material.test)
         )
-        outcome = results(best, validated, tested, material.split)
+        outcome = results(best.epoch, best.validation, validated, tested, material.split)
         run.keep(prediction_tables(material, validated, tested))
         keep_calibrations(run, config.data.dimensions, rating_scales(config.data))
-        run.finish(outcome.to_json(), best_result_text(config, outcome))
+        run.finish(outcome, best_result_text(config, outcome))
         say_end(log, run, outcome, material.corpus.name)
     return run.directory

@@ -21,6 +21,7 @@ from serfit.corpus.preflight import (
 )
 from serfit.corpus.utterance import Corpus, Utterance
 from serfit.errors import below
+from serfit.runs.records import CorpusRecord
 from serfit.training.trainer import Part
 
 
@@ -67,6 +68,17 @@ class Material:
             for spoken, length in zip(part.utterances, part.seconds, strict=True)
         ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def record(self) -> CorpusRecord:
+        """What a run writes down about its corpus."""
+        return CorpusRecord(
+            name=self.corpus.name,
+            notes=self.corpus.notes,
+            counts={name: len(getattr(self.split, name)) for name in ("train", "validation", "test")},
+            left_out=self.left_out,
+            digest=self.digest(),
+            labels=self.labels().digests(),
+        )
 
 
 def prepare(config: ExperimentConfig, *, decode: bool = False) -> Material:

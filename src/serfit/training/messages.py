@@ -18,8 +18,8 @@ from serfit.report.diagnosis.diagnose import diagnose, doubts
 from serfit.report.drawing.plots import plot_curves
 from serfit.report.text import LINE, result_lines
 from serfit.runs.directory import ENVIRONMENT, LABELS, PREDICTIONS, VALIDATION, Run, predictions_csv, read_labels
-from serfit.runs.live import Reader, Stopped
-from serfit.runs.results import Results
+from serfit.runs.live import Reader
+from serfit.runs.records import EncoderRecord, Environment, Stopped, TestScores
 from serfit.scores.records import Predictions, StepRecord
 from serfit.scores.reference import Reference
 from serfit.system.files import WriteError
@@ -83,25 +83,18 @@ def introduce(
             f"note: waveforms {'are' if model.encoder.normalise else 'are not'} normalised, by the encoder's layout; "
             "it has no preprocessor_config.json or processor_config.json to state it"
         )
-    parts = {name: len(getattr(material.split, name)) for name in ("train", "validation", "test")}
     labels = material.labels()
-    about = environment(device) | {
-        "precision": precision,
-        "encoder": asdict(model.provenance),
-        "trained_parameters": trainable,
-        "parameters": total,
-        "training_starts_from": frozen,
-        "corpus": {
-            "name": material.corpus.name,
-            "notes": list(material.corpus.notes),
-            "counts": parts,
-            "left_out": list(material.left_out),
-            "digest": material.digest(),
-            "labels": labels.digests(),
-        },
-        "protocol": material.split.protocol,
-        "folds": material.split.folds,
-    }
+    about = Environment(
+        **environment(device),
+        precision=precision,
+        encoder=EncoderRecord(**asdict(model.provenance)),
+        trained_parameters=trainable,
+        parameters=total,
+        training_starts_from=frozen,
+        corpus=material.record(),
+        protocol=material.split.protocol,
+        folds=material.split.folds,
+    )
     before = read_labels(run.directory)
     for line in check_unchanged(run.before, about, "" if before is None else differences(before, labels)):
         log.say(line)
@@ -125,13 +118,13 @@ def warn_of_memory(
         log.say(doubt)
 
 
-def say_end(log: Log, run: Run, outcome: Results, corpus: str) -> None:
+def say_end(log: Log, run: Run, outcome: TestScores, corpus: str) -> None:
     """Say what came out, what the records show, and where everything is."""
     for line in result_lines(outcome, corpus):
         log.say(line)
     say_findings(run, log)
     saved, compare = f"saved: {run.directory}", f"   next: serfit compare {run.directory.parent}"
-    log.say(saved + (compare if outcome.predictions.ids and len(saved + compare) <= LINE else ""))
+    log.say(saved + (compare if outcome.tested and len(saved + compare) <= LINE else ""))
 
 
 def show_step(record: StepRecord, run: Run, epochs: int, device: torch.device, log: Log) -> None:

@@ -18,9 +18,10 @@ from serfit.report.text import epoch_heading, epoch_line
 from serfit.runs.directory import PROGRESS, Run
 from serfit.scores.records import EpochRecord, EpochTime, Progress, StepRecord
 from serfit.scores.reference import FROZEN, obstacle
-from serfit.system.files import WriteError, write_json
+from serfit.system.files import WriteError
 from serfit.system.interrupt import Interrupted
 from serfit.system.log import Log
+from serfit.system.records import write_record
 from serfit.system.runtime import gpu_busy, gpu_memory
 from serfit.system.timer import Tally
 from serfit.training.messages import draw, show_step
@@ -200,4 +201,4 @@ class ProgressWriter:
         spent = self.timer.so_far(record.epoch)
         now = Progress(record.epoch, record.step, record.steps, record.loss, time.time(), spent)
         with suppress(WriteError):
-            write_json(self.run / PROGRESS, now.to_json(), durable=False)
+            write_record(self.run / PROGRESS, now, durable=False)

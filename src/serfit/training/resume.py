@@ -11,8 +11,10 @@ from serfit.nn.model import EmotionModel
 from serfit.nn.saved import load_weights, save_weights, trainable
 from serfit.runs import directory as runs
 from serfit.runs.directory import Run
+from serfit.runs.records import NOT_RECORDED, Environment
 from serfit.scores.records import EpochRecord
 from serfit.system.files import WriteError, link
+from serfit.system.records import plain
 from serfit.system.tensors import Shapes
 from serfit.training.checkpoint import (
     latest_checkpoint,
@@ -136,11 +138,11 @@ def load_best(model: EmotionModel, run: Run, frozen: str, ranks: Ranks) -> Epoch
     return best
 
 
-def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], labels: str = "") -> list[str]:
+def check_unchanged(before: Environment | None, now: Environment, labels: str = "") -> list[str]:
     """Refuse to go on with a run on other data or another encoder than it was begun with.
 
     Args:
-        before: environment.json as the run was begun; empty where it wasn't begun far enough.
+        before: what the run was begun with; None where it wasn't begun far enough.
         now: the same of the present process.
         labels: what differs between the labels then and now, where that is known.
 
@@ -150,39 +152,33 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], labels: s
     Raises:
         UserError: naming what changed.
     """
-    for what, value in (
-        ("the corpus", lambda about: about["corpus"]["digest"]),
-        ("the split", lambda about: about["protocol"]),
-        ("the encoder", lambda about: about["encoder"]["sha256"]),
+    if before is None:
+        return []
+    for what, old, new in (
+        ("the corpus", before.corpus.digest, now.corpus.digest),
+        ("the split", before.protocol, now.protocol),
+        ("the encoder", before.encoder.sha256, now.encoder.sha256),
     ):
-        old, new = _of(before, value), _of(now, value)
-        if old is not None and old != new:
+        if old not in (None, NOT_RECORDED, new):
             changed = labels if labels and what == "the corpus" else f"{_short(old)} then, {_short(new)} now"
             raise UserError(
                 f"{what} has changed since this run was begun ({changed}), so going on would mix two experiments; "
                 "bring it back, or start a new run"
             )
-    differing = encoder_differences(_of(before, lambda about: about["encoder"]) or {}, now.get("encoder", {}))
+    differing = encoder_differences(plain(before.encoder), plain(now.encoder))
     if differing:
         raise UserError(
             f"the encoder's configuration has changed since this run was begun ({listed(differing)}), so going on "
             "would mix two experiments; bring its config.json and preprocessor_config.json back, or start a new run"
         )
     compared = ("packages", "device", "device_type", "threads", "precision")
-    others = [name for name in compared if name in before and before[name] != now.get(name)]
+    others = [name for name in compared if getattr(before, name) not in (None, {}, getattr(now, name))]
     if not others:
         return []
     return [
         f"warning: the run was begun with other {', '.join(others)} (see {runs.ENVIRONMENT}); going on computes the "
         "same up to rounding, but not the same bytes"
     ]
-
-
-def _of(about: Mapping[str, Any], value: Callable[[Mapping[str, Any]], Any]) -> Any:
-    try:
-        return value(about)
-    except (KeyError, TypeError):
-        return None
 
 
 def _short(value: object) -> str:

@@ -4,23 +4,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from report.written import scores_of
 from serfit.inference.about import About
 from serfit.inference.networks import Outputs, Waveform
+from serfit.inference.origin import Origin
 from serfit.inference.recogniser import Recogniser
 from serfit.labels import Dimension, LabelScale
+from serfit.runs.records import TestScores
 
 
 class StandIn:
     def __init__(self, shift: float = 0.0, dimensions: tuple[Dimension, ...] = ("valence", "arousal")) -> None:
         self.shift = shift
-        scores = {"test": {name: {"ccc": 0.5 + shift} for name in dimensions}}
+        scored = scores_of(**dict.fromkeys(dimensions, 0.5 + shift))
         self.about = About(
             name="stand_in",
             dimensions=dimensions,
             scales={name: LabelScale(1, 5) for name in dimensions},
             normalise=False,
             shortest=400,
-            origin={"scores": scores},
+            origin=Origin(scores=TestScores(test=scored, best_epoch=1, validation=scored)),
         )
 
     def __call__(self, waveforms: Sequence[Waveform]) -> Outputs:

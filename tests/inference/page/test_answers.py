@@ -13,13 +13,16 @@ import pytest
 import soundfile
 
 from inference.page.stand_in import recogniser, speechlike
+from report.written import scores_of
 from serfit.errors import UserError
 from serfit.inference.networks import Outputs
+from serfit.inference.origin import CrossValidation, Origin, Reached
 from serfit.inference.page import answers as module
 from serfit.inference.page.answers import Limits, admitted, answers, listening, networks_in, opening, sorry, terms
 from serfit.inference.page.words import LANGUAGES, Words
 from serfit.inference.recogniser import Recogniser
 from serfit.inference.windows import curve
+from serfit.runs.records import TestScores
 
 LIMITS = Limits(minutes=0.5, megabytes=2.0)
 VOID = {"br", "meta", "link", "input", "hr", "img"}
@@ -220,30 +223,39 @@ def test_names_that_anybody_may_have_written_are_only_shown() -> None:
     model = recogniser()
     network = model.networks[0]
     hostile = "<script>alert(1)</script>"
-    network.about = replace(network.about, name=hostile, origin={"scores": {"test": {"valence": hostile}}})
+    network.about = replace(network.about, name=hostile, origin=Origin(run=hostile))
     html = opening(model, 1, LANGUAGES["en"], LIMITS)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "CCC" not in html
-    for origin in ({}, {"scores": 3}, {"scores": {"test": {"valence": {"ccc": float("nan")}}}}):
-        network.about = replace(network.about, origin=origin)
-        assert "CCC" not in opening(model, 1, LANGUAGES["en"], LIMITS)
 
 
 def test_a_network_trained_on_everything_says_what_to_expect() -> None:
     model = recogniser()
     network = model.networks[0]
     means = {"valence": 0.4, "arousal": 0.7, "average": 0.6}
-    reached = {name: {"mean": mean, "pooled": 0.1} for name, mean in means.items()}
-    untested = {"test": {name: {"ccc": None} for name in ("valence", "arousal")}}
-    network.about = replace(network.about, origin={"scores": untested, "cross_validation": {"test_ccc": reached}})
+    untested = scores_of(valence=None, arousal=None)
+    nothing = dict.fromkeys(
+        ("deviation", "interval", "pooled_interval", "scenario_baseline", "one_rater", "in_a_raters_place")
+    )
+    reached = CrossValidation(
+        best_epochs=(2, 3),
+        folds=(1, 2),
+        missing_folds=(),
+        seeds=(1,),
+        test_utterances=80,
+        chosen_among=1,
+        test_ccc={name: Reached(mean=mean, pooled=0.1, **nothing) for name, mean in means.items()},
+    )
+    scores = TestScores(test=untested, best_epoch=1, validation=untested)
+    network.about = replace(network.about, origin=Origin(scores=scores, cross_validation=reached))
     for code, words in LANGUAGES.items():
         said = words.expected.format(scores="V 0.400, A 0.700")
         assert said in opening(model, 1, words, LIMITS), code
         assert words.tested.partition("{")[0] not in opening(model, 1, words, LIMITS)
     both = Recogniser((network, *recogniser().networks))
     assert "CCC" not in opening(both, 2, LANGUAGES["en"], LIMITS), "one was tested and the other wasn't"
-    network.about = replace(network.about, origin={"cross_validation": {"test_ccc": {"valence": 3}}})
+    network.about = replace(network.about, origin=Origin())
     assert "CCC" not in opening(model, 1, LANGUAGES["en"], LIMITS)
 
 

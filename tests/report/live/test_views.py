@@ -24,8 +24,10 @@ from serfit.report.live.board import look
 from serfit.report.live.serve import WatchServer, plain_board
 from serfit.report.live.terminal import watch
 from serfit.runs import directory as runs
-from serfit.runs.live import History, Reader, Stopped
+from serfit.runs.live import History, Reader
+from serfit.runs.records import Stopped
 from serfit.scores.records import EpochTime, Progress
+from serfit.system.records import plain
 from support import PATIENCE
 
 GIB = 2**30
@@ -96,7 +98,7 @@ def test_plain_lines_tell_what_is_new_and_end_with_the_last_run(folder: Path) ->
     moves = iter(
         [
             lambda: (folder / "two" / runs.METRICS).write_text(
-                "".join(json.dumps(record.to_json()) + "\n" for record in [*later.records, *exploded])
+                "".join(json.dumps(plain(record)) + "\n" for record in [*later.records, *exploded])
             ),
             lambda: (folder / "two" / runs.LOCK).unlink(),
         ]

@@ -7,7 +7,7 @@ import base64
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,23 +20,14 @@ from markupsafe import Markup
 from serfit.corpus.audio import SAMPLE_RATE, audio_duration, read_audio
 from serfit.errors import UserError
 from serfit.inference.networks import Waveform
+from serfit.inference.origin import Origin
 from serfit.inference.page.words import LANGUAGES, Words
 from serfit.inference.pictures import circumplex_picture, time_picture
-from serfit.inference.publish.cross_validated import KEY
 from serfit.inference.recogniser import Recogniser
 from serfit.inference.windows import HOP, WINDOW, Curve, joined, windows
 from serfit.labels import Dimension, LabelScale, letter
 
 MEGABYTE = 1_000_000
-
-Record = tuple[tuple[str, str], str]
-"""Where the origin of a network holds a CCC: keys before the name of the dimension, and the one after it."""
-
-TESTED: Record = (("scores", "test"), "ccc")
-"""Of its own test part."""
-
-EXPECTED: Record = ((KEY, "test_ccc"), "mean")
-"""Of a network trained on everything: what the cross-validation of its settings reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +181,9 @@ def opening(recogniser: Recogniser, count: int, words: Words, limits: Limits) ->
     """What stands above the recorder, as HTML: what this is, and which model of so many networks answers."""
     about = [recogniser.about.name, words.one_network if count == 1 else words.networks.format(count=count)]
     about += sorted({_scale(scale, words) for scale in recogniser.scales.values()})
-    if tested := _mean_ccc(recogniser, TESTED):
+    if tested := _mean_ccc(recogniser, _tested):
         about.append(words.tested.format(scores=tested))
-    elif expected := _mean_ccc(recogniser, EXPECTED):
+    elif expected := _mean_ccc(recogniser, _expected):
         about.append(words.expected.format(scores=expected))
     return rendered(
         "opening.html.jinja",
@@ -263,25 +254,27 @@ def _scale(scale: LabelScale, words: Words) -> str:
     return words.scale.format(minimum=scale.minimum, maximum=scale.maximum)
 
 
-def _mean_ccc(recogniser: Recogniser, where: Record) -> str:
-    """The mean CCC of the networks per dimension, from one place of their records; "" where one of them lacks it."""
+def _mean_ccc(recogniser: Recogniser, score: Callable[[Origin, Dimension], float | None]) -> str:
+    """The mean CCC of the networks per dimension, from their records; "" where one of them lacks it."""
     said = []
     for name in recogniser.dimensions:
-        scores = [_recorded(network.about.origin, where, name) for network in recogniser.networks]
-        known = [score for score in scores if score is not None]
+        scores = [score(network.about.origin, name) for network in recogniser.networks]
+        known = [one for one in scores if one is not None]
         if len(known) < len(scores):
             return ""
         said.append(f"{letter(name)} {sum(known) / len(known):.3f}")
     return ", ".join(said)
 
 
-def _recorded(origin: Mapping[str, Any], where: Record, name: Dimension) -> float | None:
-    """A CCC from what a bundle says of its origin, which anybody may have written."""
-    value: Any = origin
-    (first, second), last = where
-    for key in (first, second, name, last):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return float(value) if isinstance(value, float | int) and math.isfinite(value) else None
+def _tested(origin: Origin, name: Dimension) -> float | None:
+    """The CCC of a network on its own test part."""
+    return None if origin.scores is None else origin.scores.test.ccc(name)
+
+
+def _expected(origin: Origin, name: Dimension) -> float | None:
+    """What the cross-validation of its settings reached, of a network trained on everything."""
+    found = None if origin.cross_validation is None else origin.cross_validation.test_ccc.get(name)
+    return None if found is None else found.mean
 
 
 def rendered(template: str, **values: Any) -> str:

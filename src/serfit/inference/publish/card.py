@@ -10,9 +10,10 @@ import yaml
 from serfit import __version__
 from serfit.corpus.load import languages
 from serfit.errors import UserError, counted
+from serfit.inference.about import About
 from serfit.inference.bundle import Member
+from serfit.inference.origin import Origin
 from serfit.inference.publish.cross_validated import (
-    KEY,
     expectation,
     intervals_hold_for,
     measure_title,
@@ -20,7 +21,8 @@ from serfit.inference.publish.cross_validated import (
     score_table,
 )
 from serfit.inference.publish.licences import licences, limits
-from serfit.inference.publish.tested import in_words, mean_ccc, recorded_tests, results
+from serfit.inference.publish.tested import check_one_experiment, in_words, mean_ccc, recorded_tests
+from serfit.inference.publish.tested import results as recorded
 from serfit.inference.source import public_name, public_notes
 from serfit.labels import Dimension
 from serfit.report.answers import ONE_AXIS_WORDS, miscalibration_rows, together_rows
@@ -52,135 +54,58 @@ class _Subject:
         return f"{self.corpus} (language: {', '.join(self.languages) or 'not recorded'})"
 
 
-def model_card(comparison: Comparison, members: Sequence[Member], applied: Kind | None, folder: str) -> str:
+def model_card(
+    members: Sequence[Member], applied: Kind | None, folder: str, where: str, comparison: Comparison | None = None
+) -> str:
     """README.md of a hub folder.
 
     Args:
-        comparison: of exactly the runs whose networks are in the folder.
-        members: these networks.
+        members: tested networks of one experiment, or one that was trained on everything: it has no score, and says
+            whose to expect.
         applied: the calibration that the folder applies.
         folder: its name, for the example.
+        where: what the members are from, for messages.
+        comparison: of exactly the runs whose networks they are, where these are at hand; else the card tells what the
+            networks carry along.
 
     Raises:
-        UserError: the runs can't be read, or aren't of one experiment.
+        UserError: they aren't of one experiment, two are of the same fold and seed, or they don't say how they were
+            tested.
     """
-    counted = sum(len(one.runs) + len(one.incomplete) for one in comparison.experiments)
-    if len(comparison.experiments) != 1 or counted != len(members):
-        labels = [result.label for result in comparison.experiments]
-        said = f"they are {', '.join(labels)}" if len(labels) > 1 else "some can't be read or repeat a fold and seed"
-        raise UserError(
-            f"a model card needs finished runs of one experiment, one per fold and seed, and {said}; name the runs of "
-            "one experiment (see serfit compare)"
-        )
-    (result,) = comparison.experiments
-    means = {name: summary.mean for name, summary in result.test.items()}
-    environment = result.runs[0].environment
-    revised = bool(environment.get("encoder", {}).get("revision"))  # it came from the hub
-    subject = _subject(members[0], _encoder(result), result.runs[0].corpus)
-    front = _front(subject, result.dimensions, base_model=revised)
-    return _document(
-        front | _scored(result.runs[0].name, subject.corpus, ranges("fold", result.folds), means),
-        result.runs[0].name,
-        members,
-        _what(members, subject, _runs(result), applied),
-        folder,
-        _results(result, comparison),
-        _protocol(result, members, subject),
-        subject,
-    )
-
-
-def recorded_card(members: Sequence[Member], applied: Kind | None, folder: str) -> str:
-    """README.md of networks whose runs aren't at hand, from what their bundle recorded of their tests.
-
-    Args:
-        members: tested networks of one experiment.
-        applied: the calibration that the folder applies.
-        folder: its name, for the example.
-
-    Raises:
-        UserError: they aren't of one experiment, or two are of the same fold and seed.
-        AttributeError, KeyError, TypeError, ValueError: what is written there is damaged.
-    """
-    tests, about, origin = recorded_tests(members), members[0].about, members[0].about.origin
-    subject = _subject(members[0], str(origin["encoder"]["name"]), str(origin["corpus"]["name"]))
-    names: tuple[Measure, ...] = (*about.dimensions, "average")
-    means = {name: mean_ccc(tests, name) for name in names}
-    folds = ranges("fold", sorted({one.fold for one in tests}))
-    told = [f"{one.protocol}; best epoch {one.best_epoch}." for one in tests]
-    notes = sorted({note for member in members for note in public_notes(member.about.origin["corpus"])})
-    return _document(
-        _front(subject, about.dimensions, base_model=bool(origin["encoder"].get("revision")))
-        | _scored(about.name, subject.corpus, folds, means),
-        about.name,
-        members,
-        _what(members, subject, in_words(tests), applied),
-        folder,
-        results(tests),
-        [
-            f"Corpus: {subject.described}, {counted(sum(origin['corpus']['counts'].values()), 'utterance')}.",
-            *told,
-            *(f"{note}." for note in notes),
-            _told(members[0]),
-            _source(origin),
-        ],
-        subject,
-    )
-
-
-def untested_card(member: Member, folder: str) -> str:
-    """README.md of a network that was trained on everything: it has no score, and says whose to expect.
-
-    Args:
-        member: the network; what its experiment reached is in its origin, where `serfit cv --retrain` made it.
-        folder: its name, for the example.
-
-    Raises:
-        AttributeError, IndexError, KeyError, TypeError, ValueError: what is written there is damaged.
-    """
-    origin = member.about.origin
-    corpus, encoder = origin.get("corpus", {}), origin.get("encoder", {})
-    names = str(encoder.get("name", "encoder not recorded")), str(corpus.get("name", "a corpus that isn't recorded"))
-    subject = _subject(member, *names)
-    protocol = [f"{note}." for note in public_notes(corpus)]
-    said = origin.get(KEY)
-    unknown = "What its settings reach on unheard speech isn't recorded with it, so how good it is isn't known."
-    return _document(
-        _front(subject, member.about.dimensions, base_model=bool(encoder.get("revision"))),
-        member.about.name,
-        [member],
-        _what([member], subject, "", None),
-        folder,
-        [
-            f"None of its own: it was trained on all {counted(sum(corpus.get('counts', {}).values()), 'utterance')} of "
-            f"{escaped(subject.corpus)}, and none are left to test it on.",
-            *([unknown] if said is None else expectation(said)),
-        ],
-        [*protocol, _told(member), _source(origin)],
-        subject,
-    )
-
-
-def _document(
-    front: dict[str, Any],
-    name: str,
-    members: Sequence[Member],
-    what: str,
-    folder: str,
-    results: Sequence[str],
-    protocol: Sequence[str],
-    subject: _Subject,
-) -> str:
+    about, subject = members[0].about, _subject(members[0].about)
+    if about.origin.untested:
+        front: dict[str, Any] = {}
+        trained, results, told = "", _untested_results(about.origin, subject), []
+    else:
+        result = None if comparison is None else _only(comparison, members)
+        tests = recorded_tests([member.about for member in members], where)
+        if result is None:
+            check_one_experiment([member.about.origin for member in members])
+            means = {name: mean_ccc(tests, name) for name in _measures(about.dimensions)}
+        else:
+            means = {name: summary.mean for name, summary in result.test.items()}
+        folds = ranges("fold", sorted({one.which.fold for one in tests}))
+        front = _scored(about.name, subject.corpus, folds, means)
+        trained, results = in_words(tests), recorded(tests) if comparison is None else _results(comparison)
+        if len({one.which.fold for one in tests}) > 1:
+            results.append(
+                "The mean of all networks has no score here: a network of one fold may have been trained on what is "
+                "the test part of another."
+            )
+        told = [f"Corpus: {subject.described}, {counted(about.origin.corpus.utterances, 'utterance')}."]
+        told += [f"{one.origin.protocol}; best epoch {one.scores.best_epoch}." for one in tests]
+    notes = sorted({note for member in members for note in public_notes(member.about.origin.corpus)})
+    front = _front(subject, about.dimensions, base_model=bool(about.origin.encoder.revision)) | front
     blocks = [
         f"---\n{_yaml(front)}---",
-        f"# {escaped(name)}: {_order(members[0].about.dimensions)} from speech",
-        what,
+        f"# {escaped(about.name)}: {_order(about.dimensions)} from speech",
+        _what(members, subject, trained, applied),
         "## Use",
         _use(folder),
         "## Results",
         *results,
         "## Data and protocol",
-        bullets(protocol),
+        bullets([*told, *(f"{note}." for note in notes), _told(about.origin), _source(about.origin)]),
         "## Limits",
         bullets(limits(subject.corpus, subject.languages)),
         "## Licences",
@@ -188,6 +113,28 @@ def _document(
         f"Written by serfit {__version__} from the records of the runs.",
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _only(comparison: Comparison, members: Sequence[Member]) -> ExperimentResult:
+    """The experiment of a comparison. Raises UserError where it isn't one, or isn't of exactly these networks."""
+    among = sum(len(one.runs) + len(one.incomplete) for one in comparison.experiments)
+    if len(comparison.experiments) != 1 or among != len(members):
+        labels = [result.label for result in comparison.experiments]
+        said = f"they are {', '.join(labels)}" if len(labels) > 1 else "some can't be read or repeat a fold and seed"
+        raise UserError(
+            f"a model card needs finished runs of one experiment, one per fold and seed, and {said}; name the runs of "
+            "one experiment (see serfit compare)"
+        )
+    return comparison.experiments[0]
+
+
+def _untested_results(origin: Origin, subject: _Subject) -> list[str]:
+    unknown = "What its settings reach on unheard speech isn't recorded with it, so how good it is isn't known."
+    return [
+        f"None of its own: it was trained on all {counted(origin.corpus.utterances, 'utterance')} of "
+        f"{escaped(subject.corpus)}, and none are left to test it on.",
+        *([unknown] if origin.cross_validation is None else expectation(origin.cross_validation)),
+    ]
 
 
 def _front(subject: _Subject, dimensions: Sequence[Dimension], *, base_model: bool) -> dict[str, Any]:
@@ -273,21 +220,20 @@ def _use(folder: str) -> str:
     return "```python\n" + "\n".join(lines) + "\n```\n\n" + words
 
 
-def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
-    count = sum({run.fold: len(run.predictions.ids) for run in result.runs}.values())
+def _results(comparison: Comparison) -> list[str]:
+    """The results of one experiment, with everything that its predictions show."""
+    (result,) = comparison.experiments
+    seeds = ranges("seed", sorted({run.seed for run in result.runs}))
     missing = f" Not among them: {ranges('fold', result.missing)} (†)." if result.missing else ""
-    scores = reached(comparison)["test_ccc"]
+    found = reached(comparison)
+    scores = found.test_ccc
     blocks = [
-        f"Concordance correlation coefficients (CCC) on {counted(count, 'test utterance')}: {_runs(result)}.{missing} "
+        f"Concordance correlation coefficients (CCC) on {counted(found.test_utterances, 'test utterance')}: "
+        f"{ranges('fold', result.folds)}, {seeds}.{missing} "
         "Each utterance was predicted by a network that was not trained on it and whose epoch was not chosen by it. "
         + intervals_hold_for(scores),
         as_markdown(score_table(scores)),
     ]
-    if len(result.folds) > 1:
-        blocks.append(
-            "The mean of all networks has no score here: a network of one fold may have been trained on what is the "
-            "test part of another."
-        )
     details = comparison.details[result.label]
     calibrated = miscalibration_rows([result], {result.label: details.miscalibration})
     together = together_rows([result], {result.label: details.together})
@@ -305,25 +251,15 @@ def _results(result: ExperimentResult, comparison: Comparison) -> list[str]:
     return [*blocks, bullets(said)]
 
 
-def _protocol(result: ExperimentResult, members: Sequence[Member], subject: _Subject) -> list[str]:
-    said = [f"Corpus: {subject.described}, {counted(result.runs[0].utterances, 'utterance')}."]
-    for run in result.runs:
-        said.append(f"{run.environment.get('protocol', 'protocol not recorded')!s}; best epoch {run.best_epoch}.")
-    notes = {note for run in result.runs for note in public_notes(run.environment["corpus"])}
-    said += [f"{note}." for note in sorted(notes)]
-    return [*said, _told(members[0]), _source(result.runs[0].environment)]
-
-
-def _told(member: Member) -> str:
-    settings = member.about.origin["settings"]
+def _told(origin: Origin) -> str:
+    settings = origin.settings
     told = ", ".join(f"{key.split('.')[-1]} {settings[key]}" for key in _TOLD if settings.get(key) is not None)
     return f"Settings: {told}; all that bear on the result are in serfit.json."
 
 
-def _source(recorded: Mapping[str, Any]) -> str:
-    commit = str(recorded.get("commit") or "not recorded")
-    versions = ", ".join(f"{name} {version}" for name, version in recorded.get("packages", {}).items())
-    return f"Source: commit {commit}; {versions}."
+def _source(origin: Origin) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in origin.packages.items())
+    return f"Source: commit {origin.commit or 'not recorded'}; {versions}."
 
 
 _TOLD = (
@@ -341,18 +277,14 @@ _TOLD = (
 )
 
 
-def _subject(member: Member, encoder: str, corpus: str) -> _Subject:
-    return _Subject(encoder, corpus, languages(member.about.origin.get("settings", {}), corpus))
+def _subject(about: About) -> _Subject:
+    origin = about.origin
+    corpus = origin.corpus.name
+    return _Subject(public_name(origin.encoder.name), corpus, languages(origin.settings, corpus))
 
 
-def _encoder(result: ExperimentResult) -> str:
-    """Name of the encoder without folders of somebody's machine."""
-    return public_name(str(result.runs[0].settings["model.params.speech_encoder"]))
-
-
-def _runs(result: ExperimentResult) -> str:
-    seeds = tuple(sorted({run.seed for run in result.runs}))
-    return f"{ranges('fold', result.folds)}, {ranges('seed', seeds)}"
+def _measures(dimensions: Sequence[Dimension]) -> tuple[Measure, ...]:
+    return (*dimensions, "average")
 
 
 def _order(dimensions: Sequence[Dimension]) -> str:

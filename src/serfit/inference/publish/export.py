@@ -25,6 +25,7 @@ from serfit.inference.bundle import Member
 from serfit.inference.calibrated import Calibrated
 from serfit.inference.networks import Network, TorchNetwork, Waveform
 from serfit.inference.onnx import FORMAT, INPUTS, METADATA, OnnxNetwork, open_onnx, output_names
+from serfit.inference.origin import Applied, Origin
 from serfit.inference.publish.eight_bits import write_eight_bits
 from serfit.inference.publish.graph import PublishedGraph
 from serfit.inference.publish.heldout import Heldout
@@ -34,6 +35,7 @@ from serfit.nn.passes import padded
 from serfit.scores.calibration import Calibration
 from serfit.system import counters
 from serfit.system.files import write_text
+from serfit.system.records import plain
 from serfit.system.runtime import choose_precision
 
 MOST_DIFFERENCE = 1e-4
@@ -187,16 +189,16 @@ def _reference(members: Sequence[Member], calibrations: Sequence[Calibration | N
 def _about(members: Sequence[Member], calibrations: Sequence[Calibration | None]) -> About:
     """What the graph predicts; it brings waveforms to zero mean and unit variance itself."""
     first = members[0].about
-    origins: list[dict[str, Any]] = []
+    origins = []
     for member, calibration in zip(members, calibrations, strict=True):
-        said = None if calibration is None else {"kind": calibration.kind, "utterances": calibration.utterances}
-        origins.append({**member.about.origin, "calibration": said})
+        said = None if calibration is None else Applied(kind=calibration.kind, utterances=calibration.utterances)
+        origins.append(member.about.origin.model_copy(update={"calibration": said}))
     return replace(
         first,
         normalise=False,
         shortest=max(member.about.shortest for member in members),
         embedding_width=sum(member.about.embedding_width for member in members),
-        origin=origins[0] if len(origins) == 1 else {"members": origins},
+        origin=origins[0] if len(origins) == 1 else Origin(members=tuple(origins)),
     )
 
 
@@ -347,8 +349,8 @@ def _yaml(
         "dimensions": list(about.dimensions),
         "scales": {name: [scale.minimum, scale.maximum] for name, scale in about.scales.items()},
         "members": count,
-        "calibration": [None if one is None else one.to_json() for one in calibrations],
-        "origin": dict(about.origin),
+        "calibration": [None if one is None else plain(one) for one in calibrations],
+        "origin": plain(about.origin),
     }
     text: str = yaml.dump(said, Dumper=_Blocks, sort_keys=False, allow_unicode=True, width=110)
     return text

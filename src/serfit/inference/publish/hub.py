@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from serfit.errors import UserError, error_line
+from serfit.errors import UserError
 from serfit.inference.bundle import Member, is_bundle, write_bundle
-from serfit.inference.publish.card import model_card, recorded_card, untested_card
-from serfit.inference.source import trained_on_everything
+from serfit.inference.publish.card import model_card
 from serfit.report.compare import chosen_directories, compare
 from serfit.runs.directory import BEST_WEIGHTS
 from serfit.scores.calibration import Kind
@@ -34,21 +33,14 @@ def write_hub_folder(folder: Path, sources: Sequence[Path], members: Sequence[Me
 
 
 def _card(name: str, sources: Sequence[Path], members: Sequence[Member], applied: Kind | None) -> str:
-    untested = any(trained_on_everything(member.about) for member in members)
+    untested = any(member.about.origin.untested for member in members)
     if untested and len(members) > 1:
         raise UserError(
             f"a network trained on everything is among the {len(members)} networks, and its model card describes it "
             "alone; name it by itself, or leave it out"
         )
-    if not untested and (runs := _runs(sources)):
-        return model_card(compare(runs), members, applied, name)
-    try:
-        return untested_card(members[0], name) if untested else recorded_card(members, applied, name)
-    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:  # anybody may write a bundle
-        raise UserError(
-            f"{sources[0]} doesn't say how it was trained and tested ({type(error).__name__}: {error_line(error)}); "
-            "it can have no model card: export its runs, leave with it anew (serfit cv --retrain), or use --to bundle"
-        ) from error
+    runs = [] if untested else _runs(sources)
+    return model_card(members, applied, name, str(sources[0]), compare(runs) if runs else None)
 
 
 def _runs(sources: Sequence[Path]) -> list[Path]:

@@ -102,7 +102,9 @@ class Course:
 def curves(result: ExperimentResult, name: Dimension) -> str:
     """Validation CCC by epoch, one line per run and their mean; "" without epochs."""
     courses = [
-        Course(run.fold, run.seed, run.records, run.best_epoch, obstacle(FROZEN, run.corpus, run.utterances) is None)
+        Course(
+            run.fold, run.seed, run.records, run.scores.best_epoch, obstacle(FROZEN, run.corpus, run.utterances) is None
+        )
         for run in result.runs
     ]
     return learning_curves(result.label, courses, name)

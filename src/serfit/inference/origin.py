@@ -1,0 +1,117 @@
+"""Where a network comes from and how it was tested, as bundles and ONNX files carry it along."""
+
+from typing import Any
+
+from pydantic import Field
+
+from serfit.runs.records import NOT_RECORDED, CorpusRecord, EncoderRecord, Fold, TestScores
+from serfit.scores.reference import Measure
+from serfit.system.records import Count, Number, Record
+
+
+class Reached(Record):
+    """What an experiment reached in one measure: CCC on test parts, means over folds. None is undefined or unknown.
+
+    Attributes:
+        mean: over folds.
+        deviation: standard deviation over folds.
+        interval: 95% CI of the mean.
+        holds_for: what the intervals generalise to; earlier versions, which didn't record it, took the trained models
+            as given.
+        pooled: CCC over the predictions of all folds together.
+        pooled_interval: its 95% CI.
+        scenario_baseline: of the audio-free baseline.
+        one_rater: of one rater against the others.
+        in_a_raters_place: of the system on the same targets.
+    """
+
+    mean: Number | None
+    deviation: Number | None
+    interval: tuple[Number, Number] | None
+    holds_for: str | None = None
+    pooled: Number | None
+    pooled_interval: tuple[Number, Number] | None
+    scenario_baseline: Number | None
+    one_rater: Number | None
+    in_a_raters_place: Number | None
+
+
+class CrossValidation(Record):
+    """What the runs of an experiment reached, as a network trained on everything carries it along.
+
+    Attributes:
+        runs: names of their directories.
+        best_epochs: of each.
+        folds: with a run.
+        missing_folds: without one.
+        seeds: of the runs.
+        test_utterances: in all folds together.
+        chosen_among: experiments among which this one was chosen by its test scores; 1 where there was no choice.
+        test_ccc: by measure.
+    """
+
+    runs: tuple[str, ...] = ()
+    best_epochs: tuple[Count, ...]
+    folds: tuple[Fold, ...]
+    missing_folds: tuple[Fold, ...]
+    seeds: tuple[Count, ...]
+    test_utterances: Count
+    chosen_among: Count
+    test_ccc: dict[Measure, Reached]
+
+
+class Applied(Record):
+    """The calibration that values went through.
+
+    Attributes:
+        kind: of calibration.
+        utterances: of the validation part, to which it was fitted.
+    """
+
+    kind: str
+    utterances: Count
+
+
+class Origin(Record):
+    """Where a network comes from. What isn't recorded is None or empty.
+
+    Attributes:
+        serfit: version that exported it.
+        run: name of the run directory.
+        settings: that bear on the result, by dotted key.
+        encoder: that training began with.
+        corpus: that it was trained on.
+        protocol: which utterances were trained, validated and tested on, in words.
+        folds: of the experiment.
+        precision: of training.
+        packages: versions by name.
+        commit: of the source.
+        parameters: number of parameters.
+        trained_parameters: number of trained ones.
+        scores: on its test part.
+        cross_validation: what to expect of it, where it was trained on everything.
+        calibration: that was put into an ONNX file.
+        members: of an ONNX file with several networks; then nothing else is recorded.
+    """
+
+    serfit: str | None = None
+    run: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    encoder: EncoderRecord = EncoderRecord()
+    corpus: CorpusRecord = CorpusRecord(name="a corpus that isn't recorded")
+    protocol: str = NOT_RECORDED
+    folds: Fold | None = None
+    precision: str | None = None
+    packages: dict[str, str | None] = Field(default_factory=dict)
+    commit: str | None = None
+    parameters: Count | None = None
+    trained_parameters: Count | None = None
+    scores: TestScores | None = None
+    cross_validation: CrossValidation | None = None
+    calibration: Applied | None = None
+    members: "tuple[Origin, ...]" = ()
+
+    @property
+    def untested(self) -> bool:
+        """Whether nothing was kept to test on, so that there are no scores."""
+        return self.settings.get("data.split.scheme") == "everything"
