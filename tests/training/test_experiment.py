@@ -67,7 +67,7 @@ def test_a_finished_run_describes_itself(run: Callable[..., Path]) -> None:
     }
     finished = read_run(directory)
     for dimension, scores in finished.predictions.scores().dimensions.items():
-        assert scores.ccc == pytest.approx(finished.test.ccc(dimension), abs=1e-4)
+        assert scores.ccc == pytest.approx(finished.scores.test.ccc(dimension), abs=1e-4)
     environment = json.loads((directory / runs.ENVIRONMENT).read_text())
     assert environment["encoder"]["sha256"]
     assert environment["packages"]["transformers"]

@@ -95,8 +95,8 @@ def test_how_dimensions_go_together_is_recorded_and_diagnosed(tmp_path: Path, mo
     assert "one axis: predictions of valence and arousal correlate" in (directory / runs.TRAIN_LOG).read_text()
     (history,) = Reader().read([directory])
     assert [finding.kind for finding in diagnose(history)] == ["one axis"]
-    before = read_run(directory).test
+    before = read_run(directory).scores.test
     (directory / runs.SCORES).write_text(json.dumps({k: v for k, v in scores.items() if k != "correlations"}))
     (history,) = Reader().read([directory])
     assert diagnose(history) == ()
-    assert read_run(directory).test == before
+    assert read_run(directory).scores.test == before

@@ -199,7 +199,7 @@ def test_records_that_were_changed_are_refused(cut: Callable[..., Path], run: Ru
     directory = cut(steps=5)
     assert (directory / runs.METRICS).exists()
     (directory / runs.METRICS).write_text("{}\n")
-    with pytest.raises(UserError, match=r"was changed and can't be read"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: epoch is missing; start a new run"):
         run(directory, again=True)
     (directory / runs.METRICS).unlink()
     with pytest.raises(UserError, match=r"holds 0 epochs, and the checkpoint of step"):
