@@ -140,6 +140,8 @@ def hashed_masks(own: Sequence[int], shapes: Sequence[Sequence[int]], p: float, 
         seeds: int64 [B] on the device that is to draw.
         site: the dropout site.
     """
+    # A position is written as one number, 22 bits for each axis, which doesn't depend on how wide the batch is padded:
+    # the mask of an utterance is the same in every batch, and on every device, since nothing is drawn in sequence.
     device, rank = seeds.device, len(own)
     counter = torch.arange(-(-own[-1] // 4), device=device)
     for axis, size in enumerate(reversed(own[:-1]), start=1):

@@ -47,14 +47,20 @@ def plan_passes(
     most = whole if budget is None else min(whole, budget)
     if whole <= most and whole - sum(lengths) <= overhead:  # no way of cutting can save more than it costs
         return [order]
+    # In this order a pass is a stretch of neighbours: mixing lengths never makes padding less. So the best way to cut
+    # the first `stop` ends with a stretch [start, stop) after the best way to cut the first `start`, and each entry of
+    # the stretch is padded to its first, the longest. One pass is spared the share `again` (its graph is still there
+    # when the backward pass begins). Which one is best isn't known beforehand, so there are two tables: row 0 before
+    # that pass was chosen, row 1 after.
     longest_first = np.array([lengths[place] for place in order], dtype=np.float64)
-    begun = np.full((2, len(order) + 1), np.inf)  # least cost of the first utterances, without and with the last pass
+    begun = np.full((2, len(order) + 1), np.inf)  # least cost of the first utterances
     begun[0, 0] = 0.0
+    # Where the last stretch begins; its complement ~start marks that this stretch is the pass that is spared.
     origin = np.zeros((2, len(order) + 1), dtype=np.int64)
     for stop in range(1, len(order) + 1):
         padded_entries = np.arange(stop, 0, -1) * longest_first[:stop]
         fits = padded_entries <= most
-        fits[-1] = True
+        fits[-1] = True  # an utterance alone must go through, whatever the budget
         cost = np.where(fits, padded_entries + overhead, np.inf)
         plain, with_last = begun[:, :stop] + (1.0 + again) * cost
         as_last = begun[0, :stop] + cost

@@ -63,6 +63,8 @@ def position_bias(attention: Any, frames: int) -> Tensor:
     step = mask_row_step(table.device)
     width = -(-frames // step) * step
     by_distance = F.pad(F.embedding(found, table).t(), (0, width - frames))
+    # Row q of the bias is the stretch of distances -q to T - 1 - q. Strided views of one vector give all rows without a
+    # lookup for each of T x T pairs, in the forward pass and, as a sum along diagonals, in the backward pass.
     return by_distance.unfold(-1, width, 1).flip(1).contiguous()  # flip alone leaves the columns side by side
 
 
@@ -161,6 +163,8 @@ def attend(
         split: Tensor = projection(hidden).view(batch, frames, attention.num_heads, -1).transpose(1, 2)
         return split
 
+    # The fused kernel never materialises all weights [B, heads, T, T], most of attention's memory and time. It can't be
+    # used where weights themselves are dropped, or where the mask learns and the device has no derivative by it.
     query, key, value = heads(attention.q_proj), heads(attention.k_proj), heads(attention.v_proj)
     mask: Tensor | None
     if bias is not None:
