@@ -79,10 +79,6 @@ class Features:
         """Length of a feature per second of speech: samples, frames, or None once pooled over time."""
         return self.model.entries_per_second(self.stage)
 
-    def frames(self, entries: int) -> int:
-        """Encoder frames in a feature with so many entries on its time axis."""
-        return int(self.model.encoder.frame_count(entries)) if self.stage == 0 else entries
-
     def fill(self, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
         """Compute what the store doesn't have yet, yielding each utterance when it is there."""
         if self.stage == 0 or self.store is None:

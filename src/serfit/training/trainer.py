@@ -278,7 +278,7 @@ def training_example(place: int, part: Part, features: Features, config: Experim
         inputs = change_waveform(inputs, augmentation, random)
     mask = None
     if augmentation.time_mask_share:
-        frames = features.frames(len(inputs))
+        frames = features.model.encoder.frame_count(len(inputs)) if features.stage == 0 else len(inputs)
         hidden = time_mask(frames, augmentation.time_mask_share, augmentation.time_mask_frames, random)
         mask = torch.from_numpy(hidden)
     return Example(

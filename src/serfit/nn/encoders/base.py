@@ -264,7 +264,7 @@ class Encoder(nn.Module, ABC):
     def frozen_stages(self) -> int:
         """The last stage below the first trainable parameter: found from the parameters, whatever froze them."""
         for stage in range(1, self.last_stage + 1):
-            if any(p.requires_grad for module in self.stage_modules(stage).values() for p in module.parameters()):
+            if any(parameter.requires_grad for parameter in self.stage_parameters(stage)):
                 return stage - 1
         return self.last_stage
 

@@ -11,7 +11,7 @@ from serfit.config.schema import ModelParams
 from serfit.errors import UserError
 from serfit.nn.encoders.base import SAMPLE_RATE, Encoder
 from serfit.nn.encoders.source import Source, quiet_transformers
-from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder, transformers_model
+from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
 from serfit.nn.saved import weights_digest
 from serfit.system.counters import address
 
@@ -31,7 +31,6 @@ def build_encoder(source: Source, params: ModelParams, seed: int, gradient_check
     """
     options: dict[str, Any] = {
         "keep_all": params.layers == "weighted",
-        "normalise": source.normalisation.normalise,
         "p": params.encoder_dropout,
         "attention_p": params.attention_dropout,
         "gradient_checkpointing": gradient_checkpointing,
@@ -40,8 +39,7 @@ def build_encoder(source: Source, params: ModelParams, seed: int, gradient_check
     with seeded("encoder", seed), quiet_transformers():
         match source.settings.get("model_type"):
             case "wavlm" | "hubert" | "wav2vec2":
-                hf = transformers_model(source.settings, source.tensors, source.name, source.where)
-                encoder = Wav2Vec2Encoder(hf, **options)
+                encoder = Wav2Vec2Encoder.of(source, **options)
             case other:
                 kind = other if isinstance(other, str) and other.isidentifier() else repr(other)
                 raise UserError(

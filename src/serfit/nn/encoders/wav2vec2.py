@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from serfit.nn.dropout import Noise, dropout
 from serfit.nn.encoders.attention import PositionBias, attend, position_bias
 from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, Sizes, States
 from serfit.nn.encoders.convolution import convolution, grouped_convolution
+from serfit.nn.encoders.source import Source
 from serfit.nn.encoders.wav2vec2_config import configured, refuse_unknown_parts, skeleton
 from serfit.nn.encoders.wav2vec2_graph import bias_of_pairs, convolved, normalised_rows
 from serfit.nn.frames import Layout, frame_count, shortest_input, valid_mask
@@ -63,6 +64,12 @@ class Wav2Vec2Encoder(Encoder):
         )
         if (mask := getattr(hf, "masked_spec_embed", None)) is not None:
             mask.requires_grad_(False)
+
+    @classmethod
+    def of(cls, source: Source, **options: Any) -> Self:
+        """Build the encoder of a source; options as for `Encoder`. Raises UserError as `transformers_model`."""
+        hf = transformers_model(source.settings, source.tensors, source.name, source.where)
+        return cls(hf, normalise=source.normalisation.normalise, **options)
 
     @property
     def shortest_input(self) -> int:
