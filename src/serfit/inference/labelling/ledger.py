@@ -164,14 +164,18 @@ class Ledger:
                 file.truncate(0)
             self._append(beginning)
             return
-        kept, rows, errors = first.end, 0, list[str]()
+        kept, rows, errors, known = first.end, 0, list[str](), 0
         for piece in pieces:
             cells, done = piece.record["rows"], piece.record["done"]
-            rows, errors = rows + len(cells), errors + _errors(cells)
+            rows += len(cells)
+            errors += _errors(cells)
+            # One may go on behind any piece, or, where recordings count as a whole, only behind one that ends a
+            # recording: what came after the last such piece is made again.
             if done > self.point.done or not self.whole:
                 within = 0 if done > self.point.done else self.point.rows + len(cells)
                 reached = cells[-1][self.names.index("end")] if within else 0.0
-                self.point, self.rows, self.errors, kept = Point(done, within, reached), rows, errors, piece.end
+                self.point, self.rows, known, kept = Point(done, within, reached), rows, len(errors), piece.end
+        self.errors = errors[:known]
         with self._open("ab") as file:
             file.truncate(kept)
 
@@ -181,7 +185,7 @@ class Ledger:
         Raises:
             WriteError: the disk is full or fails; the command can be repeated.
         """
-        if not rows and done == self.point.done:
+        if not rows and done == self.point.done:  # a sign of progress alone
             return
         nothing, vectors = np.full(self.width, np.nan, dtype=np.float32), b""
         if self.target.embeddings is not None:
