@@ -10,15 +10,34 @@ Importing this package does nothing: no seeds, threads, handlers or warning filt
 One experiment from start to end: `serfit.training.experiment`; `docs/architecture.md` maps the rest.
 """
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from serfit.inference.recogniser import Recogniser
+    from serfit.errors import NumericalError, UserError
+    from serfit.inference.recogniser import Emotion, Recogniser
+    from serfit.inference.windows import Curve, curve
 
-__all__ = ["__version__", "load"]
+__all__ = ["Curve", "Emotion", "NumericalError", "Recogniser", "UserError", "__version__", "curve", "load"]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Curve": "inference.windows",
+    "Emotion": "inference.recogniser",
+    "NumericalError": "errors",
+    "Recogniser": "inference.recogniser",
+    "UserError": "errors",
+    "curve": "inference.windows",
+}
+"""Where public names are defined; they are imported when first asked for, since some need torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'serfit' has no attribute {name!r}")
+    return getattr(import_module(f"serfit.{_HOMES[name]}"), name)
 
 
 def load(
@@ -47,7 +66,7 @@ def load(
     (0.0, 4.0, ['arousal', 'valence'])
 
     Raises:
-        serfit.errors.UserError: what is named isn't there, isn't finished, was damaged or doesn't go together.
+        UserError: what is named isn't there, isn't finished, was damaged or doesn't go together.
     """
     from serfit.inference.source import open_recogniser
 
