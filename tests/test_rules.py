@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import serfit
+
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src" / "serfit"
 TESTS = REPOSITORY / "tests"
@@ -132,9 +134,12 @@ def prose(text: str) -> str:
 
 
 def missing_paths(text: str) -> list[str]:
-    """Paths of the repository in prose that lead nowhere."""
+    """Paths in prose that lead nowhere, from the repository or, in backticks, from src/serfit; NAME is the reader's."""
     named = re.findall(r"(?<![\w/.:-])(?:benchmarks|configs|docs|scripts|src|tests)/[\w./-]*\w", text)
-    return [path for path in dict.fromkeys(named) if not (REPOSITORY / path).exists() and path not in NOT_HERE]
+    rooms = "|".join(path.name for path in SOURCE.iterdir() if path.is_dir())
+    inside = [f"src/serfit/{path}" for path in re.findall(rf"`((?:{rooms})/[\w/]*\w\.py)`", text)]
+    missing = [path for path in dict.fromkeys(named + inside) if not (REPOSITORY / path).exists()]
+    return [path for path in missing if path not in NOT_HERE and "NAME" not in path]
 
 
 @cache
@@ -147,14 +152,15 @@ def names_of_tests() -> frozenset[str]:
 
 def missing_tests(text: str) -> list[str]:
     """Names of tests in prose that no test, and no file of tests, has."""
-    wanted = dict.fromkeys(re.findall(r"(?<![\w.-])test_\w+(?:\.py)?(?![\w/*])", text))
+    wanted = dict.fromkeys(re.findall(r"(?<![\w.-])test_(?!NAME)\w+(?:\.py)?(?![\w/*])", text))
     return [name for name in wanted if name not in names_of_tests() and name not in NOT_HERE]
 
 
 def missing_names(text: str) -> list[str]:
     """Dotted names below serfit in prose that aren't there; a name must be defined, not only imported."""
     wanted = dict.fromkeys(re.findall(r"(?<![\w/.@-])serfit(?:\.[A-Za-z_]\w*)+", text))
-    return [name for name in wanted if not defined(name.split(".")[1:]) and name not in NOT_HERE]
+    public = {f"serfit.{name}" for name in serfit.__all__}
+    return [name for name in wanted if not defined(name.split(".")[1:]) and name not in public | set(NOT_HERE)]
 
 
 def defined(parts: list[str]) -> bool:
@@ -229,6 +235,7 @@ def test_what_prose_names_exists(rule: Callable[[str], list[str]]) -> None:
         (short_limits, "thread.join(5)"),
         (missing_paths, "see docs/nowhere.md"),
         (missing_paths, "run `src/serfit/nothing.py`"),
+        (missing_paths, "begin with `nn/nothing.py`"),
         (missing_tests, "held by " + "test_that_nobody_wrote"),
         (missing_tests, "held by tests/" + "test_nothing.py"),
         (missing_names, "as in `serfit.nothing.here`"),

@@ -1,5 +1,6 @@
 """From the configuration's data section to a corpus."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from serfit.config.schema import Data, Table
 from serfit.corpus import load
 from serfit.corpus.load import check_rated, languages, load_corpus
 from serfit.corpus.synthetic.release import ReleaseUtterance, write_release
-from serfit.corpus.utterance import Corpus, Utterance
+from serfit.corpus.utterance import Corpus, Release, Utterance
 from serfit.errors import UserError
 from serfit.labels import LabelScale
 
@@ -75,10 +76,25 @@ def test_utterances_without_a_trained_rating_are_counted_and_named() -> None:
 
 def test_no_corpus_comes_out_without_its_ratings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half = Corpus("iemocap", (Utterance("a", Path("a.wav"), {"valence": 1.0}),), {})
-    monkeypatch.setattr(load, "read_iemocap", lambda root: half)
+    monkeypatch.setattr(load, "release", lambda name: Release(lambda root: half, LabelScale(1, 5), "en"))
     assert load_corpus(Data(root=tmp_path, dimensions=("valence",))) == half
     with pytest.raises(UserError, match="1 of 1 utterances of iemocap have no arousal: a;"):
         load_corpus(Data(root=tmp_path))
+
+
+@pytest.mark.parametrize("name", load.RELEASES)
+def test_every_corpus_of_the_schema_has_a_module_of_its_name(name: str, tmp_path: Path) -> None:
+    found = load.release(name)
+    assert isinstance(found, Release)
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        found.read(tmp_path)
+    assert languages({}, name)
+    assert load.rating_scales(Data(corpus=name, root=tmp_path, dimensions=("dominance",))) == {"dominance": found.scale}
+
+
+def test_a_table_is_no_release() -> None:
+    assert "csv" not in load.RELEASES
+    assert languages({}, "csv") == ()
 
 
 def test_reading_a_corpus_never_imports_torch() -> None:

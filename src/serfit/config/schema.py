@@ -158,7 +158,7 @@ class Data(Section):
             if unscaled:
                 raise ValueError(f"data.scales has no [minimum, maximum] for {', '.join(unscaled)}")
         elif self.table is not None or self.scales is not None:
-            raise ValueError("data.table and data.scales only go with corpus: csv; IEMOCAP brings its own")
+            raise ValueError("data.table and data.scales only go with corpus: csv; a release brings its own")
         for name, (minimum, maximum) in (self.scales or {}).items():
             if minimum >= maximum:
                 raise ValueError(f"data.scales.{name} must be [minimum, maximum] with minimum < maximum")

@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from serfit.corpus.release import SCALE, count_notes, gap_notes, scale_notes
-from serfit.corpus.utterance import Corpus, Style, Utterance
+from serfit.corpus.utterance import Corpus, Release, Style, Utterance
 from serfit.errors import UserError, counted, listed
 from serfit.labels import DIMENSIONS, Dimension
 
@@ -281,3 +281,6 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}; check the file and its permissions") from error
     return [line.strip() for line in text.split("\n")]
+
+
+RELEASE = Release(read_iemocap, SCALE, "en")

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from importlib import import_module
+from typing import Any, get_args
 
 from serfit.config.schema import Data
-from serfit.corpus.iemocap import read_iemocap
-from serfit.corpus.release import SCALE
 from serfit.corpus.table import read_table
-from serfit.corpus.utterance import Corpus
+from serfit.corpus.utterance import Corpus, Release
 from serfit.errors import UserError, listed
 from serfit.labels import Dimension, LabelScale
+
+RELEASES = tuple(name for name in get_args(Data.model_fields["corpus"].annotation) if name != "csv")
+"""Corpora that are read as they are distributed."""
 
 
 def load_corpus(data: Data) -> Corpus:
@@ -24,15 +26,24 @@ def load_corpus(data: Data) -> Corpus:
     """
     root = data.root.expanduser()
     match data.corpus:
-        case "iemocap":
-            corpus = read_iemocap(root)
         case "csv":
             assert data.table is not None, "the schema asks for a table"
             corpus = read_table(root, data.table, data.dimensions, rating_scales(data))
+        case name:
+            corpus = release(name).read(root)
     if data.name is not None:
         corpus = replace(corpus, name=data.name)
     check_rated(corpus, data.dimensions)
     return corpus
+
+
+def release(name: str) -> Release:
+    """The release that `data.corpus` names: `RELEASE` of the module beside this one that has its name.
+
+    Found by name, so that another corpus takes its module and a word in the schema, and nothing here.
+    """
+    found: Release = import_module(f"serfit.corpus.{name}").RELEASE
+    return found
 
 
 def languages(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -45,18 +56,18 @@ def languages(settings: Mapping[str, Any], name: str) -> tuple[str, ...]:
     >>> languages({"data.language": "en, de"}, "radio"), languages({}, "iemocap"), languages({}, "radio")
     (('en', 'de'), ('en',), ())
     """
-    said = settings.get("data.language") or ("en" if name == "iemocap" else "")
+    said = settings.get("data.language") or (release(name).language if name in RELEASES else "")
     return tuple(code.strip() for code in str(said).split(",") if code.strip())
 
 
 def rating_scales(data: Data) -> dict[Dimension, LabelScale]:
     """The scale on which the corpus rates each predicted dimension, known without reading the corpus."""
     match data.corpus:
-        case "iemocap":
-            return dict.fromkeys(data.dimensions, SCALE)
         case "csv":
             assert data.scales is not None, "the schema asks for scales"
             return {name: LabelScale(*data.scales[name]) for name in data.dimensions}
+        case name:
+            return dict.fromkeys(data.dimensions, release(name).scale)
 
 
 def check_rated(corpus: Corpus, dimensions: Sequence[Dimension]) -> None:

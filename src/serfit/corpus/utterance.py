@@ -1,6 +1,6 @@
 """The one canonical utterance that every corpus is read into."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -71,3 +71,18 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     scales: Mapping[Dimension, LabelScale]
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A corpus as it is distributed: how it is read, and what is known of it before.
+
+    Attributes:
+        read: makes the corpus of the folder that holds the release; raises a UserError naming what is wrong there.
+        scale: of the ratings of every dimension.
+        language: ISO 639 codes of what is spoken in it, with commas.
+    """
+
+    read: Callable[[Path], Corpus]
+    scale: LabelScale
+    language: str
