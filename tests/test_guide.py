@@ -119,6 +119,7 @@ def trained_in_a_loop(checkout: Path, loop: str) -> set[str]:
     return made
 
 
+@pytest.mark.slow
 @needs_uv
 def test_the_readme_from_check_to_comparison(checkout: Path) -> None:
     """Every block, in the README's order; each sees what the ones before it left behind."""
@@ -174,6 +175,7 @@ def test_the_readme_from_check_to_comparison(checkout: Path) -> None:
     assert "±" in table
 
 
+@pytest.mark.slow
 @needs_uv
 def test_what_was_trained_is_used_as_the_readme_says(checkout: Path) -> None:
     """A run, made here if need be, labels recordings, is exported, and is asked from a program."""
@@ -201,6 +203,7 @@ def test_what_was_trained_is_used_as_the_readme_says(checkout: Path) -> None:
     assert "'valence'" in asked.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     ["data.loader.batch_size=2 train.accumulation_steps=4", "data.loader.batch_size=8 train.accumulation_steps=1"],

@@ -160,6 +160,7 @@ def test_broken_audio_is_named_before_anything_begins(tmp_path: Path, capsys: py
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_cross_validation_fills_the_store_once_runs_all_and_answers(
     release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,6 +164,7 @@ def outcome(command: str, bad: str, desk: Desk) -> int:
     return exit_code(*words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", KINDS, indirect=True)
 @pytest.mark.parametrize("command", [*READS, *WRITES, *MANAGES])
 def test_a_path_that_cannot_be_used_gets_a_sentence(
@@ -283,6 +284,7 @@ def test_memory_that_runs_out_is_said_so(error: BaseException) -> None:
     assert "\n" not in trouble
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs limits of address space")
 def test_too_little_memory_for_torch_gets_a_sentence_before_torch_aborts(desk: Desk) -> None:
     """Every verb of `serfit --help`, below and above what it needs."""

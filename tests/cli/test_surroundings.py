@@ -40,6 +40,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD)
 def test_no_environment_stops_a_verb(odd: str, trained: Callable[..., Path], tmp_path: Path) -> None:
     folder = tmp_path / "语料 a'b\"c\nd"

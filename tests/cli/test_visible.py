@@ -129,6 +129,7 @@ def test_names_are_no_markup_in_the_comparison(runs: Path) -> None:
     assert not re.search(r"(?<!\\)\[a\]\(", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["compare", "report", "watch", "verdict", "check"])
 def test_no_verb_lets_them_reach_the_terminal(runs: Path, verb: str, tmp_path: Path) -> None:
     paths = [str(runs)] if verb in ("compare", "report", "watch") else [str(next(runs.iterdir()))]

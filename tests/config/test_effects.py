@@ -102,6 +102,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", RESULT)
 def test_every_key_changes_the_result(key: str, result: Callable[[dict[str, Any]], tuple[bytes, bytes]]) -> None:
     value, conditions = RESULT[key]

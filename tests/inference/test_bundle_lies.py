@@ -35,6 +35,7 @@ PARTS = ("format", "members", "about", "params", "encoder", "calibration", "sha2
 """Where a key stands: at the top, or in a part of the first member."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_any_value_of_any_key_predicts_or_gives_one_sentence(part: str, bundle: Path, tmp_path: Path) -> None:
     lying = Path(shutil.copytree(bundle, tmp_path / "bundle"))

@@ -49,6 +49,7 @@ def predicts_or_refuses(path: Path) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_any_value_of_any_metadata_predicts_or_gives_one_sentence(lying: Path) -> None:
     model = onnx.load(lying, load_external_data=False)
     (told,) = (entry for entry in model.metadata_props if entry.key == METADATA)

@@ -115,6 +115,7 @@ def test_no_mark_covers_a_label() -> None:
                 assert points[:, 1].max() + reach <= bottom + 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", [1, 40, 2_500])
 def test_prints_are_png_at_print_resolution_and_the_same_every_time(windows: int) -> None:
     curve = made(windows, spread=windows == 40)

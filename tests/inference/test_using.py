@@ -235,6 +235,7 @@ def test_a_full_disk_behind_the_output_is_one_sentence(
     assert "the output can't be written any further: No space left on device" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_terminal_obeys_no_file_name_and_a_pipe_gets_its_bytes(run: Path) -> None:
     pty = pytest.importorskip("pty")
     names = [b"\x1b]0;x\x07a.wav", "\x9b2J\u202e.wav".encode(), b"two\nlines.wav", b"\x9b\xff.wav"]

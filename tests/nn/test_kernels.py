@@ -64,10 +64,12 @@ def run(program: str, tmp_path: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_kernel_drops_what_the_hash_says_and_so_does_its_gradient(tmp_path: Path) -> None:
     assert run(INTERPRETED, tmp_path, TRITON_INTERPRET="1") == "same\n"
 
 
+@pytest.mark.slow
 def test_the_kernel_assembles_for_the_usual_cards(tmp_path: Path) -> None:
     assert run(ASSEMBLED, tmp_path) == "assembled\n"
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -13,6 +15,7 @@ ROWS = {"R2": 21, "R3": 12, "R4": 50, "R5": 15, "R7": 53, "R13": 3}
 """Least cases of each row."""
 
 
+@pytest.mark.slow
 def test_kills_full_disks_damage_hostile_files_and_lack_of_memory_lose_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks/reliability/run.py", *ROWS],

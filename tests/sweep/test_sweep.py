@@ -153,6 +153,7 @@ def test_a_killed_driver_leaves_no_run_behind(world: Path) -> None:
     eventually(lambda: is_gone(start["pid"]))
 
 
+@pytest.mark.slow
 @pytest.mark.extra("ray")
 def test_ray_keeps_to_its_slots_and_survives_deaths(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "1.0")
@@ -220,6 +221,7 @@ def test_a_token_for_ray_is_found_where_ray_looks(tmp_path: Path, monkeypatch: p
     assert _has_token({})
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_to_is_a_sentence_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_fold_too_many_is_told_before_the_others_run(tmp_path: Path, capsys: p
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_killed_while_the_store_is_filled_nothing_goes_on(tmp_path: Path) -> None:
     code = (
         "import os, sys\nfrom serfit.sweep.run import _prepare\n"
@@ -258,6 +261,7 @@ def test_killed_while_the_store_is_filled_nothing_goes_on(tmp_path: Path) -> Non
     eventually(lambda: is_gone(child))
 
 
+@pytest.mark.slow
 def test_two_cross_validations_in_one_folder_at_once_both_succeed(tmp_path: Path) -> None:
     config = config_file(tmp_path / "c.yaml", small_release(tmp_path / "r"), tmp_path, train__epochs=1)
     command = [sys.executable, "-m", "serfit", "cv", str(config), "--folds", "1-2", "--slots", "1"]

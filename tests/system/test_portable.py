@@ -65,6 +65,7 @@ print("all done")
 '''
 
 
+@pytest.mark.slow
 def test_serfit_works_without_what_only_posix_has(release: Path, tmp_path: Path) -> None:
     config = config_file(tmp_path / "tiny.yaml", release, tmp_path, train__epochs=1)
     wav = next(release.rglob("*.wav"))

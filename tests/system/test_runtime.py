@@ -92,6 +92,7 @@ def test_the_demo_refuses_a_missing_gpu_before_it_writes(tmp_path: Path, no_gpu:
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.extra("ray"))])
 def test_slots_compute_on_the_cpu_whatever_gpus_there_are(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -119,6 +120,7 @@ def test_no_gpu_asked_for_means_the_cpu(visible: str | None, no_gpu: pytest.Monk
     assert choose_slots(None, 5).total == 5
 
 
+@pytest.mark.slow
 def test_training_on_the_cpu_must_be_asked_for_where_a_gpu_was(
     release: Path, tmp_path: Path, no_gpu: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

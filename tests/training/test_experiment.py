@@ -75,6 +75,7 @@ def test_a_finished_run_describes_itself(run: Callable[..., Path]) -> None:
     assert ExperimentConfig.model_validate_json((directory / runs.CONFIG).read_text()).train.epochs == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything random"])
 def test_same_seed_same_bytes_whatever_the_workers(run: Callable[..., Path], changes: dict[str, Any]) -> None:
     first = contents(run(**changes))
@@ -82,6 +83,7 @@ def test_same_seed_same_bytes_whatever_the_workers(run: Callable[..., Path], cha
     assert contents(run(**changes, experiment__seed=2)) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "attentive_statistics"])
 def test_a_frozen_encoder_gives_the_same_weights_with_and_without_the_store(
     run: Callable[..., Path], pooling: str
@@ -108,6 +110,7 @@ class Stop(Exception):
     """The power cut of these tests."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything random"])
 def test_an_interrupted_run_ends_in_the_same_bytes(

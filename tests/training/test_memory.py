@@ -51,6 +51,7 @@ def kept_bytes(model: EmotionModel, seconds: float, *, half: bool) -> float:
     return (totals[1] - totals[0]) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("size", "cnn", "seconds"), [("tiny", False, 4), ("tiny", True, 4), ("base", False, 6), ("base", True, 2)]
@@ -62,6 +63,7 @@ def test_activations_are_what_autograd_keeps(size: str, cnn: bool, seconds: floa
     assert predicted.kept == pytest.approx(kept, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("half", "checkpointing"), [(True, False), (False, True)], ids=["bf16", "computed again"])
 @pytest.mark.parametrize(
     ("size", "seconds", "params"), [("large", 4.0, {"layers": "last", "pooling": "attention"}), ("base", 15.0, {})]

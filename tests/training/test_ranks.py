@@ -80,6 +80,7 @@ def in_full(count: int, folder: Path, plan: dict[str, Any], directory: Path, res
     return directory
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_weights_of_one(release: Path, tmp_path: Path) -> None:
     """And the same bytes again, also when one of them was told to stop in between, and when torchrun starts them."""
     plan = settings(release, tmp_path)
@@ -124,6 +125,7 @@ def leader(folder: Path, what: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's death signal")
 def test_nobody_outlives_the_first_process(tmp_path: Path) -> None:
     process = leader(tmp_path, "partial(ranked.note_process, sys.argv[1], 10_000)")
@@ -138,6 +140,7 @@ def test_nobody_outlives_the_first_process(tmp_path: Path) -> None:
     eventually(lambda: is_gone(ids[1]))
 
 
+@pytest.mark.slow
 def test_the_first_process_does_not_wait_for_the_dead(tmp_path: Path) -> None:
     process = leader(tmp_path, "ranked.leave_at_once")
     _, words = process.communicate(timeout=PATIENCE)

@@ -84,6 +84,7 @@ def exit_code(*arguments: str | Path) -> int:
     return int(caught.value.code or 0)
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_with_what_is_unfinished(
     cut: Callable[..., Path], run: Runner, release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,6 +284,7 @@ def test_a_number_that_is_not_finite_leaves_a_checkpoint_of_the_state_before(
     assert contents(directory) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [2, 6, 10], ids=["first validation", "second validation", "test"])
 def test_a_signal_in_the_middle_of_an_evaluation_stops_there(
     run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: int

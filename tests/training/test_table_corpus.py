@@ -34,6 +34,7 @@ def write_corpus(folder: Path) -> None:
             writer.writerow([f"{number}.wav", f"{part}-{number % 2}", part, *votes, round(1 + 4 * arousal, 3)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
 def test_eight_utterances_are_learnt_by_heart(tmp_path: Path, frozen: bool) -> None:
     write_corpus(tmp_path)

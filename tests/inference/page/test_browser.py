@@ -166,6 +166,7 @@ def test_what_cant_be_heard_is_said_kindly(served: Served, browser: Any, speech:
     visit.done()
 
 
+@pytest.mark.slow
 def test_a_recording_on_a_narrow_screen(served: Served, browser: Any) -> None:
     visit = Visit(
         browser, served, locale="en", permissions=["microphone"], viewport={"width": 390, "height": 844}, has_touch=True

@@ -130,6 +130,7 @@ def test_other_machines_are_let_in_with_a_warning(
     assert "everybody who reaches port" in shown.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_the_verb_serves_a_bundle_until_it_is_stopped_and_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}

@@ -36,6 +36,7 @@ def runs(published: Path) -> list[Path]:
     return sorted((published / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_the_folder_says_what_the_runs_say_calibrated(published: Path, runs: list[Path]) -> None:
     folder = published / "published" / "ema-iemocap"
     one, other = serfit.load(folder), serfit.load(*runs, calibrate="affine")

@@ -32,6 +32,7 @@ def size(path: Path) -> tuple[int, int]:
     return struct.unpack(">II", data[16:24])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epochs", "dimensions"), [(1, ("valence",)), (20, ("valence", "arousal")), (30, DIMENSIONS), (100, DIMENSIONS)]
 )
