@@ -45,6 +45,7 @@ TESTED_ELSEWHERE = {
     "runs/results.py": "report/test_text.py",
     "runs/unfinished.py": "training/test_resume.py",
     "sweep/leash.py": "sweep/test_sweep.py",
+    "system/records.py": "runs/test_finished.py",
     "training/filling.py": "cli/test_cli.py",
 }
 """Modules that no test of their own room imports, and the test that runs them."""
@@ -55,6 +56,7 @@ NOT_HERE = {
     "serfit.json": "a file of a bundle",
     "serfit.metrics": "where a module was, in the changelog",
     "test_ccc": "a key of a model card",
+    "test_utterances": "a key of a bundle",
 }
 """Names in prose that lead nowhere, and what they are."""
 

@@ -27,7 +27,7 @@ NOT_RECORDED = "protocol not recorded"
 
 
 class EncoderRecord(Record):
-    """The encoder that a run began with: a `serfit.nn.weights.Provenance`; older versions recorded less of it.
+    """The encoder that a run began with: a `serfit.nn.encoders.build.Provenance`; older versions recorded less of it.
 
     Attributes:
         name: hub id, folder, file or random:size, as the user wrote it; of the baseline, what stands for an encoder.
