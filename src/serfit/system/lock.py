@@ -58,7 +58,7 @@ def take(path: Path, sleep: Callable[[float], None] = time.sleep) -> ExitStack |
 def _take_without_flock(path: Path, sleep: Callable[[float], None]) -> ExitStack | Holder:
     """The same by the existence of a claim file beside the lock file."""
     claim, watch = path.with_name(f"{path.name}.claim"), Watch()
-    waited = 0.0
+    waited = 0.0  # until a holder who lives must have touched the claim, wherever it is; one here is asked at once
     while True:
         stack = ExitStack()
         if stack.enter_context(claimed(claim, watch)):
