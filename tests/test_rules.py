@@ -44,7 +44,7 @@ TESTED_ELSEWHERE = {
     "report/markdown.py": "report/test_compare.py",
     "runs/results.py": "report/test_text.py",
     "runs/unfinished.py": "training/test_resume.py",
-    "sweep/leash.py": "sweep/test_sweep.py",
+    "sweep/child.py": "sweep/test_sweep.py",
     "system/records.py": "runs/test_finished.py",
     "training/filling.py": "cli/test_cli.py",
 }

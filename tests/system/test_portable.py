@@ -39,7 +39,7 @@ os.open = no_folders
 
 import serfit
 for found in pkgutil.walk_packages(serfit.__path__, "serfit."):
-    if found.name.rpartition(".")[2] in ("__main__", "kernels", "leash"):
+    if found.name.rpartition(".")[2] in ("__main__", "kernels", "child"):
         continue
     try:
         importlib.import_module(found.name)

@@ -20,10 +20,11 @@ import ranked
 from ranked import in_processes
 from serfit.errors import NumericalError, UserError
 from serfit.runs import directory as runs
+from serfit.runs.directory import UnwrittenRun
 from serfit.system.interrupt import Interrupted
 from serfit.system.log import silent_log
 from serfit.training.experiment import run_experiment
-from serfit.training.ranks import ALONE, Ranks, deal, in_company, parsed_gpus
+from serfit.training.ranks import ALONE, Ranks, _gpu_of, deal, in_company, parsed_gpus
 from support import PATIENCE, RESULTS, eventually, is_gone, settings, small_release
 
 
@@ -205,6 +206,26 @@ def test_gpus_that_do_not_exist(release: Path, tmp_path: Path) -> None:
     config = ExperimentConfig.model_validate(settings(release, tmp_path))
     with pytest.raises(UserError, match="GPU 97 doesn't exist"):
         in_company(partial(run_experiment, config), silent_log(), (97, 98))
+
+
+def test_each_process_of_torchrun_has_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [_gpu_of(Ranks(index, 2), (3, 5), None) for index in (0, 1)] == [3, 5]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert _gpu_of(Ranks(5, 8), None, None) == 1
+    with pytest.raises(UserError, match="--gpus names 1 GPU, and torchrun started 2 processes; name one for each"):
+        _gpu_of(Ranks(1, 2), (0,), None)
+
+
+def test_a_run_that_another_process_writes_stays_in_memory(tmp_path: Path) -> None:
+    run: Any = UnwrittenRun(tmp_path / "none")
+    run.describe({})
+    run.add("record", "time")
+    run.keep({"labels.json": ""})
+    run.finish({}, "")
+    assert (run.records, run.times) == (["record"], ["time"])
+    assert not run.written
+    assert not list(tmp_path.iterdir())
 
 
 def test_alone_nothing_happens() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from serfit.sweep.leash import leashed
+from serfit.sweep.child import dying_with_parent
 from serfit.sweep.plan import Job
 from serfit.system.interrupt import KILL
 from serfit.system.lock import take
@@ -144,7 +144,7 @@ def run_process(
         Its exit code.
     """
     process = subprocess.Popen(
-        leashed(command), env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True, **streams
+        dying_with_parent(command), env=dict(environment), stdin=subprocess.DEVNULL, start_new_session=True, **streams
     )
     try:
         while (code := process.poll()) is None:

@@ -11,11 +11,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,7 +27,6 @@ from serfit.system.log import Log, silent_log
 from serfit.system.runtime import choose_device
 
 Value = TypeVar("Value")
-Result = TypeVar("Result", covariant=True)
 
 OVER, STOPPED, FAILED = "over", "stopped", "failed"
 """What processes leave in the store where they meet: the first has ended in an error, another one was asked to stop,
@@ -138,11 +137,8 @@ ALONE = Ranks()
 """One process by itself."""
 
 
-class Work(Protocol[Result]):
-    """What each process of a run does; `gpu` is its GPU, None for the first one or the CPU."""
-
-    def __call__(self, *, log: Log, gpu: int | None, ranks: Ranks) -> Result:
-        """Do it."""
+Work = Callable[..., Value]
+"""What each process of a run does, called as work(log=..., gpu=..., ranks=...)."""
 
 
 def in_company(work: Work[Value], log: Log, gpus: Sequence[int] | None, gpu: int | None = None) -> Value | None:

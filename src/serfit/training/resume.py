@@ -31,26 +31,8 @@ MOST_GATHERED = 1 << 26
 
 def save_state(state: TrainingState, run: Run) -> None:
     """Write everything `fit` needs to go on from here. Raises WriteError; earlier checkpoints are untouched then."""
-    so_far = state.so_far
-    tensors = model_and_optimizer(state.model, state.optimizer)
-    tensors["so_far/places"] = torch.tensor(so_far.places, dtype=torch.int64)
-    tensors["so_far/values"] = torch.cat(so_far.values) if so_far.values else torch.zeros(0)
-    numbers = {
-        "run": run.fingerprint,
-        "epoch": state.epoch,
-        "step": state.step,
-        "best": state.best,
-        "best_valence": state.best_valence,
-        "stale_epochs": state.stale_epochs,
-        "so_far": {
-            "steps": so_far.steps,
-            "loss": so_far.loss,
-            "gradient_norm": so_far.gradient_norm,
-            "constant_batches": so_far.constant_batches,
-            "learning_rates": so_far.learning_rates,
-        },
-    }
-    save_checkpoint(run / runs.CHECKPOINTS, state.step, tensors, numbers)
+    tensors, numbers = _snapshot(state)
+    save_checkpoint(run / runs.CHECKPOINTS, state.step, tensors, {"run": run.fingerprint, **numbers})
 
 
 def save_if_possible(state: TrainingState, run: Run) -> str | None:
@@ -90,12 +72,7 @@ def restore(state: TrainingState, run: Run, frozen: str) -> list[str]:
         run.forget_after(0)
         return []
     tensors, numbers, notes = found
-    restore_model_and_optimizer(tensors, state.model, state.optimizer)
-    state.epoch, state.step = numbers["epoch"], numbers["step"]
-    state.best, state.best_valence = _pair(numbers["best"]), _pair(numbers["best_valence"])
-    state.stale_epochs = numbers["stale_epochs"]
-    places = tensors["so_far/places"].tolist()
-    state.so_far = EpochSoFar(**numbers["so_far"], places=places, values=[tensors["so_far/values"]] if places else [])
+    _go_back_to(state, tensors, numbers)
     run.forget_after(state.epoch - 1)
     if len(run.records) != state.epoch - 1:
         raise UserError(
@@ -111,18 +88,13 @@ def share_state(state: TrainingState, run: Run, ranks: Ranks) -> None:
     """Bring every process's training state and records to those of the first, which may have restored them."""
     if ranks.count == 1:
         return
-    numbers = (state.epoch, state.step, state.so_far, state.best, state.best_valence, state.stale_epochs)
-    tensors: dict[str, torch.Tensor] = {}
+    held = None
     if ranks.first and state.step > 0:
-        found = model_and_optimizer(state.model, state.optimizer)
-        tensors = {name: tensor.detach().cpu() for name, tensor in found.items()}
-    numbers, tensors, records, times = ranks.told((numbers, tensors, run.records, run.times))
-    if ranks.first:
-        return
-    if tensors:
-        restore_model_and_optimizer(tensors, state.model, state.optimizer)
-    state.epoch, state.step, state.so_far, state.best, state.best_valence, state.stale_epochs = numbers
-    run.records, run.times = records, times
+        tensors, numbers = _snapshot(state)
+        held = {name: tensor.detach().cpu() for name, tensor in tensors.items()}, numbers
+    held, run.records, run.times = ranks.told((held, run.records, run.times))
+    if held is not None and not ranks.first:
+        _go_back_to(state, *held)
 
 
 def load_best(model: EmotionModel, run: Run, frozen: str, ranks: Ranks) -> EpochRecord:
@@ -179,6 +151,38 @@ def check_unchanged(before: Environment | None, now: Environment, labels: str = 
         f"warning: the run was begun with other {', '.join(others)} (see {runs.ENVIRONMENT}); going on computes the "
         "same up to rounding, but not the same bytes"
     ]
+
+
+def _snapshot(state: TrainingState) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The whole of a training state: tensors by name, and the rest as JSON has it."""
+    so_far = state.so_far
+    tensors = model_and_optimizer(state.model, state.optimizer)
+    tensors["so_far/places"] = torch.tensor(so_far.places, dtype=torch.int64)
+    tensors["so_far/values"] = torch.cat(so_far.values) if so_far.values else torch.zeros(0)
+    return tensors, {
+        "epoch": state.epoch,
+        "step": state.step,
+        "best": state.best,
+        "best_valence": state.best_valence,
+        "stale_epochs": state.stale_epochs,
+        "so_far": {
+            "steps": so_far.steps,
+            "loss": so_far.loss,
+            "gradient_norm": so_far.gradient_norm,
+            "constant_batches": so_far.constant_batches,
+            "learning_rates": so_far.learning_rates,
+        },
+    }
+
+
+def _go_back_to(state: TrainingState, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]) -> None:
+    """The inverse of `_snapshot`, for a state of the same configuration."""
+    restore_model_and_optimizer(tensors, state.model, state.optimizer)
+    state.epoch, state.step = numbers["epoch"], numbers["step"]
+    state.best, state.best_valence = _pair(numbers["best"]), _pair(numbers["best_valence"])
+    state.stale_epochs = numbers["stale_epochs"]
+    places = tensors["so_far/places"].tolist()
+    state.so_far = EpochSoFar(**numbers["so_far"], places=places, values=[tensors["so_far/values"]] if places else [])
 
 
 def _short(value: object) -> str:

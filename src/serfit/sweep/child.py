@@ -1,4 +1,4 @@
-"""`python -m serfit.sweep.leash PID COMMAND...` becomes COMMAND, which dies when process PID does.
+"""`python -m serfit.sweep.child PID COMMAND...` becomes COMMAND, which dies when process PID does.
 
 Said in the child itself, between fork and exec of `subprocess`, the same isn't safe where the parent has threads.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from serfit.system.interrupt import KILL, die_with_parent
 
 
-def leashed(command: Sequence[str]) -> list[str]:
+def dying_with_parent(command: Sequence[str]) -> list[str]:
     """A command whose process is killed when this one ends, however it ends. On Linux; elsewhere the command itself."""
     if sys.platform != "linux":
         return list(command)
