@@ -234,4 +234,4 @@ def test_alone_nothing_happens() -> None:
     assert ALONE.least(3) == 3
     assert ALONE.any(True)
     assert not ALONE.any(False)
-    assert ALONE.told("x") == "x"
+    assert ALONE.from_first("x") == "x"

@@ -1,7 +1,7 @@
 """Several processes that compute one run together, each on a device of its own: plain torch.distributed.
 
-Started by `torchrun`, or by the first process itself (`--gpus 0,1`). All run the same program; the first one writes,
-speaks, and says how it ended. The optimisation batch stays what it is: its utterances are dealt over the processes,
+Started by `torchrun`, or by the first process itself (`--gpus 0,1`). All run the same program; the first one writes the
+run and reports how it ended. The optimisation batch stays what it is: its utterances are dealt over the processes,
 predictions are gathered, the loss is that of the whole batch, and one sum of all gradients follows. Numbers on the host
 travel through gloo, gradients on CUDA through NCCL.
 """
@@ -30,10 +30,10 @@ Value = TypeVar("Value")
 
 OVER, STOPPED, FAILED = "over", "stopped", "failed"
 """What processes leave in the store where they meet: the first has ended in an error, another one was asked to stop,
-another one ended in this error. It's written before the connection closes, at which those who wait wake up."""
+another one ended in this error. Written before the connection closes, which wakes up whoever waits."""
 
 LAST_WORDS_SECONDS = 20.0
-"""How long a process whose connection was lost waits for the other one to end, to say why."""
+"""How long a process whose connection was lost waits for the other one to end, so as to report why."""
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others, which may be filling the store; one that dies ends all at once."""
@@ -80,7 +80,7 @@ class Ranks:
         dist.all_reduce(word, dist.ReduceOp.MIN)
         return None if word.item() == 2**62 else int(word.item())
 
-    def told(self, value: Value) -> Value:
+    def from_first(self, value: Value) -> Value:
         """The first process's value, everywhere."""
         if self.count == 1:
             return value
@@ -104,7 +104,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Do what may fail in any process: where it does, all leave at its end, and the first one says why.
+        """Do what may fail in any process: where it does, all leave at its end, and the first one reports why.
 
         Nothing inside may wait for other processes.
 
@@ -166,7 +166,7 @@ def in_company(work: Work[Value], log: Log, gpus: Sequence[int] | None, gpu: int
 
 
 def take_part(work: Work[Value], log: Log, gpu: int | None, ranks: Ranks) -> Value | None:
-    """Do one process's part; only the first one speaks, and says why it ended where that is the same for all."""
+    """Do one process's part; only the first one logs, and reports why all ended where they ended together."""
     if ranks.first:
         return work(log=log, gpu=gpu, ranks=ranks)
     with suppress(NumericalError, Interrupted, KeyboardInterrupt):
@@ -285,7 +285,7 @@ def leading(count: int, work: Work[object], gpus: Sequence[int] = ()) -> Iterato
 
 
 def _followed(ranks: Ranks, port: int, work: Work[object], gpu: int | None) -> None:
-    """The life of a process that `leading` started; what stops it stops the first process too, which says so."""
+    """The life of a process that `leading` started; what stops it stops the first process too, which reports it."""
     die_with_parent(KILL)
     store = dist.TCPStore(  # type: ignore[attr-defined]
         "127.0.0.1", port, is_master=False, timeout=PATIENCE
@@ -299,7 +299,7 @@ def _followed(ranks: Ranks, port: int, work: Work[object], gpu: int | None) -> N
         except (NumericalError, Interrupted, KeyboardInterrupt):
             store.set(STOPPED, "1")
         except RuntimeError:
-            if not store.check([OVER]):  # else the first process has gone, and says why
+            if not store.check([OVER]):  # else the first process has gone, and reports why
                 raise
 
 
@@ -324,7 +324,7 @@ def _watch(others: Sequence[Any], store: Any, done: threading.Event) -> None:
 
 
 def _obituary(others: Sequence[Any], store: Any) -> str | None:
-    """What to say of a process that ended in an error; None while all are well."""
+    """The message about a process that ended in an error; None while all are well."""
     ended = {index: one.exitcode for index, one in enumerate(others, start=1) if one.exitcode not in (None, 0)}
     if not ended:
         return None

@@ -92,7 +92,7 @@ def share_state(state: TrainingState, run: Run, ranks: Ranks) -> None:
     if ranks.first and state.step > 0:
         tensors, numbers = _snapshot(state)
         held = {name: tensor.detach().cpu() for name, tensor in tensors.items()}, numbers
-    held, run.records, run.times = ranks.told((held, run.records, run.times))
+    held, run.records, run.times = ranks.from_first((held, run.records, run.times))
     if held is not None and not ranks.first:
         _go_back_to(state, *held)
 
