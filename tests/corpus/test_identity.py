@@ -1,6 +1,5 @@
 """The labels of a corpus: equal where nothing that counts differs, and nowhere else."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -9,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serfit.corpus.identity import Labels, agree, differences, labels_of, recorded
+from serfit.corpus.identity import Labels, agree, differences, labels_of
 from serfit.corpus.utterance import Corpus, Utterance
+from serfit.errors import UserError
 from serfit.labels import LabelScale
+from serfit.runs.records import CorpusRecord
 
 RATINGS = st.floats(1, 5, allow_nan=False)
 CORPORA = st.dictionaries(
@@ -86,12 +87,12 @@ def test_dimensions_that_only_one_run_predicts_do_not_tell_corpora_apart() -> No
     "text", ["", "[]", "{}", '{"ids": ["a"], "starts": [], "ends": [], "ratings": {}, "scales": {}}']
 )
 def test_damaged_records_are_refused(text: str) -> None:
-    with pytest.raises((KeyError, TypeError, ValueError)):
+    with pytest.raises((UserError, ValueError)):
         Labels.from_text(text)
 
 
 def test_a_run_of_an_older_version_recorded_no_labels() -> None:
-    assert recorded(json.loads('{"name": "table.csv"}')) == {}
+    assert CorpusRecord(name="table.csv").labels == {}
 
 
 @pytest.mark.parametrize("what", ["speaker", "session", "dialogue"])

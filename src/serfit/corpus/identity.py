@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from serfit.corpus.utterance import Corpus
 from serfit.errors import counted
 from serfit.labels import DIMENSIONS, Dimension
+from serfit.system.records import Number, Record, parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,26 @@ class Labels:
 
     @classmethod
     def from_text(cls, text: str) -> "Labels":
-        """The inverse of `to_text`. Raises KeyError, TypeError, ValueError or RecursionError where it can't be one."""
-        data = json.loads(text)
-        ids, starts, ends = data["ids"], data["starts"], data["ends"]
-        names = [name for name in DIMENSIONS if name in data["ratings"]]
+        """The inverse of `to_text`. Raises UserError or ValueError where it can't be one."""
+        read = parsed(_Columns, text.encode(), "the labels", "train again")
+        ids, names = read.ids, [name for name in DIMENSIONS if name in read.ratings and name in read.scales]
         return cls(
-            cuts={one: (start, end) for one, start, end in zip(ids, starts, ends, strict=True)},
-            ratings={name: dict(zip(ids, map(float, data["ratings"][name]), strict=True)) for name in names},
-            scales={name: (float(data["scales"][name][0]), float(data["scales"][name][1])) for name in names},
-            groups=dict(zip(ids, map(tuple, groups), strict=True)) if (groups := data.get("groups")) else {},
+            cuts={one: (start, end) for one, start, end in zip(ids, read.starts, read.ends, strict=True)},
+            ratings={name: dict(zip(ids, read.ratings[name], strict=True)) for name in names},
+            scales={name: read.scales[name] for name in names},
+            groups=dict(zip(ids, read.groups, strict=True)) if read.groups else {},
         )
+
+
+class _Columns(Record):
+    """Labels as they are written: a list per column, utterances by id."""
+
+    ids: tuple[str, ...]
+    starts: tuple[Number, ...]
+    ends: tuple[Number | None, ...]
+    scales: dict[Dimension, tuple[Number, Number]]
+    ratings: dict[Dimension, tuple[Number, ...]]
+    groups: tuple[tuple[str | None, ...], ...] = ()
 
 
 def labels_of(corpus: Corpus, dimensions: tuple[Dimension, ...]) -> Labels:

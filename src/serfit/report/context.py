@@ -63,13 +63,12 @@ def rater_rows(experiments: Sequence[ExperimentResult]) -> Rows | None:
     rows = []
     for result in experiments:
         for name in result.dimensions if result.rater else ():
-            counts = {
-                run.fold: scores.dimensions[name].count
-                for run in result.runs
-                if (scores := run.scores.rater) is not None
-            }
+            raters = {run.fold: run.scores.rater for run in result.runs}
+            counts = [
+                one.dimensions[name].count for one in raters.values() if one is not None and name in one.dimensions
+            ]
             cells = [summary_cell(result, column, name) for column in (result.rater, result.as_rater)]
-            row = [result.label, name, f"{sum(counts.values()):,}", *cells]
+            row = [result.label, name, f"{sum(counts):,}", *cells]
             rows.append([*row, _above(result.as_rater, result.rater, name)])
     return Rows(header, rows, left=2) if rows else None
 

@@ -232,7 +232,7 @@ def read_labels(directory: Path) -> Labels | None:
     """The labels that a run was made from; None where it is older than their record, or the record is damaged."""
     try:
         return Labels.from_text((directory / LABELS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, UserError, ValueError):
         return None
 
 

@@ -165,7 +165,7 @@ class TestScores(Document):
     @property
     def tested(self) -> int:
         """Number of test utterances."""
-        return max(scored.count for scored in self.test.dimensions.values())
+        return max((scored.count for scored in self.test.dimensions.values()), default=0)
 
 
 def _either(*path: str) -> AliasChoices:
