@@ -15,7 +15,7 @@ from serfit.inference.bundle import read_bundle
 from serfit.report.compare import read_run
 from serfit.runs import directory as runs
 from serfit.runs.finished import finished_directories
-from serfit.sweep.deliver import best_experiment, check_leaving, leave_with_ensemble, leave_with_retrained, retraining
+from serfit.sweep.deliver import best_experiment, check_delivery, deliver_ensemble, deliver_retrained, retraining
 from serfit.sweep.plan import Job, plan_jobs
 from serfit.system.log import Log
 from serfit.training.experiment import run_experiment
@@ -59,14 +59,14 @@ def test_the_experiment_with_the_best_mean_is_left_with(jobs: tuple[Job, ...]) -
 
 def test_the_ensemble_of_all_folds(jobs: tuple[Job, ...], tmp_path: Path) -> None:
     mine = [job for job in jobs if job.name.startswith("a")]
-    leave_with_ensemble(mine, tmp_path / "model")
+    deliver_ensemble(mine, tmp_path / "model")
     sound = np.random.default_rng(1).uniform(-1, 1, 8_000)
     again, several = serfit.load(tmp_path / "model"), serfit.load(*(job.directory for job in mine))
     assert again.predict(sound, rate=16_000).values == several.predict(sound, rate=16_000).values
     assert again.predict(sound, rate=16_000).spread
-    leave_with_ensemble(mine, tmp_path / "model")
+    deliver_ensemble(mine, tmp_path / "model")
     with pytest.raises(UserError, match="holds another model"):
-        leave_with_ensemble([job for job in jobs if job.name.startswith("b")], tmp_path / "model")
+        deliver_ensemble([job for job in jobs if job.name.startswith("b")], tmp_path / "model")
 
 
 def test_one_network_trained_on_everything_for_the_median_best_epoch(jobs: tuple[Job, ...], tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_one_network_trained_on_everything_for_the_median_best_epoch(jobs: tuple
     records = (directory / runs.METRICS).read_text().splitlines()
     assert len(records) == epochs[0]
     assert not (directory / runs.PREDICTIONS).exists()
-    leave_with_retrained(job, mine, tmp_path / "model")
-    check_leaving(jobs[::-1], None, tmp_path / "model")  # the same command again
+    deliver_retrained(job, mine, tmp_path / "model")
+    check_delivery(jobs[::-1], None, tmp_path / "model")  # the same command again
     (member,) = read_bundle(tmp_path / "model")
     said = member.about.origin.cross_validation
     assert said is not None
@@ -100,27 +100,27 @@ def test_a_run_on_everything_stands_in_no_table(jobs: tuple[Job, ...]) -> None:
 
 
 def test_a_folder_that_is_taken_is_refused_before_anything_runs(jobs: tuple[Job, ...], tmp_path: Path) -> None:
-    check_leaving(jobs, tmp_path / "new", tmp_path / "newer")
-    check_leaving(jobs, None, None)
+    check_delivery(jobs, tmp_path / "new", tmp_path / "newer")
+    check_delivery(jobs, None, None)
     with pytest.raises(UserError, match="name a folder for each"):
-        check_leaving(jobs, tmp_path / "new", tmp_path / "other" / ".." / "new")
+        check_delivery(jobs, tmp_path / "new", tmp_path / "other" / ".." / "new")
     (tmp_path / "file").touch()
     for taken in (tmp_path, tmp_path / "file"):
         with pytest.raises(UserError, match="exists already"):
-            check_leaving(jobs, taken, None)
+            check_delivery(jobs, taken, None)
     mine, others = (tuple(job for job in jobs if job.name.startswith(name)) for name in "ab")
-    leave_with_ensemble(mine, tmp_path / "model")
-    check_leaving(jobs, tmp_path / "model", None)  # the same command again
+    deliver_ensemble(mine, tmp_path / "model")
+    check_delivery(jobs, tmp_path / "model", None)  # the same command again
     for theirs, ensemble, retrain in ((others, "model", None), (jobs, None, "model")):
         with pytest.raises(UserError, match="exists already"):
-            check_leaving(theirs, ensemble and tmp_path / ensemble, retrain and tmp_path / retrain)
+            check_delivery(theirs, ensemble and tmp_path / ensemble, retrain and tmp_path / retrain)
 
 
 def test_a_writer_that_was_killed_stands_in_nobodys_way(jobs: tuple[Job, ...], tmp_path: Path) -> None:
     (tmp_path / "model" / ".partial").mkdir(parents=True)
     (tmp_path / "model" / ".partial" / "model.safetensors").write_bytes(b"half")
-    check_leaving(jobs, tmp_path / "model", None)
-    leave_with_ensemble(jobs[:2], tmp_path / "model")
+    check_delivery(jobs, tmp_path / "model", None)
+    deliver_ensemble(jobs[:2], tmp_path / "model")
     assert len(read_bundle(tmp_path / "model")) == 2
     assert sorted(path.name[0] for path in (tmp_path / "model").iterdir()) == list("mmms")
 
@@ -129,6 +129,6 @@ def test_scores_of_different_things_choose_no_model(jobs: tuple[Job, ...], tmp_p
     other = tmp_path / "one.yaml"
     other.write_text(jobs[0].config.read_text().replace("data:\n", "data:\n  dimensions: [valence]\n"))
     mixed = (*jobs, *plan_jobs([other], folds=(1, 2), seeds=(1,)))
-    check_leaving(mixed, None, None)
+    check_delivery(mixed, None, None)
     with pytest.raises(UserError, match="differ in corpus, dimensions or split"):
-        check_leaving(mixed, tmp_path / "model", None)
+        check_delivery(mixed, tmp_path / "model", None)

@@ -25,7 +25,7 @@ from serfit.runs.label_versions import told_apart
 from serfit.sweep.plan import Job
 
 
-def check_leaving(jobs: Sequence[Job], ensemble: Path | None, retrain: Path | None) -> None:
+def check_delivery(jobs: Sequence[Job], ensemble: Path | None, retrain: Path | None) -> None:
     """Refuse before hours of computing what couldn't be done after them.
 
     Args:
@@ -80,13 +80,13 @@ def best_experiment(jobs: Sequence[Job]) -> tuple[tuple[Job, ...], str]:
     )
 
 
-def leave_with_ensemble(jobs: Sequence[Job], folder: Path) -> None:
+def deliver_ensemble(jobs: Sequence[Job], folder: Path) -> None:
     """Write the bundle of all runs of one experiment; one that stands there already stays if it is the same.
 
     Raises:
         UserError: another model stands there.
     """
-    _leave([job.directory for job in jobs], folder, None)
+    _deliver([job.directory for job in jobs], folder, None)
 
 
 def retraining(jobs: Sequence[Job]) -> Job:
@@ -113,7 +113,7 @@ def retraining(jobs: Sequence[Job]) -> Job:
     return replace(first, name=label, overrides=overrides, directory=config.experiment.runs_dir / stem)
 
 
-def leave_with_retrained(job: Job, jobs: Sequence[Job], folder: Path, among: int = 1) -> None:
+def deliver_retrained(job: Job, jobs: Sequence[Job], folder: Path, among: int = 1) -> None:
     """Write the bundle of a network that was trained on everything, with what its experiment's runs reached.
 
     Args:
@@ -125,10 +125,10 @@ def leave_with_retrained(job: Job, jobs: Sequence[Job], folder: Path, among: int
     Raises:
         UserError: another model stands there.
     """
-    _leave([job.directory], folder, reached(compare([one.directory for one in jobs]), among))
+    _deliver([job.directory], folder, reached(compare([one.directory for one in jobs]), among))
 
 
-def _leave(directories: Sequence[Path], folder: Path, said: CrossValidation | None) -> None:
+def _deliver(directories: Sequence[Path], folder: Path, said: CrossValidation | None) -> None:
     names = [directory.resolve().name for directory in directories]
     if is_bundle(folder):
         if [origin.run for origin in origins_of(folder)] == names:

@@ -13,7 +13,7 @@ from serfit.errors import UserError, counted
 from serfit.report.answers import answers
 from serfit.report.compare import compare, console_table, write_comparison
 from serfit.report.page import write_report
-from serfit.sweep.deliver import best_experiment, check_leaving, leave_with_ensemble, leave_with_retrained, retraining
+from serfit.sweep.deliver import best_experiment, check_delivery, deliver_ensemble, deliver_retrained, retraining
 from serfit.sweep.engines import inline, on_ray
 from serfit.sweep.plan import Job, check_folds, numbers, on_present_labels, plan_jobs
 from serfit.sweep.slots import Slots, choose_slots, held, on_gpus
@@ -162,7 +162,7 @@ def run_cv(
     jobs = plan_jobs(configs, numbers(folds, "--folds"), numbers(seeds, "--seeds"), overrides, gpus_per_run)
     corpora: dict[Path, Corpus] = {}
     jobs, notes = on_present_labels(jobs, corpora)
-    check_leaving(jobs, ensemble, retrain)
+    check_delivery(jobs, ensemble, retrain)
     check_folds(jobs, corpora)
     _make_folders(jobs)
     console = Terminal()
@@ -192,7 +192,7 @@ def run_cv(
     best, words = best_experiment(jobs)
     _say(console, words)
     if ensemble is not None:
-        leave_with_ensemble(best, ensemble)
+        deliver_ensemble(best, ensemble)
         _say(console, f"written: {ensemble}, the ensemble of {counted(len(best), 'run')}")
     if retrain is not None:
         (job,), notes = on_present_labels((retraining(best),), corpora)
@@ -200,7 +200,7 @@ def run_cv(
             _say(console, note)
         if not swept([job]):
             return 1
-        leave_with_retrained(job, best, retrain, among=len({one.config for one in jobs}))
+        deliver_retrained(job, best, retrain, among=len({one.config for one in jobs}))
         _say(console, f"written: {retrain}, trained on everything; it can't be tested any more")
     return 0
 
