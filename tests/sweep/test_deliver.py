@@ -88,11 +88,7 @@ def test_one_network_trained_on_everything_for_the_median_best_epoch(jobs: tuple
     reached = [read_run(job.directory).scores.test.average or 0.0 for job in mine]
     assert said.test_ccc["average"].mean == pytest.approx(np.mean(reached))
     assert np.isfinite(serfit.load(tmp_path / "model").predict(np.zeros(800), rate=16_000).valence)
-
-
-def test_a_run_on_everything_stands_in_no_table(jobs: tuple[Job, ...]) -> None:
-    directory = retraining([job for job in jobs if job.name.startswith("a")]).directory
-    assert (directory / runs.FINISHED).exists(), "the test before this one made it"
+    # and its run is in no table
     assert directory not in finished_directories(directory.parent)
     with pytest.raises(UserError, match="trained on everything, so it has no test scores"):
         read_run(directory)
