@@ -79,6 +79,8 @@ def test_check_tells_what_would_happen(release: Path, tmp_path: Path, capsys: py
     assert exit_code("check", "--config", config) == 0
     shown = capsys.readouterr().out
     assert "train: 24 utterances" in shown
+    for name in ("valence", "arousal"):
+        assert re.search(rf"^{name}: mean [\d.]+, .* on a scale of 1 to 5, 3 raters each$", shown, re.MULTILINE), shown
     assert "predicted GPU memory: below 0.1 GiB" in shown
     assert "an epoch about" in shown
     assert not (tmp_path / "runs").exists()
@@ -94,6 +96,7 @@ BAD = {
         ["--config", "{config}", "train.epochs=many", "data.loader.batch_size=0"],
         r"many[\s\S]*batch_size",
     ),
+    "a head beyond all memory": (["--config", "{config}", "model.params.head_hidden=10000000000"], "at most 65536"),
     "missing corpus": (["--config", "{config}", "data.root={tmp}/nowhere"], "nowhere.*Session"),
     "fold out of range": (["--config", "{config}", "--fold", "9"], "fold 9|fold is 9|9"),
     "no such gpu": (["--config", "{config}", "--gpu", "99"], r"GPU 99 doesn't exist.*leave --gpu out"),

@@ -138,6 +138,17 @@ def test_missing_torn_and_altered_weights_are_refused(bundle: Path, tmp_path: Pa
         read_bundle(broken)
 
 
+def test_weights_that_were_exported_with_nan_are_named(trained: Callable[..., Path], tmp_path: Path) -> None:
+    (member,) = open_members(trained())
+    weights = next(member.model.head.parameters())
+    weights.data.view(-1)[0] = float("nan")
+    write_bundle(tmp_path / "b", [member])
+    with pytest.raises(
+        UserError, match=rf"weights of {tmp_path / 'b'} aren't finite: 1 of {weights.numel()} values of"
+    ):
+        read_bundle(tmp_path / "b")
+
+
 def test_nothing_is_overwritten(bundle: Path) -> None:
     with pytest.raises(UserError, match="isn't empty"):
         write_bundle(bundle, read_bundle(bundle))

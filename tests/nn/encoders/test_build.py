@@ -1,4 +1,6 @@
 import json
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,25 @@ def test_a_snapshot_in_the_hub_cache_loads_offline_with_its_commit(
     (repository / "refs" / "main").write_text(commit)
     _, provenance = load_encoder(ModelParams(speech_encoder="lab/encoder"), seed=1)
     assert provenance.revision == commit
+
+
+def test_every_file_that_says_how_waveforms_are_treated_is_fetched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "processor_config.json").write_text(json.dumps({"feature_extractor": {"do_normalize": False}}))
+    fetched = folder.with_name("fetched")
+
+    def snapshot_download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        fetched.mkdir()
+        for path in folder.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, fetched)
+        return str(fetched)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    (folder / "README.md").touch()
+    assert not load("lab/encoder").normalise
+    assert {path.name for path in fetched.iterdir()} == {"config.json", "model.safetensors", "processor_config.json"}
 
 
 def test_random_weights_follow_the_seed_and_leave_no_trace() -> None:

@@ -164,8 +164,11 @@ def answer(server: WatchServer, path: str, method: str = "GET", **headers: str) 
 
 def test_the_page_and_its_data(server: WatchServer, folder: Path) -> None:
     with urllib.request.urlopen(server.url) as page:
-        assert "script-src 'self'" in page.headers["Content-Security-Policy"]
+        policy = page.headers["Content-Security-Policy"]
+        assert "script-src 'self'" in policy
         html = page.read().decode()
+    (icon,) = re.findall(r'<link rel="icon" href="(\w+:)', html)
+    assert f"img-src {icon};" in policy, "the page's own icon would be blocked"
     for address in re.findall(r'(?:href|src)="(/[^"]*)"', html):
         assert answer(server, address)[0] == 200
     assert not re.search(r"https?://", html)
