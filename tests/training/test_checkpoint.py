@@ -47,6 +47,14 @@ def test_weights_come_back_onto_the_same_encoder_only(tmp_path: Path) -> None:
         load_weights(tmp_path / "best.safetensors", fresh, frozen_digest(fresh))
 
 
+def test_trained_weights_that_are_not_finite_are_named_when_they_are_loaded(tmp_path: Path) -> None:
+    model = network()
+    next(model.head.parameters()).data.view(-1)[3] = float("inf")
+    save_weights(tmp_path / "best.safetensors", model, frozen_digest(model))
+    with pytest.raises(UserError, match=r"weights of .*best\.safetensors aren't finite: 1 of \d+ values of head\."):
+        load_weights(tmp_path / "best.safetensors", network(), frozen_digest(model))
+
+
 def test_a_restored_optimiser_takes_the_same_next_step(tmp_path: Path) -> None:
     model = network()
     optimizer = trained(model)

@@ -188,6 +188,21 @@ def test_a_gradient_that_is_not_finite_beside_a_finite_loss_changes_no_weight(
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def test_a_tensor_that_gets_no_gradient_stops_the_first_step(
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Executor.gradients
+
+    def cut_off(executor: Executor, *arguments: Any) -> Any:
+        found = real(executor, *arguments)
+        list(executor.model.head.parameters())[-1].grad = None
+        return found
+
+    monkeypatch.setattr(Executor, "gradients", cut_off)
+    with pytest.raises(NumericalError, match=r"1 trainable tensor got no gradient in the first step: head\."):
+        run(directory=tmp_path / "dead")
+
+
 def test_a_number_that_is_not_finite_stops_before_the_update(run: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(NumericalError, match=r"step was not taken.*Utterances: Ses.*To try: .*train\.grad_clip=0\.3"):
         run(train__optimizer={"lr": 1e18, "encoder_lr": 1e18}, train__schedule={"warmup": 0.0}, train__grad_clip=0.0)

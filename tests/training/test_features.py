@@ -1,11 +1,19 @@
 """Normalising a waveform: what transformers' feature extractor does, and never silence out of noise."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
+from serfit.config.schema import ModelParams
+from serfit.corpus.utterance import Utterance
+from serfit.errors import UserError
 from serfit.nn.encoders.base import normalised
+from serfit.nn.model import EmotionModel, build_model
+from serfit.training.features import Features
 
 
 def test_normalising_is_that_of_transformers() -> None:
@@ -24,3 +32,22 @@ def test_samples_too_large_to_be_normalised_do_not_become_silence(sample: float)
 
 def test_silence_stays_silence() -> None:
     assert torch.equal(normalised(torch.zeros(500)), torch.zeros(500))
+
+
+@pytest.mark.parametrize(
+    ("loudest", "cause"),
+    [(0.5, r"reach 0\.5, as sound may, and the weights are finite"), (12_000, r"reach 1\.2e\+04, and sound lies")],
+)
+def test_an_output_that_is_not_finite_is_blamed_on_the_recording_only_for_its_own_samples(
+    loudest: float, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Normalised to unit variance, quiet speech with a click has samples far beyond 1 too."""
+    samples = np.full(4_000, 1e-4)
+    samples[::2] *= -1
+    samples[100] = loudest
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    model = build_model(ModelParams(speech_encoder="random:tiny", freeze_speech_encoder=True), 2, 1)
+    assert model.encoder.normalise
+    monkeypatch.setattr(EmotionModel, "prefix", lambda *_: torch.full((3, 64), float("nan")))
+    with pytest.raises(UserError, match=rf"utterance u: .*a\.wav isn't finite: its samples {cause}"):
+        Features(model, model.frozen_stages, None)(Utterance("u", tmp_path / "a.wav", {}))
