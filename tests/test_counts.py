@@ -35,7 +35,7 @@ def plurals(tree: ast.Module, names: set[str]) -> Iterator[str]:
             shown = ast.unparse(value.value)
             spec = ast.unparse(value.format_spec) if value.format_spec else ""
             number = re.search(r"len\(|total\(|\bcount\b|\bshared\b|\bcounts?\b", shown) or "," in spec
-            whole = isinstance(before, ast.Constant) and re.search(r"of (all )?$", str(before.value))
+            whole = isinstance(before, ast.Constant) and re.search(r"(^| any) of (all )?$", str(before.value))
             if number and not whole and plural.match(str(after.value)) and shown not in NOT_ALONE:
                 yield f"line {value.lineno}: {shown}{str(after.value)[:30]}"
 

@@ -293,6 +293,8 @@ def test_what_is_taken_for_unknown_is_told_and_nobody_shares_a_speaker(tmp_path:
     corpus = read(tmp_path, "file,V,A,who\na.wav,1,2,N/A\nb.wav,1,2,null\nc.wav,1,2,\n", speaker="who")
     assert [utterance.speaker for utterance in corpus.utterances] == [None] * 3
     assert corpus.notes == ('the speaker of 2 utterances is "N/A", "null", which is taken for an unknown speaker each',)
+    (note,) = read(tmp_path, "file,V,A,who\na.wav,1,2,-\nb.wav,1,2,s\n", speaker="who").notes
+    assert note.startswith('the speaker of 1 utterance is "-"')
 
 
 @pytest.mark.parametrize("other", ["S1", "s1\u200b", "ｓ1", "s01", "S001"])

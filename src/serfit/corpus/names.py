@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from serfit.corpus.spelling import comparable
 from serfit.corpus.utterance import Utterance
-from serfit.errors import listed
+from serfit.errors import counted, listed
 
 UNKNOWN = frozenset(
     {"", "unknown", "unk", "unspecified", "undefined", "missing", "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "null"}
@@ -45,4 +45,5 @@ def unknown_notes(unknown: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """What to say of cells, by kind, that are taken for "unknown" though they aren't empty."""
     for kind, cells in unknown.items():
         spelled = listed(sorted({f'"{cell}"' for cell in cells}), most=5)
-        yield f"the {kind} of {len(cells)} utterances is {spelled}, which is taken for an unknown {kind} each"
+        utterances = counted(len(cells), "utterance")
+        yield f"the {kind} of {utterances} is {spelled}, which is taken for an unknown {kind} each"

@@ -68,7 +68,8 @@ def _found(same: Sequence[Pair]) -> str:
 def _obstacle(scope: Scope) -> str:
     """Why differences can't be tested, and what would help."""
     if scope.unknown["speaker"]:
-        return f"the speakers of {scope.unknown['speaker']:,} utterances are unknown (name them in the corpus)"
+        unknown = counted(scope.unknown["speaker"], "utterance")
+        return f"the speakers of {unknown} are unknown (name them in the corpus)"
     more = "" if "fold" in scope.varied else f" or {FEWEST['fold']} folds (run more folds)"
     return f"{counted(scope.counts['speaker'], 'speaker')}, and a test needs {FEWEST['speaker']} speakers{more}"
 
