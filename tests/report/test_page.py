@@ -89,6 +89,15 @@ def test_everything_that_was_asked_for_is_there(runs: Path, tmp_path: Path) -> N
     assert len(re.findall(r"<td>Ses0\d_\d{3}</td>", text)) == 2 * WORST
 
 
+def test_valence_and_arousal_of_ratings_and_predictions_lie_side_by_side(runs: Path, tmp_path: Path) -> None:
+    """Where two dimensions are predicted as one, the plane shows a line beside the cloud of the ratings."""
+    together = page(runs, tmp_path / "a.html").partition("<h3>Dimensions together</h3>")[2].partition("<h3>")[0]
+    planes = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", together, flags=re.S)]
+    assert [plane.attrib["aria-label"] for plane in planes] == ["ratings", "good_one", "other"]
+    for plane in planes:
+        assert {"valence", "arousal"} <= {element.text for element in plane.iter()}
+
+
 def test_the_expected_band_belongs_to_whole_iemocap_alone(write_run: Write, tmp_path: Path) -> None:
     write_run("mine", corpus="csv", corpus_name="mine", baseline=False)
     write_run("small", 1)

@@ -22,6 +22,7 @@ from serfit.runs import directory as runs
 from serfit.runs.live import Reader
 from serfit.sweep.deliver import best_experiment
 from serfit.sweep.plan import Job, on_present_labels, plan_jobs
+from serfit.sweep.worker import Outcome
 from serfit.system import counters
 from serfit.system.log import Log
 from serfit.training.experiment import run_experiment
@@ -100,6 +101,21 @@ def test_a_run_on_labels_that_were_corrected_since_does_not_count(config: Path, 
     write_labels(tmp_path)
     (back,), _ = planned(config, 1)
     assert (back.directory, back.state) == (old.directory, "finished")
+
+
+def test_cv_says_which_finished_runs_do_not_count_and_why(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old,), _ = planned(config, 1)
+    train(old)
+    write_labels(tmp_path, corrected=5)
+    monkeypatch.setattr("serfit.sweep.run.fill_stores", lambda jobs, slots: None)
+    monkeypatch.setattr("serfit.sweep.run.run_sweep", lambda jobs, *_, **__: [Outcome(jobs[0], "failed", 1, "")])
+    with pytest.raises(SystemExit):
+        main(["cv", str(config), "--folds", "1", "--cpu"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "5 of 24 valence ratings differ" in said
+    assert old.directory.name in said
 
 
 def test_a_finished_run_of_an_older_version_is_checked_by_its_test_ratings(config: Path, tmp_path: Path) -> None:
