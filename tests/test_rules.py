@@ -2,10 +2,12 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import serfit
@@ -220,6 +222,10 @@ def test_every_module_is_tested_in_the_room_of_its_name() -> None:
 def test_nothing_is_asserted_about_wall_clock_time() -> None:
     assert complaints(modules(TESTS), watched_clocks) == []
     assert complaints([path for path in modules(TESTS) if path != Path(__file__)], short_limits) == []
+    options = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert options["timeout"] >= 3600
+    assert hypothesis.settings.default is not None
+    assert hypothesis.settings.default.deadline is None
 
 
 @pytest.mark.parametrize("rule", [missing_paths, missing_tests, missing_names])

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from serfit.config.schema import ExperimentConfig
+from serfit.errors import counted
 from serfit.nn.model import model_of
 from serfit.system.log import Log
 from serfit.system.runtime import choose_device
@@ -55,4 +56,4 @@ def fill_store(features: Features, material: Material, log: Log, check: Callable
             features.store.check_room(round(share * features(spoken).nbytes), len(utterances) / len(missing))
         log.advance("computing frozen features", done, len(missing))
     log.settle()
-    log.say(f"computed the frozen features of {len(missing)} utterances in {time.monotonic() - began:.0f} s")
+    log.say(f"computed the frozen features of {counted(len(missing), 'utterance')} in {time.monotonic() - began:.0f} s")
