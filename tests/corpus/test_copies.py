@@ -138,6 +138,18 @@ def test_the_same_audio_in_two_parts_is_refused_and_within_one_is_told(tmp_path:
     assert warning.startswith("warning: the same audio has several names (1 pair): Ses05F")
 
 
+def test_a_check_that_decodes_all_audio_compares_it(tmp_path: Path) -> None:
+    """A training trusts headers and compares files as they are: it takes a copy in another format."""
+    release = small_release(tmp_path / "iemocap")
+    wavs = sorted(release.rglob("*.wav"))
+    config = ExperimentConfig.model_validate(experiment(release, tmp_path))
+    wav(wavs[0], noise(1.0, 6))
+    wav(wavs[-1], noise(1.0, 6), subtype="FLOAT")
+    prepare(config)
+    with pytest.raises(UserError, match=rf"same audio is in two parts.*{wavs[-1].stem} \(train\) = {wavs[0].stem} "):
+        prepare(config, decode=True)
+
+
 def test_equal_sizes_are_not_equal_content(tmp_path: Path) -> None:
     parts: dict[str, list[Utterance]] = {}
     for place, part in enumerate(PARTS):
