@@ -25,7 +25,7 @@ VALUES: tuple[Any, ...] = (
 FEW: tuple[Any, ...] = (GONE, None, -1, 10**400, math.inf, "64", {"a": 1}, nested(50))
 
 
-def places(document: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def indices(document: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The addresses of all values in a document but for the whole; of a list, those of its first entry."""
     found: list[tuple[Any, ...]] = [above] if above else []
     inside = (
@@ -36,15 +36,15 @@ def places(document: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         else ()
     )
     for key, value in inside:
-        found += places(value, (*above, key))
+        found += indices(value, (*above, key))
     return found
 
 
-def lies(document: Any, place: tuple[Any, ...], values: Sequence[Any] = VALUES) -> Iterator[Any]:
+def lies(document: Any, index: tuple[Any, ...], values: Sequence[Any] = VALUES) -> Iterator[Any]:
     """The document with every one of some values at a place."""
     for value in values:
         lying = copy.deepcopy(document)
-        *above, last = place
+        *above, last = index
         holder = lying
         for key in above:
             holder = holder[key]

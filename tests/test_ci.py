@@ -45,7 +45,7 @@ def test_a_newcomers_commands_come_first_then_the_wheel_then_everything(tmp_path
     assert [command.split()[1] for command, _ in alone] == ["demo", "train"]
     assert "--config recipe.yaml" in alone[1][0]
     assert not any(Path(where).is_relative_to(REPOSITORY) for _, where in alone)
-    (synced,) = (place for place, command in enumerate(commands) if "--all-extras" in command)
+    (synced,) = (index for index, command in enumerate(commands) if "--all-extras" in command)
     assert commands.index(alone[1][0]) < synced < commands.index("uv run pytest -n 2")
 
 

@@ -42,7 +42,7 @@ def write_table(corpus: Path, table: Path, permute: bool) -> None:
         rows = list(csv.DictReader(file))
     targets = [CIRCUMPLEX[row["emotion"]] for row in rows]
     if permute:
-        targets = [targets[place] for place in counters.generator("permuted targets").permutation(len(targets))]
+        targets = [targets[index] for index in counters.generator("permuted targets").permutation(len(targets))]
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "name", "speaker", "gender", "emotion", "valence", "arousal"])

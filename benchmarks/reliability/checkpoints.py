@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Place, Tally, ended, forked, train
+from common import Place, Timer, ended, forked, train
 from safetensors.torch import save
 
 from serfit.config.load import load_config
@@ -125,12 +125,12 @@ FAILPOINTS: dict[str, Callable[[], None]] = {
 }
 
 
-def r2(place: Place, scale: int) -> Tally:
+def r2(index: Place, scale: int) -> Timer:
     """Kills at seven places of a save with 0, 1 or 2 checkpoints before; in the long tier, 100 kills of a save loop."""
-    tally = Tally("R2")
+    timer = Timer("R2")
     for name, trap in FAILPOINTS.items():
         for earlier in range(3):
-            folder = place.fresh("save")
+            folder = index.fresh("save")
             for step in range(1, earlier + 1):
                 _put(folder, step)
 
@@ -143,8 +143,8 @@ def r2(place: Place, scale: int) -> Tally:
             kept = any(_holds(folder, step) for step in (earlier, earlier + 1))
             clean = not list(folder.glob(".*"))
             killed = code == -signal.SIGKILL or (code == 0 and "old one" in name and earlier < 2)
-            tally.case(f"{name}, {earlier} before", kept and clean and killed, f"exit {code}, {os.listdir(folder)}")
-    folder, draw, saved = place.fresh("loop"), random.Random(f"{place.seed} loop"), 0
+            timer.case(f"{name}, {earlier} before", kept and clean and killed, f"exit {code}, {os.listdir(folder)}")
+    folder, draw, saved = index.fresh("loop"), random.Random(f"{index.seed} loop"), 0
     _put(folder, 1)
     for _ in range(100 if scale > 1 else 0):
         found = latest_checkpoint(folder)
@@ -156,17 +156,17 @@ def r2(place: Place, scale: int) -> Tally:
         ended(child)
         files.sweep(folder)
         newest = max(int(path.stem.split("-")[1]) for path in folder.glob("step-*"))
-        tally.case("save loop", newest >= first and _holds(folder, newest), f"{first} then {newest}")
+        timer.case("save loop", newest >= first and _holds(folder, newest), f"{first} then {newest}")
         saved = newest
     if scale > 1:
-        tally.notes.append(f"{saved} checkpoints were written in the save loop under 100 kills")
-    return tally
+        timer.notes.append(f"{saved} checkpoints were written in the save loop under 100 kills")
+    return timer
 
 
-def r3(place: Place, scale: int) -> Tally:
+def r3(index: Place, scale: int) -> Timer:
     """A save that finds no room: ten sizes by RLIMIT_FSIZE, /dev/full, a failing fsync."""
-    tally = Tally("R3")
-    whole = _put(place.fresh("size"), 1).stat().st_size
+    timer = Timer("R3")
+    whole = _put(index.fresh("size"), 1).stat().st_size
     shares = [0, 1, 8, 100, whole // 10, whole // 3, whole // 2, whole * 9 // 10, whole - 100, whole - 1]
 
     def limited(size: int) -> Callable[[], None]:
@@ -186,9 +186,9 @@ def r3(place: Place, scale: int) -> Tally:
 
     cases = {f"room for {size} of {whole} bytes": limited(size) for size in shares}
     for name, trap in {**cases, "/dev/full": full, "failing fsync": no_flush}.items():
-        folder = place.fresh("full")
+        folder = index.fresh("full")
         before = _put(folder, 1).read_bytes()
-        said = place.fresh("said") / "said"
+        said = index.fresh("said") / "said"
 
         def work(trap: Callable[[], None] = trap, folder: Path = folder) -> None:
             trap()
@@ -199,10 +199,10 @@ def r3(place: Place, scale: int) -> Tally:
         named = "step-00000002.safetensors" in text and f"({whole:,} bytes)" in text and "untouched" in text
         untouched = os.listdir(folder) == ["step-00000001.safetensors"] and _holds(folder, 1)
         same = (folder / "step-00000001.safetensors").read_bytes() == before
-        tally.case(
+        timer.case(
             name, code == 2 and named and untouched and same, f"exit {code}, {os.listdir(folder)}, {text[-300:]}"
         )
-    return tally
+    return timer
 
 
 def _piped(work: Callable[[], None], said: Path) -> int:
@@ -220,10 +220,10 @@ def _piped(work: Callable[[], None], said: Path) -> int:
     return ended(child)
 
 
-def r4(place: Place, scale: int) -> Tally:
+def r4(index: Place, scale: int) -> Timer:
     """Flip one bit anywhere, or cut the file anywhere: recognised, and the checkpoint before is used."""
-    tally = Tally("R4")
-    folder, draw = place.fresh("bits"), random.Random(f"{place.seed} bits")
+    timer = Timer("R4")
+    folder, draw = index.fresh("bits"), random.Random(f"{index.seed} bits")
     _put(folder, 1)
     path = _put(folder, 2)
     whole = path.read_bytes()
@@ -239,10 +239,10 @@ def r4(place: Place, scale: int) -> Tally:
         path.write_bytes(damaged)
         found = latest_checkpoint(folder)
         held = found is not None and found[1] == {"step": 1} and len(found[2]) == 1
-        tally.case(f"damage {number}", held, f"{len(damaged)} of {len(whole)} bytes")
+        timer.case(f"damage {number}", held, f"{len(damaged)} of {len(whole)} bytes")
     path.write_bytes(whole)
-    tally.case("undamaged again", _holds(folder, 2))
-    return tally
+    timer.case("undamaged again", _holds(folder, 2))
+    return timer
 
 
 class _Canary:
@@ -300,14 +300,14 @@ def hostile_files(folder: Path) -> dict[str, Callable[[Path], object]]:
     }
 
 
-def r5(place: Place, scale: int) -> Tally:
+def r5(index: Place, scale: int) -> Timer:
     """Files that mean harm, as checkpoint and as weights; manifests and texts that lead astray; no pickle in a run."""
-    tally = Tally("R5")
+    timer = Timer("R5")
     model = build_model(ModelParams(speech_encoder="random:tiny"), dimensions=2, seed=1)
-    folder = place.fresh("hostile")
+    folder = index.fresh("hostile")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, make in hostile_files(folder).items():
-        checkpoints = place.fresh("hostile")
+        checkpoints = index.fresh("hostile")
         _put(checkpoints, 1)
         make(checkpoints / "step-00000002.safetensors")
         make(checkpoints / "best.safetensors")
@@ -321,22 +321,22 @@ def r5(place: Place, scale: int) -> Tally:
             refused = True
         took = time.process_time() - began
         harmless = not (folder / "canary").exists()
-        tally.case(name, used and refused and harmless and took < 20.0, f"{used}, {refused}, {harmless}, {took:.1f} s")
+        timer.case(name, used and refused and harmless and took < 20.0, f"{used}, {refused}, {harmless}, {took:.1f} s")
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
-    tally.case("memory", grown < 100, f"{grown:.0f} MiB more")
-    _texts(place, tally)
-    _fuzz(place, tally, 50 if scale == 1 else 2000)
-    folder = place.fresh("pickle")
+    timer.case("memory", grown < 100, f"{grown:.0f} MiB more")
+    _texts(index, timer)
+    _fuzz(index, timer, 50 if scale == 1 else 2000)
+    folder = index.fresh("pickle")
     (folder / "runs").mkdir()
-    train(place.config(folder, train__epochs=1), folder / "runs" / "r", resume=False)
+    train(index.config(folder, train__epochs=1), folder / "runs" / "r", resume=False)
     pickles = [path for path in folder.rglob("*") if path.is_file() and _unpickles(path)]
-    tally.case("no pickle in run directory and store", not pickles, f"{pickles}")
-    return tally
+    timer.case("no pickle in run directory and store", not pickles, f"{pickles}")
+    return timer
 
 
-def _texts(place: Place, tally: Tally) -> None:
+def _texts(index: Place, timer: Timer) -> None:
     """Configurations, tables and notes that want more than they should."""
-    folder = place.fresh("texts")
+    folder = index.fresh("texts")
     yaml = folder / "evil.yaml"
     tags = {
         "yaml tag": f'experiment: !!python/object/apply:os.system ["touch {folder}/canary"]\n',
@@ -353,26 +353,26 @@ def _texts(place: Place, tally: Tally) -> None:
         except UserError:
             refused = True
         took = time.process_time() - began
-        tally.case(name, refused and not (folder / "canary").exists() and took < 5, f"{refused}, {took:.1f} s")
+        timer.case(name, refused and not (folder / "canary").exists() and took < 5, f"{refused}, {took:.1f} s")
     (folder / "t.csv").write_text("path,v\n../../../etc/passwd,1\n")
     table = {"path": "t.csv", "valence": "v"}
     data = {"corpus": "csv", "root": str(folder), "table": table, "scales": {"valence": [1, 5]}}
     config = ExperimentConfig.model_validate({"experiment": {"name": "x"}, "data": {**data, "dimensions": ["valence"]}})
     try:
         load_corpus(config.data)
-        tally.case("../ in a table", False, "was read")
+        timer.case("../ in a table", False, "was read")
     except UserError as error:
-        tally.case("../ in a table", "leads out of data.root" in str(error), str(error))
+        timer.case("../ in a table", "leads out of data.root" in str(error), str(error))
     store = folder / "store" / "k"
     store.mkdir(parents=True)
     (store / "about.json").write_text("[" * 100_000)
-    tally.case("about.json", store_contents(folder / "store")[0].about == {})
-    tally.case("claim", Holder.from_bytes(b"[" * 100_000) is None)
+    timer.case("about.json", store_contents(folder / "store")[0].about == {})
+    timer.case("claim", Holder.from_bytes(b"[" * 100_000) is None)
 
 
-def _fuzz(place: Place, tally: Tally, count: int) -> None:
+def _fuzz(index: Place, timer: Timer, count: int) -> None:
     """Random bytes after plausible beginnings."""
-    folder, draw = place.fresh("fuzz"), random.Random(f"{place.seed} fuzz")
+    folder, draw = index.fresh("fuzz"), random.Random(f"{index.seed} fuzz")
     _put(folder, 1)
     path = folder / "step-00000002.safetensors"
     bad = 0
@@ -384,7 +384,7 @@ def _fuzz(place: Place, tally: Tally, count: int) -> None:
         path.write_bytes(start + noise)
         found = latest_checkpoint(folder)
         bad += not (found is not None and found[1] == {"step": 1})
-    tally.case(f"{count} files of noise", bad == 0, f"{bad} were taken for checkpoints")
+    timer.case(f"{count} files of noise", bad == 0, f"{bad} were taken for checkpoints")
 
 
 def _unpickles(path: Path) -> bool:

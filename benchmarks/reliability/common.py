@@ -52,7 +52,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 @dataclass
-class Tally:
+class Timer:
     """How many cases of a row passed, and what the others did.
 
     Attributes:

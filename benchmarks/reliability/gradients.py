@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import torch
 import torch.distributed as dist
-from common import EVERYTHING, Place, Tally, contents, ended, forked, train
+from common import EVERYTHING, Place, Timer, contents, ended, forked, train
 from safetensors.torch import load_file, save_file
 
 from serfit.config.schema import ModelParams
@@ -99,9 +99,9 @@ def _in_ranks(folder: Path, count: int, work: Callable[[Ranks], dict[str, torch.
     return [load_file(folder / f"rank{index}.safetensors") for index in range(count)]
 
 
-def r6(place: Place, scale: int) -> Tally:
+def r6(index: Place, scale: int) -> Timer:
     """Micro-batches 1, 2, 4, 8 x ranks 1, 2 x equal and ragged lengths and one long: relative error in float64."""
-    tally = Tally("R6")
+    timer = Timer("R6")
     worst = 0.0
     for kind in LENGTHS:
         _, whole, _ = _gradient(kind, 1, Ranks())
@@ -112,20 +112,20 @@ def r6(place: Place, scale: int) -> Tally:
             found = {cut: _gradient(kind, cut, us) for cut in cuts}
             return {f"g{cut}": found[cut][1] for cut in cuts} | {f"n{cut}": torch.tensor(found[cut][2]) for cut in cuts}
 
-        both = _in_ranks(place.fresh("ranks"), 2, work)
+        both = _in_ranks(index.fresh("ranks"), 2, work)
         for cut, (_, gradient, _) in zip(cuts, alone, strict=True):
             error = float((gradient - whole).norm() / whole.norm())
             worst = max(worst, error)
-            tally.case(f"{kind}, cut in {cut}, 1 rank", error <= 1e-12, f"{error:.1e}")
+            timer.case(f"{kind}, cut in {cut}, 1 rank", error <= 1e-12, f"{error:.1e}")
             if isinstance(both, str):
-                tally.case(f"{kind}, cut in {cut}, 2 ranks", False, both)
+                timer.case(f"{kind}, cut in {cut}, 2 ranks", False, both)
                 continue
             errors = [float((rank[f"g{cut}"] - whole).norm() / whole.norm()) for rank in both]
             sums = [int(rank[f"n{cut}"]) for rank in both]
             worst = max(worst, *errors)
-            tally.case(f"{kind}, cut in {cut}, 2 ranks", max(errors) <= 1e-12 and sums == [1, 1], f"{errors}, {sums}")
-    tally.notes.append(f"largest relative error {worst:.1e}; dropout everywhere; one sum of all gradients per step")
-    return tally
+            timer.case(f"{kind}, cut in {cut}, 2 ranks", max(errors) <= 1e-12 and sums == [1, 1], f"{errors}, {sums}")
+    timer.notes.append(f"largest relative error {worst:.1e}; dropout everywhere; one sum of all gradients per step")
+    return timer
 
 
 class _Tight(torch.nn.Module):
@@ -160,9 +160,9 @@ class _Tight(torch.nn.Module):
 PLACES = ("forward", "end of forward", "backward", "end of backward", "prediction")
 
 
-def r7(place: Place, scale: int) -> Tally:
+def r7(index: Place, scale: int) -> Timer:
     """Ten messages x five places on one rank; on two ranks, memory running out on either or both."""
-    tally = Tally("R7")
+    timer = Timer("R7")
     kind, room = "ragged", 13_000
     examples = _examples(kind)
     for message, where in itertools.product(MESSAGES, PLACES):
@@ -182,7 +182,7 @@ def r7(place: Place, scale: int) -> Tally:
             )
             same = value == expected and bool(torch.equal(mine, theirs))
         said = "ran out" in " ".join(tight.take_notes())
-        tally.case(f"{where}: {message[:40]}", same and said, f"same {same}, said {said}")
+        timer.case(f"{where}: {message[:40]}", same and said, f"same {same}, said {said}")
     for short in ((0,), (1,), (0, 1)):
 
         def work(us: Ranks, short: tuple[int, ...] = short) -> dict[str, torch.Tensor]:
@@ -195,14 +195,14 @@ def r7(place: Place, scale: int) -> Tally:
             return {"g": flat, "budget": torch.tensor(executor.budget or 0)}
 
         _, whole, _ = _gradient(kind, 1, Ranks())
-        both = _in_ranks(place.fresh("ranks"), 2, work)
+        both = _in_ranks(index.fresh("ranks"), 2, work)
         if isinstance(both, str):
-            tally.case(f"out of memory on ranks {short}", False, both)
+            timer.case(f"out of memory on ranks {short}", False, both)
             continue
         error = max(float((rank["g"] - whole).norm() / whole.norm()) for rank in both)
         agreed = both[0]["budget"] == both[1]["budget"] != 0
-        tally.case(f"out of memory on ranks {short}", error < 1e-12 and bool(agreed), f"{error:.1e}, {agreed}")
-    return tally
+        timer.case(f"out of memory on ranks {short}", error < 1e-12 and bool(agreed), f"{error:.1e}, {agreed}")
+    return timer
 
 
 def _poisoned_gradient(rank_wanted: int, value: float, call: int) -> Callable[[int], None]:
@@ -243,11 +243,11 @@ def _poisoned_forward(value: float, call: int, *, training: bool, where: str) ->
     return set_trap
 
 
-def r8(place: Place, scale: int) -> Tally:
+def r8(index: Place, scale: int) -> Timer:
     """NaN and infinity from audio, labels, predictions and gradients (of one rank): never in weights, never best."""
-    tally = Tally("R8")
+    timer = Timer("R8")
     for value in (float("nan"), float("inf")):
-        _bad_files(place, tally, value)
+        _bad_files(index, timer, value)
         traps: dict[str, tuple[Callable[[int], None], int]] = {
             "output in training": (_poisoned_forward(value, 3, training=True, where="output"), 1),
             "output in evaluation": (_poisoned_forward(value, 1, training=False, where="output"), 1),
@@ -255,9 +255,9 @@ def r8(place: Place, scale: int) -> Tally:
             "gradient of rank 1": (_poisoned_gradient(1, value, 2), 2),
         }
         for name, (trap, ranks) in traps.items():
-            folder = place.fresh("numbers")
+            folder = index.fresh("numbers")
             (folder / "runs").mkdir()
-            config = place.config(folder, **EVERYTHING)
+            config = index.config(folder, **EVERYTHING)
             run, whole, errors = folder / "runs" / "r", folder / "runs" / "whole", folder / "errors"
             codes = train(config, run, resume=False, before=trap, ranks=ranks, errors=errors)
             told = errors.read_text() if errors.exists() else ""
@@ -268,13 +268,13 @@ def r8(place: Place, scale: int) -> Tally:
             train(config, whole, resume=False, ranks=ranks, errors=errors)
             same = contents(run) == contents(whole) != {}
             why = f"codes {codes}, finite {finite}, named {named}, same {same}: {told[-300:]}"
-            tally.case(f"{value} in {name}", codes[0] == 3 and finite and named and same, why)
-    return tally
+            timer.case(f"{value} in {name}", codes[0] == 3 and finite and named and same, why)
+    return timer
 
 
-def _bad_files(place: Place, tally: Tally, value: float) -> None:
+def _bad_files(index: Place, timer: Timer, value: float) -> None:
     """A sample or a label that isn't finite: refused or stopped, and named."""
-    folder = place.fresh("files")
+    folder = index.fresh("files")
     random = np.random.default_rng(1)
     rows = []
     for number in range(12):
@@ -294,10 +294,10 @@ def _bad_files(place: Place, tally: Tally, value: float) -> None:
             "split": {"scheme": "grouped_kfold", "folds": 3},
             "loader": {"batch_size": 4, "workers": 0},
         }
-        config = place.config(folder, train__epochs=1, data=data, features__store=None)
+        config = index.config(folder, train__epochs=1, data=data, features__store=None)
         (folder / "runs").mkdir(exist_ok=True)
         errors = folder / f"errors {name}"
         code = train(config, folder / "runs" / name, resume=False, errors=errors)[0]
         told = errors.read_text()
         fitting = "7.wav" in told if name == "sample" else "row 7" in told
-        tally.case(f"{value} in a {name}", code == 2 and fitting, f"exit {code}: {told[-300:]}")
+        timer.case(f"{value} in a {name}", code == 2 and fitting, f"exit {code}: {told[-300:]}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import yaml
-from common import Place, Tally, ended, forked
+from common import Place, Timer, ended, forked
 
 from serfit.cli import main
 from support import settings, small_release
@@ -288,37 +288,37 @@ def release_cases() -> Iterator[tuple[str, Change]]:
     yield "release: nothing", lambda root: [path.unlink() for path in root.rglob("*.txt")]
 
 
-def r12(place: Place, scale: int) -> Tally:
+def r12(index: Place, scale: int) -> Timer:
     """Every malformed input through `serfit train`, one epoch long."""
-    tally = Tally("R12")
-    draw = random.Random(f"{place.seed} inputs")
+    timer = Timer("R12")
+    draw = random.Random(f"{index.seed} inputs")
     results = 0
     every = [*audio_cases(draw, scale), *table_cases(), *yaml_cases()]
     for name, change in every:
-        folder = place.fresh("inputs")
+        folder = index.fresh("inputs")
         config = corpus(folder)
         change(folder)
-        results += _judge(tally, name, folder, config)
+        results += _judge(timer, name, folder, config)
     for name, change in release_cases():
-        folder = place.fresh("inputs")
+        folder = index.fresh("inputs")
         root = small_release(folder / "iemocap")
         change(root)
         config = folder / "c.yaml"
         config.write_text(yaml.safe_dump(settings(root, folder, train__epochs=1)))
-        results += _judge(tally, name, folder, config)
-    tally.notes.append(f"{results} gave a result, {tally.total - results} a sentence")
-    return tally
+        results += _judge(timer, name, folder, config)
+    timer.notes.append(f"{results} gave a result, {timer.total - results} a sentence")
+    return timer
 
 
-def _judge(tally: Tally, name: str, folder: Path, config: Path) -> bool:
+def _judge(timer: Timer, name: str, folder: Path, config: Path) -> bool:
     """Whether there is a result; counts the case."""
     said = folder / "said"
     code = ended(forked(lambda: main(["train", "--config", str(config)]), said), 60)
     text = said.read_text(errors="replace")
     runs = [path for path in folder.glob("runs/*") if path.is_dir()]
     if code == 0:
-        tally.case(name, len(runs) == 1 and (runs[0] / "FINISHED").exists(), f"no result: {text[-300:]}")
+        timer.case(name, len(runs) == 1 and (runs[0] / "FINISHED").exists(), f"no result: {text[-300:]}")
         return True
     sentence = "\nerror: " in f"\n{text}" and "Traceback" not in text
-    tally.case(name, code == 2 and sentence and not runs, f"exit {code}, runs {runs}: {text[-400:]}")
+    timer.case(name, code == 2 and sentence and not runs, f"exit {code}, runs {runs}: {text[-400:]}")
     return False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import EVERYTHING, Place, Tally, contents, train
+from common import EVERYTHING, Place, Timer, contents, train
 
 from serfit.runs import directory as runs
 from serfit.training import progress as story
@@ -44,20 +44,20 @@ def die_after_call(name: str, count: int) -> Callable[[int], None]:
     return set_trap
 
 
-def identical_after_kills(place: Place, tally: Tally, name: str, plan: Sequence[Any], **how: Any) -> None:
+def identical_after_kills(index: Place, timer: Timer, name: str, plan: Sequence[Any], **how: Any) -> None:
     """Run once without kills, then with each kill of a plan, and compare the bytes.
 
     A plan holds traps, or seconds after which to kill; a kill counts where it happened.
     """
     ranks = how.pop("ranks", 1)
     changes = {**EVERYTHING, **STEPS, "train__checkpoint_minutes": 0, **how}
-    folder = place.fresh("resume")
-    config = place.config(folder, **changes)
+    folder = index.fresh("resume")
+    config = index.config(folder, **changes)
     whole, cut, errors = folder / "runs" / "whole", folder / "runs" / "cut", folder / "errors"
     (folder / "runs").mkdir()
     codes = train(config, whole, resume=False, ranks=ranks, errors=errors)
     if codes != [0] * ranks:
-        tally.case(name, False, f"the run without kills ended with {codes}: {errors.read_text()[-400:]}")
+        timer.case(name, False, f"the run without kills ended with {codes}: {errors.read_text()[-400:]}")
         return
     kills = 0
     for kill in plan:
@@ -79,7 +79,7 @@ def identical_after_kills(place: Place, tally: Tally, name: str, plan: Sequence[
         elif codes == [0] * ranks:
             break
         elif codes[0] != 2 or (cut / runs.CONFIG).exists():
-            tally.case(name, False, f"after a kill the run ended with {codes}: {errors.read_text()[-600:]}")
+            timer.case(name, False, f"after a kill the run ended with {codes}: {errors.read_text()[-600:]}")
             return
         if cut.exists() and not (cut / runs.CONFIG).exists():
             cut.rmdir()  # killed before it was a run directory at all
@@ -89,47 +89,47 @@ def identical_after_kills(place: Place, tally: Tally, name: str, plan: Sequence[
     same = first == second
     differing = [file for file in first if first[file] != second.get(file)]
     for number in range(kills):
-        tally.case(f"{name}, kill {number + 1}", same, f"{differing} differ, {codes}: {errors.read_text()[-400:]}")
+        timer.case(f"{name}, kill {number + 1}", same, f"{differing} differ, {codes}: {errors.read_text()[-400:]}")
 
 
-def r1(place: Place, scale: int) -> Tally:
+def r1(index: Place, scale: int) -> Timer:
     """Kills after every step of a 24-step run, and at random moments, in all combinations of the table."""
-    tally = Tally("R1")
+    timer = Timer("R1")
     began = time.monotonic()
-    identical_after_kills(place, tally, "after every step", [die_after_call("save_if_possible", 1)] * 26)
-    tally.notes.append(f"a kill after every one of 24 steps and two epochs took {time.monotonic() - began:.0f} s")
+    identical_after_kills(index, timer, "after every step", [die_after_call("save_if_possible", 1)] * 26)
+    timer.notes.append(f"a kill after every one of 24 steps and two epochs took {time.monotonic() - began:.0f} s")
     grid = [(workers, precision, 1) for workers in (0, 2) for precision in ("fp32", "bf16")]
     grid += [(0, "fp32", 2), (2, "bf16", 2)] if scale == 1 else [(w, p, 2) for w in (0, 2) for p in ("fp32", "bf16")]
     for (workers, precision, ranks), again in itertools.product(grid, range(scale)):
-        draw = random.Random(f"{place.seed} {workers} {precision} {ranks} {again}")
+        draw = random.Random(f"{index.seed} {workers} {precision} {ranks} {again}")
         plan: list[Any] = [die_after_call("show_step", draw.randint(2, 9)), die_after_call("save_if_possible", 3)]
         plan += [die_after_call("save_best", 1)]
         if scale > 1:
             plan += [draw.uniform(0.2, 2.0), die_after_call("show_step", 2), draw.uniform(0.1, 0.8)]
             plan += [die_after_call("show_step", draw.randint(1, 4)), die_after_call("show_step", 1)]
         identical_after_kills(
-            place,
-            tally,
+            index,
+            timer,
             f"{workers} workers, {precision}, {ranks} ranks",
             plan,
             ranks=ranks,
             data__loader__workers=workers,
             train__precision=precision,
         )
-    return tally
+    return timer
 
 
-def r9(place: Place, scale: int) -> Tally:
+def r9(index: Place, scale: int) -> Timer:
     """Stop signals at random moments: saved, exit code 75, the same bytes afterwards."""
-    tally = Tally("R9")
+    timer = Timer("R9")
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-    draw = random.Random(f"{place.seed} signals")
+    draw = random.Random(f"{index.seed} signals")
     slowest, late = 0.0, 0
     for case in range(8 if scale == 1 else 88):
         number, ranks = numbers[case % 4], 2 if case % 8 == 7 else 1
-        folder = place.fresh("signal")
+        folder = index.fresh("signal")
         (folder / "runs").mkdir()
-        config = place.config(folder, **EVERYTHING, **STEPS, train__checkpoint_minutes=1000, train__epochs=6)
+        config = index.config(folder, **EVERYTHING, **STEPS, train__checkpoint_minutes=1000, train__epochs=6)
         errors, whole, cut = folder / "errors", folder / "runs" / "whole", folder / "runs" / "cut"
         took = 0.0
         sent = [False]
@@ -164,11 +164,11 @@ def r9(place: Place, scale: int) -> Tally:
         train(config, cut, resume=True, ranks=ranks, errors=errors)
         train(config, whole, resume=False, ranks=ranks, errors=errors)
         same = contents(whole) == contents(cut) != {}
-        tally.case(name, held and same, f"codes {codes}, {took:.1f} s, same {same}: {errors.read_text()[-300:]}")
+        timer.case(name, held and same, f"codes {codes}, {took:.1f} s, same {same}: {errors.read_text()[-300:]}")
     if late:
-        tally.notes.append(f"{late} signals came when the run was finished, and don't count")
-    tally.notes.append(f"slowest from signal to exit: {slowest:.2f} s")
-    return tally
+        timer.notes.append(f"{late} signals came when the run was finished, and don't count")
+    timer.notes.append(f"slowest from signal to exit: {slowest:.2f} s")
+    return timer
 
 
 def _gone(child: int) -> bool:

@@ -65,16 +65,16 @@ def main() -> int:
     began = time.monotonic()
     print(f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}, seed {given.seed}", flush=True)
     for row in given.rows or ROWS:
-        place = Place(given.seed)
+        index = Place(given.seed)
         started = time.monotonic()
         try:
-            tally = ROWS[row.upper()](place, 5 if given.long else 1)
+            timer = ROWS[row.upper()](index, 5 if given.long else 1)
         finally:
-            place.close()
-        failed += len(tally.failures)
+            index.close()
+        failed += len(timer.failures)
         seconds = time.monotonic() - started
-        print(f"{row:<4} {tally.passed:>6} of {tally.total:<6} {CLAIMS[row.upper()]} ({seconds:.0f} s)", flush=True)
-        for line in (*tally.notes, *(f"FAILED {failure}" for failure in tally.failures)):
+        print(f"{row:<4} {timer.passed:>6} of {timer.total:<6} {CLAIMS[row.upper()]} ({seconds:.0f} s)", flush=True)
+        for line in (*timer.notes, *(f"FAILED {failure}" for failure in timer.failures)):
             print(f"       {line}", flush=True)
     print(f"{time.monotonic() - began:.0f} s in all, load {os.getloadavg()[0]:.1f}")
     return 1 if failed else 0

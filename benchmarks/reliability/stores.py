@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from common import Place, Tally, ended, forked
+from common import Place, Timer, ended, forked
 
 from serfit.training.store import FeatureStore
 
@@ -51,30 +51,30 @@ def _read(folder: Path, seed: str, count: int) -> None:
             done += 1
 
 
-def r13(place: Place, scale: int) -> Tally:
+def r13(index: Place, scale: int) -> Timer:
     """Without kills each feature is computed once; with kills nothing torn is ever read and everything gets there."""
-    tally = Tally("R13")
-    folder = place.fresh("store")
+    timer = Timer("R13")
+    folder = index.fresh("store")
     notes = folder / "computed"
     children = [forked(lambda: _fill(folder, notes)) for _ in range(4)]
     codes = [ended(child) for child in children]
     counts = Counter(notes.read_text().split())
-    tally.case("four processes fill a cold store", codes == [0] * 4, f"exit codes {codes}")
+    timer.case("four processes fill a cold store", codes == [0] * 4, f"exit codes {codes}")
     once = set(counts.values()) == {1} and len(counts) == ENTRIES
-    tally.case("each feature is computed once", once, f"{counts.most_common(3)}")
-    draw, kills, reads = random.Random(f"{place.seed} store"), 0, 0
+    timer.case("each feature is computed once", once, f"{counts.most_common(3)}")
+    draw, kills, reads = random.Random(f"{index.seed} store"), 0, 0
     wanted = 2_000 if scale == 1 else 20_000
     while reads < wanted:
         batch = min(1_000, wanted - reads)
-        kills += _read_beside_killed_writers(place, tally, draw, f"{place.seed} {reads}", batch)
+        kills += _read_beside_killed_writers(index, timer, draw, f"{index.seed} {reads}", batch)
         reads += batch
-    tally.notes.append(f"{reads:,} reads beside four writers of which {kills} were killed")
-    return tally
+    timer.notes.append(f"{reads:,} reads beside four writers of which {kills} were killed")
+    return timer
 
 
-def _read_beside_killed_writers(place: Place, tally: Tally, draw: random.Random, seed: str, reads: int) -> int:
+def _read_beside_killed_writers(index: Place, timer: Timer, draw: random.Random, seed: str, reads: int) -> int:
     """Two readers beside four writers of which three are killed; returns the number of kills."""
-    folder = place.fresh("store")
+    folder = index.fresh("store")
     _open(folder)
     readers = [forked(lambda n=n: _read(folder, f"{seed} {n}", reads // 2)) for n in range(2)]
     writers = [forked(lambda: _fill(folder, folder / "computed")) for _ in range(4)]
@@ -86,5 +86,5 @@ def _read_beside_killed_writers(place: Place, tally: Tally, draw: random.Random,
     store = _open(folder)
     entries = [store.get(_key(number)) for number in range(ENTRIES)]
     equal = all(got is not None and torch.equal(got, _feature(n)) for n, got in enumerate(entries))
-    tally.case(f"{reads} reads, {seed}", not left and equal, f"exit codes {codes}, all there {equal}")
+    timer.case(f"{reads} reads, {seed}", not left and equal, f"exit codes {codes}, all there {equal}")
     return codes.count(-signal.SIGKILL)

@@ -31,8 +31,8 @@ def iemocap_durations() -> NDArray[np.float64]:
     for _ in range(60):  # the lower quartile that gives the mean
         quartile = 0.5 * (low + high)
         points = sorted([*QUANTILES, (0.25, quartile)])
-        places = [scores[0] if q == 0 else scores[-1] if q == 1 else score(q) for q, _ in points]
-        seconds = np.exp(np.interp(scores, places, np.log([value for _, value in points])))
+        indices = [scores[0] if q == 0 else scores[-1] if q == 1 else score(q) for q, _ in points]
+        seconds = np.exp(np.interp(scores, indices, np.log([value for _, value in points])))
         low, high = (quartile, high) if seconds.mean() < MEAN else (low, quartile)
     return seconds
 
@@ -50,8 +50,8 @@ def cut(seconds: NDArray[np.float64], plan: list[list[int]], overhead: float) ->
     """
     passes, cost, undivided = [], 0.0, 0.0
     for batch in plan:
-        made = plan_passes([round(16_000 * seconds[place]) for place in batch], overhead=16_000 * overhead, again=AGAIN)
-        members = [[batch[place] for place in micro] for micro in made]
+        made = plan_passes([round(16_000 * seconds[index]) for index in batch], overhead=16_000 * overhead, again=AGAIN)
+        members = [[batch[index] for index in micro] for micro in made]
         prices = [len(micro) * float(seconds[micro].max()) + overhead for micro in members]
         cost += sum(prices) + AGAIN * sum(prices[:-1])
         undivided += len(batch) * float(seconds[batch].max()) + overhead

@@ -77,10 +77,10 @@ def examples_of(model: EmotionModel, seconds: list[float]) -> list[Example]:
     """Features of noise, as the store gives them, with made-up targets."""
     random = torch.Generator().manual_seed(3)
     made = []
-    for place, length in enumerate(seconds):
+    for index, length in enumerate(seconds):
         shape = model.feature_shape(round(16_000 * length), model.frozen_stages)
         target = torch.rand(2, generator=random)
-        made.append(Example(str(place), torch.randn(shape, generator=random), target, noise_seed=place))
+        made.append(Example(str(index), torch.randn(shape, generator=random), target, dropout_seed=index))
     return made
 
 

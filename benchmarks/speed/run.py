@@ -160,7 +160,7 @@ def ours(
 
     def work(batches: int | None = None) -> None:
         for batch in plan[:batches]:
-            examples = [Example(str(n), inputs[n], targets[n], noise_seed=n) for n in batch]
+            examples = [Example(str(n), inputs[n], targets[n], dropout_seed=n) for n in batch]
             executor.gradients(examples, lambda predictions, wanted: ccc_loss(predictions, wanted)[0])
             optimizer.step()
 

@@ -159,7 +159,7 @@ def test_broken_audio_is_named_before_anything_begins(tmp_path: Path, capsys: py
     assert exit_code("train", "--config", config) == 2
     said = capsys.readouterr().err
     assert "3 of 40 utterances can't be used" in said
-    assert all(wavs[place].stem in said for place in (3, 9, 20))
+    assert all(wavs[index].stem in said for index in (3, 9, 20))
     assert not (tmp_path / "runs").exists()
 
 

@@ -208,8 +208,8 @@ def test_a_report_replaces_files_only(
     name: str, desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "link").symlink_to("/dev/full")
-    places = {"a folder": tmp_path, "a device": "/dev/full", "a link to a device": tmp_path / "link"}
-    assert exit_code("report", desk.words["runs"], "--output", places[name]) == 2
+    indices = {"a folder": tmp_path, "a device": "/dev/full", "a link to a device": tmp_path / "link"}
+    assert exit_code("report", desk.words["runs"], "--output", indices[name]) == 2
     assert re.match(r"error: can't write .*: it is a (folder|device)", capsys.readouterr().err)
     assert Path("/dev/full").is_char_device()
 
@@ -312,8 +312,8 @@ main(given)
         return subprocess.run(line, capture_output=True, text=True, check=False)
 
     before = files(desk)
-    for place, (verb, rest) in enumerate(commands.items()):
-        kilobytes = (1_800_000, 3_000_000, 3_400_000, 4_800_000)[place % 4]
+    for index, (verb, rest) in enumerate(commands.items()):
+        kilobytes = (1_800_000, 3_000_000, 3_400_000, 4_800_000)[index % 4]
         refused = ended(kilobytes, f"{verb} {rest}")
         assert refused.returncode == 2, (verb, refused.stderr)
         assert re.fullmatch(

@@ -96,12 +96,12 @@ def test_the_checksum_is_that_of_the_definition(page: bytes) -> None:
 
 
 def pages(content: bytes) -> list[bytes]:
-    found, place = [], 0
-    while place < len(content):
-        header = 27 + content[place + 26]
-        length = header + sum(content[place + 27 : place + header])
-        found.append(content[place : place + length])
-        place += length
+    found, offset = [], 0
+    while offset < len(content):
+        header = 27 + content[offset + 26]
+        length = header + sum(content[offset + 27 : offset + header])
+        found.append(content[offset : offset + length])
+        offset += length
     return found
 
 
@@ -116,15 +116,15 @@ def ogg(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_ogg_with_a_changed_bit_or_a_missing_or_moved_page_is_refused(ogg: bytes, data: st.DataObject) -> None:
     assert ogg_fault(ogg) is None
     assert ogg_fault(ogg + b"behind the end") is None
-    place = data.draw(st.integers(0, len(ogg) - 1))
+    offset = data.draw(st.integers(0, len(ogg) - 1))
     changed = bytearray(ogg)
-    changed[place] ^= 1 << data.draw(st.integers(0, 7))
+    changed[offset] ^= 1 << data.draw(st.integers(0, 7))
     assert ogg_fault(bytes(changed)) is not None
     whole = pages(ogg)
     assert b"".join(whole) == ogg
     gone = data.draw(st.integers(0, len(whole) - 1))
     assert ogg_fault(b"".join(whole[:gone] + whole[gone + 1 :])) is not None
-    other = data.draw(st.integers(0, len(whole) - 1).filter(lambda place: place != gone))
+    other = data.draw(st.integers(0, len(whole) - 1).filter(lambda offset: offset != gone))
     whole[gone], whole[other] = whole[other], whole[gone]
     assert ogg_fault(b"".join(whole)) is not None
 

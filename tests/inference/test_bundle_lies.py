@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import serfit
-from lies import FEW, VALUES, check_sentence, lies, places
+from lies import FEW, VALUES, check_sentence, indices, lies
 from serfit.errors import UserError
 from serfit.inference.bundle import DESCRIPTION, read_bundle, write_bundle
 from serfit.inference.origin import Origin
@@ -41,17 +41,17 @@ def test_any_value_of_any_key_predicts_or_gives_one_sentence(part: str, bundle: 
     lying = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     described = json.loads((bundle / DESCRIPTION).read_text())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for place in places(described):
-        if part == (place[2] if len(place) > 2 else place[0]):
-            if "origin" in place[:-1] or (part == "encoder" and place[3:4] and place[3] not in Settings.model_fields):
+    for index in indices(described):
+        if part == (index[2] if len(index) > 2 else index[0]):
+            if "origin" in index[:-1] or (part == "encoder" and index[3:4] and index[3] not in Settings.model_fields):
                 continue  # of origins below; other settings of encoders aren't read
             fitted = part == "calibration"
-            for lie in lies(described, place, FEW if part in ("about", "calibration") else VALUES):
+            for lie in lies(described, index, FEW if part in ("about", "calibration") else VALUES):
                 (lying / DESCRIPTION).write_text(json.dumps(lie))
-                for choice in ("affine", "isotonic")[:: 1 if len(place) < 4 else 2] if fitted else (None,):
+                for choice in ("affine", "isotonic")[:: 1 if len(index) < 4 else 2] if fitted else (None,):
                     try:
                         values = serfit.load(lying, calibrate=choice).estimate(WAVEFORMS).values
-                        assert np.isfinite(values).all(), place
+                        assert np.isfinite(values).all(), index
                     except UserError as error:
                         check_sentence(str(error))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -61,8 +61,8 @@ def test_any_value_of_any_key_predicts_or_gives_one_sentence(part: str, bundle: 
 def test_any_origin_gives_a_model_card_or_one_sentence(bundle: Path) -> None:
     (member,) = read_bundle(bundle)
     origin = plain(member.about.origin)
-    for place in places(origin):
-        for lie in lies(origin, place, FEW):
+    for index in indices(origin):
+        for lie in lies(origin, index, FEW):
             try:
                 told = from_plain(Origin, lie, "serfit.json", "export the run again")
                 card_of("mine", [bundle], [replace(member, about=replace(member.about, origin=told))], None)

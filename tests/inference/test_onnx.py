@@ -97,11 +97,11 @@ def test_the_graph_alone_gives_values_on_the_scale(ensemble: Path, folds: list[P
     session = onnxruntime.InferenceSession(str(ensemble))
     batch = np.full((3, 20_000), 1e9, dtype=np.float32)  # rubbish wherever nothing is written
     lengths = [16_000, 400, 720]
-    for row, place in zip(batch, (1, 0, 4), strict=True):
-        row[: len(WAVEFORMS[place])] = WAVEFORMS[place]
+    for row, index in zip(batch, (1, 0, 4), strict=True):
+        row[: len(WAVEFORMS[index])] = WAVEFORMS[index]
     names = [output.name for output in session.get_outputs()]
     said = dict(zip(names, session.run(None, {"waveform": batch, "lengths": np.array(lengths)}), strict=True))
-    expected = serfit.load(*folds, calibrate="isotonic").estimate([WAVEFORMS[place] for place in (1, 0, 4)])
+    expected = serfit.load(*folds, calibrate="isotonic").estimate([WAVEFORMS[index] for index in (1, 0, 4)])
     np.testing.assert_allclose(said["values"], expected.values, atol=4e-4)
     np.testing.assert_allclose(said["spread"], expected.spread, atol=8e-4)
     assert said["members"].shape == (3, 2, 2)

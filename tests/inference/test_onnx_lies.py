@@ -11,7 +11,7 @@ import pytest
 
 import serfit
 from extras import need
-from lies import FEW, check_sentence, lies, places
+from lies import FEW, check_sentence, indices, lies
 from serfit.errors import UserError
 from serfit.inference.onnx import METADATA
 from serfit.inference.publish import export
@@ -55,8 +55,8 @@ def test_any_value_of_any_metadata_predicts_or_gives_one_sentence(lying: Path) -
     (told,) = (entry for entry in model.metadata_props if entry.key == METADATA)
     described = json.loads(told.value)
     described["about"]["origin"] = {}
-    for place in places(described):
-        for lie in lies(described, place, FEW):
+    for index in indices(described):
+        for lie in lies(described, index, FEW):
             told.value = json.dumps(lie)
             onnx.save(model, lying)
             predicts_or_refuses(lying)

@@ -59,7 +59,7 @@ def test_company_order_and_padding_change_nothing(trained: Callable[..., Path]) 
     for seconds in (0.05, 1.0, 1000.0):
         network.pass_seconds = seconds  # type: ignore[attr-defined]
         order = random.permutation(len(waveforms))
-        again = model.estimate([waveforms[place] for place in order])
+        again = model.estimate([waveforms[index] for index in order])
         np.testing.assert_allclose(again.values, together.values[order], atol=1e-5)
         np.testing.assert_allclose(again.embeddings, together.embeddings[order], atol=1e-5)
 

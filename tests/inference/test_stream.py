@@ -25,10 +25,10 @@ def dealt(data: bytes, sizes: list[int]) -> Callable[[], bytes]:
     """Reads pieces of the given sizes in turn."""
 
     def pieces() -> Iterator[bytes]:
-        place = turn = 0
-        while place < len(data):
-            yield data[place : place + sizes[turn % len(sizes)]]
-            place += sizes[turn % len(sizes)]
+        index = turn = 0
+        while index < len(data):
+            yield data[index : index + sizes[turn % len(sizes)]]
+            index += sizes[turn % len(sizes)]
             turn += 1
         while True:
             yield b""

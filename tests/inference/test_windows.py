@@ -32,15 +32,15 @@ def test_windows_cover_every_sample_whatever_the_blocks(total: int, length: int,
     sound = np.arange(total, dtype=np.float32)
     blocks = np.split(sound, sorted(min(border, total) for border in borders))
     found = list(cut(blocks, length, step))
-    for place, window in found:
-        np.testing.assert_array_equal(window, sound[place : place + length])
+    for index, window in found:
+        np.testing.assert_array_equal(window, sound[index : index + length])
         assert len(window) == min(length, total)
-    places = [place for place, _ in found]
-    assert places[0] == 0
-    assert places[-1] + len(found[-1][1]) == total
-    assert all(place == number * step for number, place in enumerate(places[:-1]))
-    assert set().union(*(range(place, place + len(window)) for place, window in found)) == set(range(total))
-    assert len(set(places)) == len(places)
+    indices = [index for index, _ in found]
+    assert indices[0] == 0
+    assert indices[-1] + len(found[-1][1]) == total
+    assert all(index == number * step for number, index in enumerate(indices[:-1]))
+    assert set().union(*(range(index, index + len(window)) for index, window in found)) == set(range(total))
+    assert len(set(indices)) == len(indices)
 
 
 def test_a_window_comes_as_soon_as_its_last_sample() -> None:
@@ -51,8 +51,8 @@ def test_a_window_comes_as_soon_as_its_last_sample() -> None:
             read.append(number)
             yield noise(10, number)
 
-    for place, window in cut(blocks(), 50, 20):
-        assert len(read) == min(100, -(-(place + len(window)) // 10))
+    for index, window in cut(blocks(), 50, 20):
+        assert len(read) == min(100, -(-(index + len(window)) // 10))
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,22 @@
 import pytest
 import torch
 
-from serfit.nn.dropout import Noise, _mixed, dropout, dropped, hashed_masks, keep_mask
+from serfit.nn.dropout import DropoutSeeds, _mixed, dropout, dropped, hashed_masks, keep_mask
 
 
 def test_without_noise_or_probability_nothing_changes() -> None:
     x = torch.randn(2, 3, 4)
     assert dropout(x, 0.5, None, 1, (3, 2)) is x
-    assert dropout(x, 0.0, Noise((1, 2)), 1, (3, 2)) is x
+    assert dropout(x, 0.0, DropoutSeeds((1, 2)), 1, (3, 2)) is x
 
 
 def test_masks_ignore_batch_order_and_padding() -> None:
     x = torch.ones(3, 50, 8)
-    counts, noise = (50, 20, 31), Noise((5, 6, 7))
+    counts, noise = (50, 20, 31), DropoutSeeds((5, 6, 7))
     batch = dropout(x, 0.3, noise, 2, counts)
     for row, (count, seed) in enumerate(zip(counts, noise.seeds, strict=True)):
-        alone = dropout(x[:1, :count], 0.3, Noise((seed,)), 2, (count,))
-        wider = dropout(torch.ones(1, 77, 8), 0.3, Noise((seed,)), 2, (count,))
+        alone = dropout(x[:1, :count], 0.3, DropoutSeeds((seed,)), 2, (count,))
+        wider = dropout(torch.ones(1, 77, 8), 0.3, DropoutSeeds((seed,)), 2, (count,))
         assert torch.equal(batch[row, :count], alone[0])
         assert torch.equal(wider[0, :count], alone[0])
         assert not batch[row, count:].any()
@@ -24,7 +24,7 @@ def test_masks_ignore_batch_order_and_padding() -> None:
 
 def test_every_seed_and_site_has_a_mask_of_its_own() -> None:
     x = torch.ones(1, 40, 16)
-    masks = [dropout(x, 0.5, Noise((seed,)), site, (40,)) for seed in (1, 2) for site in (0, 1)]
+    masks = [dropout(x, 0.5, DropoutSeeds((seed,)), site, (40,)) for seed in (1, 2) for site in (0, 1)]
     assert all(not torch.equal(a, b) for i, a in enumerate(masks) for b in masks[:i])
 
 
@@ -33,34 +33,34 @@ def test_share_and_scale(p: float) -> None:
     generator = torch.Generator().manual_seed(3)
     kept = keep_mask((1000, 1001), p, generator).double().mean().item()
     assert abs(kept - (1 - p)) < 5 * (p * (1 - p) / 1_001_000) ** 0.5 + 2**-16
-    mean = dropout(torch.ones(1, 1000, 1001, dtype=torch.float64), p, Noise((4,)), 1, (1000,)).mean().item()
+    mean = dropout(torch.ones(1, 1000, 1001, dtype=torch.float64), p, DropoutSeeds((4,)), 1, (1000,)).mean().item()
     assert mean == pytest.approx(1.0, abs=0.02)
 
 
 def test_extreme_probabilities_stay_finite() -> None:
     x = torch.ones(1, 64)
-    assert torch.equal(dropout(x, 1e-9, Noise((1,)), 1), x)
-    assert dropout(x, 1 - 1e-9, Noise((1,)), 1).isfinite().all()
+    assert torch.equal(dropout(x, 1e-9, DropoutSeeds((1,)), 1), x)
+    assert dropout(x, 1 - 1e-9, DropoutSeeds((1,)), 1).isfinite().all()
 
 
 def test_both_precisions_drop_the_same() -> None:
     x = torch.randn(2, 30, 4)
-    single = dropout(x, 0.4, Noise((1, 2)), 1, (30, 12))
-    double = dropout(x.double(), 0.4, Noise((1, 2)), 1, (30, 12))
+    single = dropout(x, 0.4, DropoutSeeds((1, 2)), 1, (30, 12))
+    double = dropout(x.double(), 0.4, DropoutSeeds((1, 2)), 1, (30, 12))
     assert double.dtype == torch.float64
     assert torch.equal(single == 0, double == 0)
 
 
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.random.get_rng_state()
-    dropped(torch.ones(1, 4, 4), [(2, 2)], 0.5, Noise((1,)), 0)
+    dropped(torch.ones(1, 4, 4), [(2, 2)], 0.5, DropoutSeeds((1,)), 0)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_noise_can_be_sliced_with_its_batch() -> None:
-    assert Noise((1, 2, 3))[1:] == Noise((2, 3))
+    assert DropoutSeeds((1, 2, 3))[1:] == DropoutSeeds((2, 3))
     with pytest.raises(AssertionError):
-        dropout(torch.ones(2, 4), 0.5, Noise((1,)), 0)
+        dropout(torch.ones(2, 4), 0.5, DropoutSeeds((1,)), 0)
 
 
 def test_the_hash_is_splitmix64() -> None:

@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from serfit.nn.dropout import Noise, dropped, hashed_masks, trouble_with_kernels
+from serfit.nn.dropout import DropoutSeeds, dropped, hashed_masks, trouble_with_kernels
 
 pytest.importorskip("triton")
 
 INTERPRETED = """
 import sys
 import torch
-from serfit.nn.dropout import Noise, hashed_masks
+from serfit.nn.dropout import DropoutSeeds, hashed_masks
 from serfit.nn.kernels import FLOATS, drop
 
 random = torch.Generator().manual_seed(1)
 for precision in FLOATS:
     for shapes in ([(30, 9), (12, 9)], [(4, 11, 11), (4, 7, 7)], [(6,), (6,)], [(57, 64), (3, 64), (20, 64)]):
         seeds = tuple(range(-5, 2**62, 2**61))[: len(shapes)]
-        noise = Noise(seeds)
+        noise = DropoutSeeds(seeds)
         x = torch.randn(len(shapes), *shapes[0], generator=random).to(precision).requires_grad_()
         slope = torch.randn(x.shape, generator=random).to(precision)
         out = drop(x, noise.tensor(x.device), noise.limits(shapes, x.device), 7, -20_000, 1.25)
@@ -86,7 +86,7 @@ def test_what_stands_in_its_way_is_told_and_not_fatal() -> None:
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_on_a_gpu_as_on_the_cpu(precision: torch.dtype) -> None:
     assert trouble_with_kernels(0) is None
-    shapes, noise = [(57, 768), (3, 768)], Noise((3, -4))
+    shapes, noise = [(57, 768), (3, 768)], DropoutSeeds((3, -4))
     x = torch.randn(2, 57, 768).to(precision)
     found = dropped(x.cuda().requires_grad_(), shapes, 0.1, noise, 2)
     mask = hashed_masks(shapes[0], shapes, 0.1, torch.tensor(noise.seeds), 2)

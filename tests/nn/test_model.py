@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nn.small import padded
 from serfit.config.schema import ModelParams
-from serfit.nn.dropout import Noise
+from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, build_model
 
@@ -105,7 +105,7 @@ def test_the_prefix_depends_on_exactly_its_parameters(waveforms: list[Tensor]) -
 def test_every_trainable_tensor_learns(waveforms: list[Tensor]) -> None:
     for pooling in POOLINGS:
         model = tiny(pooling=pooling, freeze_cnn=False)
-        predictions = model(*padded(waveforms), 0, Noise((1, 2, 3, 4)))
+        predictions = model(*padded(waveforms), 0, DropoutSeeds((1, 2, 3, 4)))
         ccc_loss(predictions, torch.rand(4, 2, generator=torch.Generator().manual_seed(1))).value.backward()
         for name, parameter in model.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -117,8 +117,8 @@ def test_dropout_belongs_to_the_utterance(pooling: str, waveforms: list[Tensor])
     model = tiny(pooling=pooling, attention_dropout=0.1).train()
     with torch.no_grad():
         features = [model.prefix(waveform, 1) for waveform in waveforms]
-        batch = model(*padded(features), 1, Noise((1, 2, 3, 4)))
-        alone = torch.cat([model(*padded([f]), 1, Noise((k + 1,))) for k, f in enumerate(features)])
+        batch = model(*padded(features), 1, DropoutSeeds((1, 2, 3, 4)))
+        alone = torch.cat([model(*padded([f]), 1, DropoutSeeds((k + 1,))) for k, f in enumerate(features)])
         calm = model(*padded(features), 1)
     torch.testing.assert_close(batch, alone, rtol=1e-5, atol=1e-5)
     assert (batch - calm).abs().min() > 1e-4
@@ -134,7 +134,7 @@ def test_every_place_that_drops_draws_masks_of_its_own(
         return len(seen)
 
     monkeypatch.setattr("serfit.nn.dropout.address", address)
-    tiny(attention_dropout=0.1)(*padded(waveforms[:1]), 0, Noise((5,)))
+    tiny(attention_dropout=0.1)(*padded(waveforms[:1]), 0, DropoutSeeds((5,)))
     embedding, per_layer, head = 1, 3, 1
     assert len(seen) == embedding + 2 * per_layer + head == len(set(seen))
 
@@ -142,7 +142,7 @@ def test_every_place_that_drops_draws_masks_of_its_own(
 def test_a_frozen_model_drops_nothing_but_in_its_head(waveforms: list[Tensor]) -> None:
     model = tiny(freeze_speech_encoder=True, head_dropout=0.0).train()
     with torch.no_grad():
-        assert torch.equal(model(*padded(waveforms), 0, Noise((1, 2, 3, 4))), model(*padded(waveforms), 0))
+        assert torch.equal(model(*padded(waveforms), 0, DropoutSeeds((1, 2, 3, 4))), model(*padded(waveforms), 0))
 
 
 @pytest.mark.parametrize("output", ["linear", "sigmoid"])

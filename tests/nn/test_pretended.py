@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nn.small import FAMILIES, LAYOUTS, build_hf
 from serfit.config.schema import ModelParams
-from serfit.nn.dropout import Noise
+from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.encoders.build import Provenance
 from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
 from serfit.nn.losses import ccc_loss
@@ -86,7 +86,7 @@ def test_nothing_is_on_another_device_and_nothing_waits(
     with FakeTensorMode():
         pretend(model)
         inputs = torch.empty((3, *feature.shape), device="cuda")
-        predictions = model(inputs, Lengths(counts), start=stage, noise=Noise((1, 2, 3)))
+        predictions = model(inputs, Lengths(counts), start=stage, noise=DropoutSeeds((1, 2, 3)))
         loss = ccc_loss(predictions, torch.empty(3, 2, device="cuda"))[0]
         assert predictions.device == loss.device == torch.device("cuda", 0)
         assert predictions.requires_grad

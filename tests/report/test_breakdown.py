@@ -49,7 +49,7 @@ def test_small_groups_have_a_count_and_an_error_but_no_ccc(write_run: Write, tmp
 def test_durations_fall_into_bins_in_the_order_of_length(write_run: Write, tmp_path: Path) -> None:
     write_run("alpha", 5, described=True)
     data = predicted(compare(tmp_path / "runs").experiments[0])
-    lengths = [0.5 + 0.5 * (place % 20) for place in range(SIZES[4])]
+    lengths = [0.5 + 0.5 * (index % 20) for index in range(SIZES[4])]
     assert Counter(data.described["duration"]) == Counter(duration_bin(str(length)) for length in lengths)
     names = [one.group for one in breakdown(data) if one.grouping == "duration"]
     assert names == ["under 1 s", "1 to 2 s", "2 to 4 s", "4 to 8 s", "8 to 16 s"]

@@ -92,7 +92,7 @@ def test_scenario_honesty_has_its_own_table(write_run: Write, tmp_path: Path) ->
     halves = [one.only([index % 2 == 0 for index in range(len(one.ids))]) for one in found]
     base = [numpy_ccc(half, "arousal") for half in halves]
     test = [numpy_ccc(one, "arousal") for one in found]
-    row = rows(compare(tmp_path / "runs"), "### Beside the audio-free baseline")[1]
+    row = rows(compare(tmp_path / "runs"), "### Compared with the no-audio baseline")[1]
     cell = f"{np.mean(base):.4f} ± {np.std(base, ddof=1):.4f}"
     above = f"{np.mean(test) - np.mean(base):+.4f}"
     assert row == [

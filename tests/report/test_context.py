@@ -31,7 +31,7 @@ def test_raters_stand_in_table_csv_and_page_as_means_over_folds(write_run: Write
     comparison = compare(tmp_path / "runs")
     raters = [0.5 + 0.01 * fold for fold in range(1, 6)]
     system = [0.4 + 0.01 * fold + 0.15 for fold in range(1, 6)]
-    valence, arousal = rows(comparison, "### Beside the raters")
+    valence, arousal = rows(comparison, "### Compared with the raters")
     assert valence == [
         "alpha",
         "valence",

@@ -168,15 +168,15 @@ def test_unknown_speakers_are_never_counted_as_speakers(
             written = write_run(name, fold, noise=noise, described=True)
             path = written.directory / PREDICTIONS
             rows = list(csv.DictReader(path.open()))
-            for place, row in enumerate(rows):
+            for index, row in enumerate(rows):
                 row["dialogue"] = ""
-                row["speaker"] = row["speaker"] if place % 4 < 4 * known else ""
+                row["speaker"] = row["speaker"] if index % 4 < 4 * known else ""
             with path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, rows[0])
                 writer.writeheader()
                 writer.writerows(rows)
     comparison = compare(tmp_path / "runs")
-    unknown = sum(sum(place % 4 >= 4 * known for place in range(size)) for size in SIZES[:folds])
+    unknown = sum(sum(index % 4 >= 4 * known for index in range(size)) for size in SIZES[:folds])
     (said,) = answers(comparison.evidence.pairs)
     assert f"speakers of {unknown} unknown" in said
     assert f"can't be decided: the speakers of {unknown} utterances are unknown (name them in the corpus)" in said

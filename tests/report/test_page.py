@@ -137,7 +137,7 @@ def test_players_appear_where_the_audio_is_at_hand_and_a_remark_where_it_is_not(
     root = small_release(tmp_path / "release", dialogues=1, turns=3)
     ids = [path.stem for path in sorted((root / "Session1" / "sentences").rglob("*.wav"))]
     found = write_run_into(tmp_path / "made", 1).predictions
-    kept = found.only([place < len(ids) for place in range(len(found.ids))])
+    kept = found.only([index < len(ids) for index in range(len(found.ids))])
     renamed = type(kept)(tuple(ids), kept.dimensions, kept.targets, kept.values)
     written = write_run_into(tmp_path / "runs", 1, predictions=renamed)
     change_json(written.directory / CONFIG, lambda data: data["data"].update(settings(root, tmp_path)["data"]))
@@ -195,7 +195,7 @@ def test_tables_of_intervals_tests_and_groups_can_be_opened(runs: Path, tmp_path
     ):
         assert len(table.rows) > 2
         for row in table.rows:
-            kinds = ["" if place < table.left else ' class="n"' for place in range(len(row))]
+            kinds = ["" if index < table.left else ' class="n"' for index in range(len(row))]
             cells = (f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
             assert f"<tr>{''.join(cells)}</tr>" in text
 

@@ -155,7 +155,7 @@ def test_epochs_stand_in_columns_and_fit_a_terminal(
     record = EpochRecord(epochs, 1, loss, train, validation, dict.fromkeys(groups, rate), 1.0, 0, True, True)
     spent = EpochTime(epochs, seconds, 1.0, 2.0, 3.0, 4.0, 5, 600, gpu_memory=memory)
     heading, line = epoch_heading(names, groups, epochs), epoch_line(record, epochs, spent)
-    bars = [[place for place, sign in enumerate(text) if sign == "|"] for text in (heading, line)]
+    bars = [[index for index, sign in enumerate(text) if sign == "|"] for text in (heading, line)]
     assert bars[0] == bars[1]
     assert len(line) <= LINE
     assert line.endswith("best")

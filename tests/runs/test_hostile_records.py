@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lies import FEW, lies, places
+from lies import FEW, indices, lies
 from serfit.config.load import load_config
 from serfit.errors import UserError
 from serfit.labels import LabelScale
@@ -90,8 +90,8 @@ def damaged(content: bytes, lines: bool) -> Iterator[bytes]:
     whole = content.splitlines()[0] if lines else content
     rest = content[len(whole) :]
     document = json.loads(whole)
-    for place in places(document):
-        for lie in lies(document, place, FEW):
+    for index in indices(document):
+        for lie in lies(document, index, FEW):
             yield json.dumps(lie).encode() + rest
     yield from (content[: len(content) // 2], b"\xff\xfe" + content, b"[" * 100_000, b"[]", b"null", b"")
 

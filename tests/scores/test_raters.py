@@ -23,13 +23,13 @@ BOTH: tuple[Dimension, ...] = ("valence", "arousal")
 def utterances(given: list[dict[Dimension, tuple[float, ...]]]) -> dict[str, Utterance]:
     """Rated utterances by id; their mean ratings are of no interest here."""
     return {
-        f"u{place}": Utterance(id=f"u{place}", path=Path("x.wav"), ratings={}, single_ratings=single)
-        for place, single in enumerate(given)
+        f"u{index}": Utterance(id=f"u{index}", path=Path("x.wav"), ratings={}, single_ratings=single)
+        for index, single in enumerate(given)
     }
 
 
 def predictions(values: np.ndarray, dimensions: tuple[Dimension, ...] = BOTH) -> Predictions:
-    ids = tuple(f"u{place}" for place in range(len(values)))
+    ids = tuple(f"u{index}" for index in range(len(values)))
     return Predictions(ids, dimensions, np.full_like(values, np.nan), values)
 
 
@@ -53,14 +53,14 @@ def test_it_is_what_a_loop_over_ratings_finds(rated: list[tuple[list[float], lis
     counts = []
     for column, name in enumerate(BOTH):
         ratings, others, system = [], [], []
-        for place, utterance in enumerate(known.values()):
+        for index, utterance in enumerate(known.values()):
             single = list(utterance.single_ratings[name])
             for mine in range(len(single)):
                 rest = single[:mine] + single[mine + 1 :]
                 if rest:
                     ratings.append(single[mine])
                     others.append(sum(rest) / len(rest))
-                    system.append(values[place, column])
+                    system.append(values[index, column])
         counts.append(len(ratings))
         if found is None:
             continue

@@ -96,17 +96,17 @@ def test_an_abandoned_prefetch_leaves_no_threads() -> None:
 
 
 def cost_of(plan: list[list[int]], lengths: list[int], overhead: float, again: float) -> float:
-    costs = [len(micro) * max(lengths[place] for place in micro) + overhead for micro in plan]
+    costs = [len(micro) * max(lengths[index] for index in micro) + overhead for micro in plan]
     return sum(costs) + again * sum(costs[:-1])
 
 
 def all_cuts(lengths: list[int], budget: int | None) -> Iterator[list[list[int]]]:
     """Every way of cutting the utterances, longest first, into runs within the budget, with every choice of a last."""
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     for bars in itertools.product([False, True], repeat=len(order) - 1):
         runs: list[list[int]] = [[order[0]]]
-        for bar, place in zip(bars, order[1:], strict=True):
-            runs.append([place]) if bar else runs[-1].append(place)
+        for bar, index in zip(bars, order[1:], strict=True):
+            runs.append([index]) if bar else runs[-1].append(index)
         if all(budget is None or len(run) == 1 or len(run) * lengths[run[0]] <= budget for run in runs):
             for last in range(len(runs)):
                 yield [*runs[:last], *runs[last + 1 :], runs[last]]
@@ -122,9 +122,9 @@ def test_no_way_of_cutting_a_batch_costs_less(
     lengths: list[int], budget: int | None, overhead: float, again: float
 ) -> None:
     plan = plan_passes(lengths, budget, overhead=overhead, again=again)
-    assert sorted(place for micro in plan for place in micro) == list(range(len(lengths)))
+    assert sorted(index for micro in plan for index in micro) == list(range(len(lengths)))
     for micro in plan:
-        padded = len(micro) * max(lengths[place] for place in micro)
+        padded = len(micro) * max(lengths[index] for index in micro)
         assert micro
         assert budget is None or padded <= budget or len(micro) == 1
     least = min(cost_of(cut, lengths, overhead, again) for cut in all_cuts(lengths, budget))

@@ -75,7 +75,7 @@ def test_the_mean_of_micro_batch_losses_has_another_gradient() -> None:
     _, _, whole = gradients(model, [list(range(8))], torch.float64)
     parts = []
     for micro in PLANS["4x2"]:
-        chosen = [examples(torch.float64)[place] for place in micro]
+        chosen = [examples(torch.float64)[index] for index in micro]
         executor(model, None)._gradients(chosen, [[0, 1]], loss)
         parts.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert float((torch.stack(parts).mean(0) - whole).norm() / whole.norm()) > 0.1

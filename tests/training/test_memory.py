@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from serfit.config.schema import ModelParams, Train
-from serfit.nn.dropout import Noise
+from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.encoders import source
 from serfit.nn.model import EmotionModel, build_model
 from serfit.training.memory import activation_bytes, first_budget, memory_warning, peak_bytes, state_bytes, total_memory
@@ -35,9 +35,9 @@ def kept_bytes(model: EmotionModel, seconds: float, *, half: bool) -> float:
         seen: dict[int, torch.Tensor] = {}
 
         def pack(tensor: torch.Tensor, own: set[int] = own, seen: dict[int, torch.Tensor] = seen) -> torch.Tensor:
-            place = tensor.untyped_storage().data_ptr()
-            if place not in own:
-                seen.setdefault(place, tensor)
+            index = tensor.untyped_storage().data_ptr()
+            if index not in own:
+                seen.setdefault(index, tensor)
             return tensor
 
         stage = model.frozen_stages
@@ -46,7 +46,7 @@ def kept_bytes(model: EmotionModel, seconds: float, *, half: bool) -> float:
         context = torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
         with Allocations(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), context:
             model.train()
-            model(inputs, torch.full((batch,), shape[1]), start=stage, noise=Noise(tuple(range(batch))))
+            model(inputs, torch.full((batch,), shape[1]), start=stage, noise=DropoutSeeds(tuple(range(batch))))
         totals.append(sum(tensor.untyped_storage().nbytes() for tensor in seen.values()))
     return (totals[1] - totals[0]) / 2
 
@@ -76,7 +76,7 @@ def test_the_peak_of_a_step_is_foretold(
     model = build_model(ModelParams(speech_encoder=f"random:{size}", **params), 2, 1, checkpointing).train()
     batch, frames = 4, model.feature_shape(int(16_000 * seconds), 1)[0]
     inputs = torch.randn(batch, frames, 512)
-    lengths, noise = torch.full((batch,), frames), Noise(tuple(range(batch)))
+    lengths, noise = torch.full((batch,), frames), DropoutSeeds(tuple(range(batch)))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
     with Allocations() as allocations:
         for tensor in (*model.parameters(), *model.buffers(), inputs):

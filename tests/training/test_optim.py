@@ -52,8 +52,8 @@ def test_clipping_agrees_with_torch(limit: float) -> None:
             torch.nn.Parameter(torch.zeros(2, 2)),
             torch.nn.Parameter(torch.zeros(1)),
         ]
-        for place, parameter in enumerate(made[:2], start=1):
-            parameter.grad = torch.full_like(parameter, float(place))
+        for index, parameter in enumerate(made[:2], start=1):
+            parameter.grad = torch.full_like(parameter, float(index))
         return made
 
     ours, theirs = parameters(), parameters()

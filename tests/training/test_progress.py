@@ -18,7 +18,7 @@ from serfit.scores.records import EpochTime, Progress
 from serfit.system.log import Log
 from serfit.system.records import from_plain, plain, read_lines, read_record
 from serfit.system.runtime import gpu_busy, gpu_memory
-from serfit.system.timer import Tally
+from serfit.system.timer import Timer
 from serfit.training import progress as story
 from serfit.training.experiment import run_experiment
 from serfit.training.progress import EpochTimer
@@ -149,7 +149,7 @@ def test_a_gpu_is_asked_for_memory_and_use(monkeypatch: pytest.MonkeyPatch, tmp_
     assert gpu_busy(device) == 0.5
     assert gpu_memory(torch.device("cpu")) is None
     assert gpu_busy(torch.device("cpu")) is None
-    spent = EpochTimer(device, Tally()).epoch_done(1)
+    spent = EpochTimer(device, Timer()).epoch_done(1)
     assert (spent.gpu_memory, spent.gpu_memory_total) == (2 * 2**30, 8 * 2**30)
 
     def silent(device: torch.device) -> int:

@@ -31,8 +31,8 @@ from support import PATIENCE, RESULTS, eventually, is_gone, settings, small_rele
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 9))
 def test_examples_are_dealt_once_and_evenly(lengths: list[int], count: int) -> None:
     shares = deal(lengths, count)
-    assert sorted(place for share in shares for place in share) == list(range(len(lengths)))
-    loads = [sum(lengths[place] for place in share) for share in shares]
+    assert sorted(index for share in shares for index in share) == list(range(len(lengths)))
+    loads = [sum(lengths[index] for index in share) for share in shares]
     assert max(loads) - min(loads) <= max(lengths, default=0)
 
 

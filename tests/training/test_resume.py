@@ -113,9 +113,9 @@ def test_a_run_directory_that_is_named_is_begun_or_gone_on_with(
     directory = cut("mine")
     config = config_file(tmp_path / "tiny.yaml", release, tmp_path)
     new = tmp_path / "runs" / "new"
-    for place in (directory, new):
-        assert exit_code("train", "--config", config, "--run-dir", place, "--resume", "auto") == 0
-        assert (place / runs.FINISHED).exists()
+    for index in (directory, new):
+        assert exit_code("train", "--config", config, "--run-dir", index, "--resume", "auto") == 0
+        assert (index / runs.FINISHED).exists()
     assert exit_code("train", "--config", config, "--run-dir", directory, "--resume", "auto") == 2
     assert "is finished and is never changed" in capsys.readouterr().err
 

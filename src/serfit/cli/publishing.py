@@ -141,8 +141,8 @@ def _shown(header: "Sequence[str]", rows: "Sequence[Sequence[str]]", left: int) 
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for place, title in enumerate(header):
-        table.add_column(title, justify="left" if place < left else "right", no_wrap=True)
+    for index, title in enumerate(header):
+        table.add_column(title, justify="left" if index < left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

@@ -52,7 +52,7 @@ class Anchors:
     """
 
     hashes: NDArray[np.uint64]
-    places: NDArray[np.int64]
+    offsets: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +174,9 @@ def anchors_of(samples: NDArray[np.float32]) -> Anchors:
         _anchors(steps[begin : begin + _PIECE + REACH + WINDOW - 2], begin)
         for begin in range(0, max(1, len(steps) - WINDOW - REACH + 2), _PIECE)
     ]
-    hashes, places = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    _, first = np.unique(places, return_index=True)  # neighbouring pieces may choose the same
-    return Anchors(hashes[first], places[first])
+    hashes, offsets = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    _, first = np.unique(offsets, return_index=True)  # neighbouring pieces may choose the same
+    return Anchors(hashes[first], offsets[first])
 
 
 def _anchors(steps: NDArray[np.int64], begin: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -229,24 +229,24 @@ def matches(anchors: Sequence[Anchors]) -> Iterator[tuple[int, int, int]]:
     if not anchors:
         return
     hashes = np.concatenate([one.hashes for one in anchors])
-    places = np.concatenate([one.places for one in anchors])
+    offsets = np.concatenate([one.offsets for one in anchors])
     owners = np.repeat(np.arange(len(anchors)), [len(one.hashes) for one in anchors])
-    order = np.lexsort((places, owners, hashes))
-    hashes, places, owners = hashes[order], places[order], owners[order]
+    order = np.lexsort((offsets, owners, hashes))
+    hashes, offsets, owners = hashes[order], offsets[order], owners[order]
     same = np.flatnonzero((hashes[1:] == hashes[:-1]) & (owners[1:] != owners[:-1]))
-    pairs = np.stack([owners[same], owners[same + 1], places[same] - places[same + 1]], axis=1)
+    pairs = np.stack([owners[same], owners[same + 1], offsets[same] - offsets[same + 1]], axis=1)
     found, votes = np.unique(pairs, axis=0, return_counts=True)
     for (one, other, offset), count in zip(found.tolist(), votes.tolist(), strict=True):
         first, second = anchors[one], anchors[other]
-        ends = min(first.places[-1], second.places[-1] + offset)
-        begins = max(first.places[0], second.places[0] + offset)
-        expected = min(_between(first.places, begins, ends), _between(second.places + offset, begins, ends))
+        ends = min(first.offsets[-1], second.offsets[-1] + offset)
+        begins = max(first.offsets[0], second.offsets[0] + offset)
+        expected = min(_between(first.offsets, begins, ends), _between(second.offsets + offset, begins, ends))
         if 2 * count >= expected:
             yield one, other, offset
 
 
-def _between(places: NDArray[np.int64], first: int, last: int) -> int:
-    return int(((places >= first) & (places <= last)).sum())
+def _between(offsets: NDArray[np.int64], first: int, last: int) -> int:
+    return int(((offsets >= first) & (offsets <= last)).sum())
 
 
 def _equal_seconds(one: Utterance, other: Utterance, offset: int) -> float:

@@ -170,7 +170,7 @@ def _leave_one_session_out(corpus: Corpus, fold: int) -> Split:
             "needs 3 or more: to test, to validate and to train; use data.split.scheme: grouped_kfold"
         )
     _check_fold(fold, len(sessions), f"the sessions {listed(sessions, most=10)}")
-    parts = _rotated({name: place for place, name in enumerate(sessions)}, fold, len(sessions))
+    parts = _rotated({name: index for index, name in enumerate(sessions)}, fold, len(sessions))
 
     who: dict[Part, str] = {part: listed([name for name in sessions if parts[name] == part], most=10) for part in PARTS}
     part_of = [parts[str(utterance.session)] for utterance in corpus.utterances]
@@ -238,10 +238,10 @@ def _check_fold(fold: int, folds: int, why: str) -> None:
         raise UserError(f"fold is {fold}; it must be {allowed} ({why}); set data.split.fold or --fold")
 
 
-def _rotated(places: Mapping[Name, int], fold: int, folds: int) -> dict[Name, Part]:
+def _rotated(indices: Mapping[Name, int], fold: int, folds: int) -> dict[Name, Part]:
     """Part of everything, given its fold from 0: fold k tests, k % n + 1 validates, the rest trains."""
     special: dict[int, Part] = {fold - 1: "test", fold % folds: "validation"}
-    return {name: special.get(place, "train") for name, place in places.items()}
+    return {name: special.get(index, "train") for name, index in indices.items()}
 
 
 def _split(corpus: Corpus, part_of: Sequence[Part | None], fold: int, folds: int, who: Mapping[Part, str]) -> Split:

@@ -61,40 +61,40 @@ def ogg_fault(data: bytes) -> str | None:
     such. Streams beside each other are allowed, one after another (chained) not: only the first would be read.
     """
     expected: dict[bytes, int] = {}  # number of the next page of each stream that hasn't ended
-    place, begun = 0, False
-    while data[place : place + 4] == b"OggS":
-        length = _page_length(data, place)
+    offset, begun = 0, False
+    while data[offset : offset + 4] == b"OggS":
+        length = _page_length(data, offset)
         if length is None:
             return "is cut short inside its last Ogg page"
-        page = data[place : place + length]
+        page = data[offset : offset + length]
         if _ogg_checksum(page) != int.from_bytes(page[22:26], "little"):
-            return f"is damaged: the Ogg page at byte {place} doesn't fit its checksum"
+            return f"is damaged: the Ogg page at byte {offset} doesn't fit its checksum"
         flags, stream, number = page[5], page[14:18], int.from_bytes(page[18:22], "little")
         if flags & 2:  # the first page of a stream
             if begun:
-                return _JOINED.format(place)
+                return _JOINED.format(offset)
         elif expected.get(stream) != number:
-            return f"is damaged: an Ogg page is missing before byte {place}"
+            return f"is damaged: an Ogg page is missing before byte {offset}"
         else:
             begun = True
         expected[stream] = number + 1 & 0xFFFF_FFFF
         if flags & 4:
             del expected[stream]
-        place += length
-    if place == len(data):
+        offset += length
+    if offset == len(data):
         return "is cut short: no Ogg page is marked as the last of its stream" if expected else None
-    if expected or data.find(b"OggS", place) >= 0:
-        return f"is damaged: no Ogg page begins at byte {place}"
+    if expected or data.find(b"OggS", offset) >= 0:
+        return f"is damaged: no Ogg page begins at byte {offset}"
     return None
 
 
-def _page_length(data: bytes, place: int) -> int | None:
+def _page_length(data: bytes, offset: int) -> int | None:
     """Bytes of the page that begins there; None where the file ends before it."""
-    if place + 27 > len(data):
+    if offset + 27 > len(data):
         return None
-    header = 27 + data[place + 26]
-    length = header + sum(data[place + 27 : place + header])
-    return length if place + length <= len(data) else None
+    header = 27 + data[offset + 26]
+    length = header + sum(data[offset + 27 : offset + header])
+    return length if offset + length <= len(data) else None
 
 
 def _ogg_checksum(page: bytes) -> int:
@@ -111,26 +111,26 @@ def _joined(file: BinaryIO, mark: bytes) -> str | None:
     """Whether a second file follows one that begins with `mark`."""
     marks = {mark, mark.replace(b"fLaC\0", b"fLaC\x80"), mark.replace(b"fLaC\x80", b"fLaC\0")}  # more blocks or none
     file.seek(1)
-    place, piece = 1, file.read(_PIECE)
+    offset, piece = 1, file.read(_PIECE)
     while piece:
         found = [piece.find(one) for one in marks if one in piece]
         if found:
-            return _JOINED.format(place + min(found))
+            return _JOINED.format(offset + min(found))
         kept = piece[1 - len(mark) :]
         more = file.read(_PIECE)
-        place, piece = place + len(piece) - len(kept), kept + more if more else b""
+        offset, piece = offset + len(piece) - len(kept), kept + more if more else b""
     return None
 
 
 def _riff_data(file: BinaryIO) -> tuple[int, int]:
     """Where the data chunk of a WAV file begins, and its size; a size that reaches behind the end is allowed."""
-    place = 12
+    offset = 12
     while True:
-        file.seek(place)
+        file.seek(offset)
         name, size = struct.unpack("<4sI", file.read(8).ljust(8, b"\0"))
         if name in (b"data", b"\0\0\0\0"):
-            return place + 8, size
-        place += 8 + size + size % 2
+            return offset + 8, size
+        offset += 8 + size + size % 2
 
 
 def with_stated_length(file: BinaryIO, container: str, samples: int) -> BytesIO:

@@ -93,36 +93,36 @@ def mpeg_framing(data: bytes, *, decode: bool = False) -> Framing:
         data: the whole stream.
         decode: also compute LAME's checksum, which takes a tenth of a second per megabyte.
     """
-    place, count, begin = 0, 0, 0
+    offset, count, begin = 0, 0, 0
     first: _Frame | None = None
     announced: _Announced | None = None
     bits = _Reservoir()
-    while place < len(data):
-        frame = _frame(data, place)
+    while offset < len(data):
+        frame = _frame(data, offset)
         if frame is None:
-            tag = _tag_length(data, place)
+            tag = _tag_length(data, offset)
             if tag == 0:
                 break
-            place += tag
+            offset += tag
             continue
         if frame.length == 0:
             return Framing()
         seconds = f"{count * (first or frame).samples / (first or frame).kind[2]:.2f} s"
-        if place + frame.length > len(data):
+        if offset + frame.length > len(data):
             return Framing(f"is cut short: its last MPEG frame, at {seconds}, isn't whole")
         if first is None:
-            first, begin = frame, place
-            announced = _announced(data[place : place + frame.length], frame)
+            first, begin = frame, offset
+            announced = _announced(data[offset : offset + frame.length], frame)
         elif frame.kind != first.kind:
             return Framing(f"changes its sampling rate or kind at {seconds}, as if two recordings were joined there")
-        if begin < place or announced is None:
+        if begin < offset or announced is None:
             count += 1
-            if frame.layer == 3 and not bits.fit(data, place, frame):
+            if frame.layer == 3 and not bits.fit(data, offset, frame):
                 return Framing(f"is damaged: the bits of its MPEG frame at {seconds} aren't where it says")
-        place += frame.length
-        end = place
-    if place < len(data) and data[place:].strip(b"\0"):
-        return Framing(f"is damaged at byte {place}: no MPEG frame begins there")
+        offset += frame.length
+        end = offset
+    if offset < len(data) and data[offset:].strip(b"\0"):
+        return Framing(f"is damaged at byte {offset}: no MPEG frame begins there")
     if first is None:
         return Framing(samples=0)
     if announced is None:
@@ -150,9 +150,9 @@ class _Reservoir:
     def __init__(self) -> None:
         self._given = self._taken = 0  # bytes of all frames so far, and where the data of the last one end
 
-    def fit(self, data: bytes, place: int, frame: _Frame) -> bool:
+    def fit(self, data: bytes, offset: int, frame: _Frame) -> bool:
         """Whether the data of the next frame lie behind those of the one before, and in bytes that are there."""
-        back, length = _main_data(data, place, frame)
+        back, length = _main_data(data, offset, frame)
         begin = self._given - back  # below 0: in frames before the recording was cut out of a longer one
         overlaps = 0 <= begin < self._taken
         self._given, self._taken = self._given + frame.length - frame.main, begin + length
@@ -161,17 +161,19 @@ class _Reservoir:
 
 def with_count(data: bytes, samples: int) -> bytes:
     """A stream without a header that counts frames, with one; tags before its first frame are left out."""
-    place = next(place for place in range(len(data)) if (frame := _frame(data, place)) and frame.length)
-    head = bytes([0xFF, data[place + 1] | 1, data[place + 2] & 0x0C | 0x80, data[place + 3]])  # no checksum, more room
+    offset = next(offset for offset in range(len(data)) if (frame := _frame(data, offset)) and frame.length)
+    head = bytes(
+        [0xFF, data[offset + 1] | 1, data[offset + 2] & 0x0C | 0x80, data[offset + 3]]
+    )  # no checksum, more room
     frame = _frame(head, 0)
     assert frame is not None, "made of a frame"
     info = head.ljust(frame.main, b"\0") + b"Info" + struct.pack(">II", 1, samples // frame.samples)
-    return info.ljust(frame.length, b"\0") + data[place:]
+    return info.ljust(frame.length, b"\0") + data[offset:]
 
 
-def _frame(data: bytes, place: int) -> _Frame | None:
+def _frame(data: bytes, offset: int) -> _Frame | None:
     """The header that stands there, or None where none does."""
-    head = data[place : place + 4]
+    head = data[offset : offset + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, _LAYERS.get(head[1] >> 1 & 3)
@@ -193,10 +195,10 @@ def _frame(data: bytes, place: int) -> _Frame | None:
     )
 
 
-def _main_data(data: bytes, place: int, frame: _Frame) -> tuple[int, int]:
+def _main_data(data: bytes, offset: int, frame: _Frame) -> tuple[int, int]:
     """How many bytes of main data before a layer III frame its own begin, and how many bytes these are."""
     size = 8 * (frame.main - frame.side)
-    bits = int.from_bytes(data[place + frame.side : place + frame.main], "big")
+    bits = int.from_bytes(data[offset + frame.side : offset + frame.main], "big")
 
     def field(offset: int, width: int) -> int:
         return bits >> (size - offset - width) & ((1 << width) - 1)
@@ -224,9 +226,9 @@ def _announced(content: bytes, frame: _Frame) -> _Announced | None:
     return None
 
 
-def _tag_length(data: bytes, place: int) -> int:
+def _tag_length(data: bytes, offset: int) -> int:
     """Bytes of the ID3 or APE tag that begins there; 0 where none does."""
-    head = data[place : place + 16]
+    head = data[offset : offset + 16]
     if head[:3] == b"ID3" and len(head) >= 10:
         size = 0
         for byte in head[6:10]:

@@ -101,7 +101,7 @@ def scale_notes(utterances: Sequence[Utterance]) -> list[str]:
     )
     if not off:
         return []
-    values = [f"{DIMENSIONS[place]} {rating:g} x {count}" for (place, rating), count in sorted(off.items())]
+    values = [f"{DIMENSIONS[index]} {rating:g} x {count}" for (index, rating), count in sorted(off.items())]
     return [
         f"{counted(off.total(), 'rating')} off the scale of {SCALE.minimum:g} to {SCALE.maximum:g}, kept unchanged: "
         f"{listed(values, most=10)}"

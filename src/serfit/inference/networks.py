@@ -96,8 +96,8 @@ class TorchNetwork:
         embeddings = np.empty((len(waveforms), self.about.embedding_width), dtype=np.float32)
         while True:
             try:
-                for places in plan_passes(lengths, round(seconds * SAMPLE_RATE), overhead=overhead):
-                    unit[places], embeddings[places] = self._pass([waveforms[place] for place in places])
+                for indices in plan_passes(lengths, round(seconds * SAMPLE_RATE), overhead=overhead):
+                    unit[indices], embeddings[indices] = self._pass([waveforms[index] for index in indices])
                 return Outputs(unit, embeddings)
             except RuntimeError as error:
                 if not is_out_of_memory(error):

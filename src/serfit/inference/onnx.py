@@ -50,11 +50,11 @@ class OnnxNetwork:
         embeddings = np.empty((count, self.about.embedding_width), dtype=np.float32)
         lengths = [len(waveform) for waveform in waveforms]
         most = round(LARGEST_PASS["cpu"] * SAMPLE_RATE)
-        for places in plan_passes(lengths, most, overhead=PASS_SECONDS["cpu"] * SAMPLE_RATE):
-            heard = [torch.from_numpy(waveforms[place]) for place in places]
-            said = self.run(padded(heard).numpy(), [lengths[place] for place in places])
-            unit[places], embeddings[places] = said["unit"], said["embedding"]
-            each[:, places] = said["members"].swapaxes(0, 1) if self.members > 1 else said["unit"]
+        for indices in plan_passes(lengths, most, overhead=PASS_SECONDS["cpu"] * SAMPLE_RATE):
+            heard = [torch.from_numpy(waveforms[index]) for index in indices]
+            said = self.run(padded(heard).numpy(), [lengths[index] for index in indices])
+            unit[indices], embeddings[indices] = said["unit"], said["embedding"]
+            each[:, indices] = said["members"].swapaxes(0, 1) if self.members > 1 else said["unit"]
         return Outputs(unit, embeddings, each if self.members > 1 else None)
 
     def run(self, batch: NDArray[np.float32], lengths: Sequence[int]) -> dict[str, NDArray[np.float32]]:

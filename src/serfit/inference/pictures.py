@@ -149,8 +149,8 @@ def time_picture(curve: Curve, scales: Mapping[Dimension, LabelScale], captions:
         if len(centres) <= 60:
             for x, y in _points(centres, values[:, column]):
                 chart.dot(x, y, kind, f"{called} {y:.2f}, {clock(x)}", 2.5)
-        place = chart.x[1] - (len(names) - 1 - column) * 78 * (chart.x[1] - chart.x[0]) / (chart.width - chart.left)
-        chart.note(place, reach[1] + (reach[1] - reach[0]) * 10 / 214, called, f"name {kind}", "end")
+        index = chart.x[1] - (len(names) - 1 - column) * 78 * (chart.x[1] - chart.x[0]) / (chart.width - chart.left)
+        chart.note(index, reach[1] + (reach[1] - reach[0]) * 10 / 214, called, f"name {kind}", "end")
     return chart.document(_KIND, STYLE)
 
 
@@ -192,8 +192,8 @@ def circumplex_picture(curve: Curve, scales: Mapping[Dimension, LabelScale], cap
         begin, end = borders[shade - 1], borders[shade]
         chart.line(_points(*path[max(0, begin - 1) : end].T), f"m s{shade}")
     centres = averaged(curve.centres, size)
-    for name, place, kind in ((captions.start, 0, "m open"), (captions.end, -1, "m")):
-        (x, y), moment = path[place].tolist(), clock(float(centres[place]))
+    for name, index, kind in ((captions.start, 0, "m open"), (captions.end, -1, "m")):
+        (x, y), moment = path[index].tolist(), clock(float(centres[index]))
         tip = f"{name}: {called['valence']} {x:.2f}, {called['arousal']} {y:.2f}, {moment}"
         chart.dot(x, y, kind, tip, 5)
     return chart.document(_KIND, STYLE)

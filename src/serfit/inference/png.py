@@ -80,9 +80,9 @@ def circumplex_print(curve: Curve, scales: Mapping[Dimension, LabelScale], capti
         for shade, (begin, end) in enumerate(pairwise(borders), start=1):
             part = path[max(0, begin - 1) : end]
             axes.plot(part[:, 0], part[:, 1], color=_PATH, alpha=0.1 + 0.9 * shade / SHADES, linewidth=1.4)
-        places = ((0, "white", captions.start), (-1, _PATH, captions.end))
-        for place, fill, label in places:
-            axes.plot(*path[place], "o", markersize=7, color=fill, markeredgecolor=_PATH, label=label, clip_on=False)
+        indices = ((0, "white", captions.start), (-1, _PATH, captions.end))
+        for index, fill, label in indices:
+            axes.plot(*path[index], "o", markersize=7, color=fill, markeredgecolor=_PATH, label=label, clip_on=False)
         figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
         return png_of(figure)
 

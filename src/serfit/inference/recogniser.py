@@ -184,7 +184,7 @@ class Recogniser:
         waveforms = [waveform_of(sound, rate, start, end) for sound in sounds]
         names = [name_of(sound) for sound in sounds]
         if len(names) > 1:
-            names = [f"{name} at index {first + place} of the list" for place, name in enumerate(names)]
+            names = [f"{name} at index {first + index} of the list" for index, name in enumerate(names)]
         estimates = self.estimate(waveforms, names)
         return emotions(estimates, [(start, start + len(waveform) / SAMPLE_RATE) for waveform in waveforms])
 
@@ -210,10 +210,10 @@ class Recogniser:
                 raise UserError(f"the samples of {name} reach {np.abs(waveform).max():.3g}, and sound lies within 1")
         outputs = [network(waveforms) for network in self.networks]
         units = np.concatenate([output.each for output in outputs])
-        for place, name in enumerate(called):
-            if not np.isfinite(units[:, place]).all():
+        for index, name in enumerate(called):
+            if not np.isfinite(units[:, index]).all():
                 raise UserError(
-                    f"the prediction for {name} isn't finite; its samples reach {np.abs(waveforms[place]).max():.3g}, "
+                    f"the prediction for {name} isn't finite; its samples reach {np.abs(waveforms[index]).max():.3g}, "
                     "and sound lies within 1: where they do, the network overflows (with bf16, try --precision fp32)"
                 )
         ranges = np.array([self.scales[name].maximum - self.scales[name].minimum for name in self.dimensions])
@@ -292,15 +292,15 @@ def emotions(estimates: Estimates, stretches: Sequence[tuple[float, float]]) -> 
 
 def _emotions(estimates: Estimates, stretches: Sequence[tuple[float, float]]) -> Iterator[Emotion]:
     names = estimates.dimensions
-    for place, (start, end) in enumerate(stretches):
-        spread = {} if estimates.spread is None else dict(zip(names, estimates.spread[place].tolist(), strict=True))
+    for index, (start, end) in enumerate(stretches):
+        spread = {} if estimates.spread is None else dict(zip(names, estimates.spread[index].tolist(), strict=True))
         yield Emotion(
             start=start,
             end=end,
-            values=dict(zip(names, estimates.values[place].tolist(), strict=True)),
-            unit=dict(zip(names, estimates.unit[place].tolist(), strict=True)),
+            values=dict(zip(names, estimates.values[index].tolist(), strict=True)),
+            unit=dict(zip(names, estimates.unit[index].tolist(), strict=True)),
             spread=spread,
-            embedding=estimates.embeddings[place],
+            embedding=estimates.embeddings[index],
         )
 
 

@@ -106,9 +106,9 @@ class Samples:
             samples = np.frombuffer(left[:whole], dtype=self._type)
             left = left[whole:]
             if not np.isfinite(samples).all():
-                place = count + int(np.argmin(np.isfinite(samples)))
+                index = count + int(np.argmin(np.isfinite(samples)))
                 raise UserError(
-                    f"sample {place} of the stream isn't a finite number; is it really 32-bit floats (--format f32le)?"
+                    f"sample {index} of the stream isn't a finite number; is it really 32-bit floats (--format f32le)?"
                 )
             count += len(samples)
             scale = np.float32(1 / 32768 if self._type.kind == "i" else 1)
@@ -128,11 +128,11 @@ def listen(recogniser: Recogniser, samples: Samples, *, window: float, hop: floa
         UserError: windows that can't be heard, a source that fails, or audio too short for the model.
     """
     length, step = window_samples(recogniser, window, hop)
-    for place, waveform in cut(samples, length, step):
+    for index, waveform in cut(samples, length, step):
         began = time.monotonic()
-        end = place + len(waveform)
+        end = index + len(waveform)
         estimates = recogniser.estimate([waveform], ["the stream"])
-        (emotion,) = emotions(estimates, [(place / SAMPLE_RATE, end / SAMPLE_RATE)])
+        (emotion,) = emotions(estimates, [(index / SAMPLE_RATE, end / SAMPLE_RATE)])
         ended = time.monotonic()
         yield Heard(emotion, ended - samples.came, ended - began)
 

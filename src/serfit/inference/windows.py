@@ -105,10 +105,10 @@ def windows(
         blocks = audio_blocks(Path(sound).expanduser(), start, end)
     else:
         blocks = iter([waveform_of(sound, rate, start, end)])
-    name, places = name_of(sound), islice(cut(blocks, length, step), skip, None)
-    while batch := list(islice(places, max(1, int(AT_ONCE * SAMPLE_RATE) // length))):
-        starts = np.array([place for place, _ in batch]) / SAMPLE_RATE
-        ends = np.array([place + len(waveform) for place, waveform in batch]) / SAMPLE_RATE
+    name, indices = name_of(sound), islice(cut(blocks, length, step), skip, None)
+    while batch := list(islice(indices, max(1, int(AT_ONCE * SAMPLE_RATE) // length))):
+        starts = np.array([index for index, _ in batch]) / SAMPLE_RATE
+        ends = np.array([index + len(waveform) for index, waveform in batch]) / SAMPLE_RATE
         estimates = recogniser.estimate([waveform for _, waveform in batch], [name] * len(batch))
         yield Curve(start + starts, start + ends, estimates)
 

@@ -21,7 +21,7 @@ _AXIS_BITS = 22
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
+class DropoutSeeds:
     """The seeds behind one forward pass with dropout.
 
     Attributes:
@@ -48,9 +48,9 @@ class Noise:
             self._limits[key] = torch.tensor(whole, dtype=torch.int32, device=device)
         return self._limits[key]
 
-    def __getitem__(self, rows: slice) -> "Noise":
+    def __getitem__(self, rows: slice) -> "DropoutSeeds":
         """The noise of some rows of the batch, for micro-batches."""
-        return Noise(self.seeds[rows])
+        return DropoutSeeds(self.seeds[rows])
 
 
 def _dropped_draws(p: float) -> int:
@@ -74,7 +74,7 @@ def keep_mask(shape: Sequence[int], p: float, generator: torch.Generator) -> Ten
     return draws[:count].view(tuple(shape)) >= _least_kept(p)
 
 
-def dropped(x: Tensor, shapes: Sequence[Sequence[int]], p: float, noise: Noise, site: int) -> Tensor:
+def dropped(x: Tensor, shapes: Sequence[Sequence[int]], p: float, noise: DropoutSeeds, site: int) -> Tensor:
     """Drop entries of x [B, ...] inside each utterance's leading block shapes[b], and scale the kept ones.
 
     A block's mask depends on the utterance's seed, the site and the position in the block alone, so neither padding nor
@@ -106,7 +106,7 @@ def trouble_with_kernels(gpu: int) -> str | None:
     try:
         from serfit.nn.kernels import drop
 
-        noise, shapes = Noise((5, -7)), [(9, 70), (4, 70)]
+        noise, shapes = DropoutSeeds((5, -7)), [(9, 70), (4, 70)]
         seeds, limits = noise.tensor(device), noise.limits(shapes, device)
         with torch.cuda.device(device):
             found = drop(torch.ones(2, 9, 70, device=device), seeds, limits, 3, _least_kept(0.5), 2.0)
@@ -117,7 +117,12 @@ def trouble_with_kernels(gpu: int) -> str | None:
 
 
 def _drawn_masks(
-    shape: Sequence[int], shapes: Sequence[Sequence[int]], p: float, noise: Noise, site: int, device: torch.device
+    shape: Sequence[int],
+    shapes: Sequence[Sequence[int]],
+    p: float,
+    noise: DropoutSeeds,
+    site: int,
+    device: torch.device,
 ) -> Tensor:
     """Bool [B, ...], true where kept: one seeded generator per utterance."""
     generator = torch.Generator(device)
@@ -169,7 +174,7 @@ def _mixed(words: Tensor) -> Tensor:
     return words ^ ((words >> 31) & ((1 << 33) - 1))
 
 
-def dropout(x: Tensor, p: float, noise: Noise | None, site: int, counts: Sequence[int] | None = None) -> Tensor:
+def dropout(x: Tensor, p: float, noise: DropoutSeeds | None, site: int, counts: Sequence[int] | None = None) -> Tensor:
     """Drop entries of x with probability p and scale the others by 1 / (1 - p); the identity without noise.
 
     Args:

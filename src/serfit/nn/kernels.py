@@ -38,10 +38,10 @@ def _drop(x, out, seeds, limits, site, least, scale, outer, middle, inner, WORDS
     counter = block.to(tl.int64) + (second.to(tl.int64) << 22) + (first.to(tl.int64) << 44)
     state = _mixed(_mixed(tl.load(seeds + utterance)) ^ (site + 1))
     drawn = _mixed(state + counter * -7046029254386353131)
-    place = tl.arange(0, 4)
-    draws = (drawn[:, None] >> (16 * place.to(tl.int64))[None, :]) & 0xFFFF
+    index = tl.arange(0, 4)
+    draws = (drawn[:, None] >> (16 * index.to(tl.int64))[None, :]) & 0xFFFF
     draws = tl.where(draws >= 32768, draws - 65536, draws)
-    column = (4 * block)[:, None] + place[None, :]
+    column = (4 * block)[:, None] + index[None, :]
     rows_limit = (first < tl.load(limits + 3 * utterance)) & (second < tl.load(limits + 3 * utterance + 1))
     kept = (draws >= least) & rows_limit[:, None] & (column < tl.load(limits + 3 * utterance + 2))
     there = (row < outer * middle)[:, None] & (column < inner)

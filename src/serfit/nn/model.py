@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from serfit.config import schema
 from serfit.config.schema import ModelParams
-from serfit.nn.dropout import Noise, dropout
+from serfit.nn.dropout import DropoutSeeds, dropout
 from serfit.nn.encoders.base import EMBEDDING, INPUT, Encoder, States
 from serfit.nn.encoders.build import Provenance, build_encoder, seeded
 from serfit.nn.encoders.source import Source, find_encoder
@@ -37,7 +37,7 @@ class Head(nn.Module):
         nn.init.normal_(self.out.weight, std=0.1 / hidden**0.5)
         nn.init.constant_(self.out.bias, 0.0 if self.squash else 0.5)
 
-    def forward(self, pooled: Tensor, noise: Noise | None = None) -> Tensor:
+    def forward(self, pooled: Tensor, noise: DropoutSeeds | None = None) -> Tensor:
         """[B, P] to [B, D]."""
         hidden = torch.relu(self.norm(self.hidden(pooled)))
         values: Tensor = self.out(dropout(hidden, self.p, noise, _HEAD_SITE))
@@ -118,7 +118,12 @@ class EmotionModel(nn.Module):
         return torch.stack(states.tensors, dim=2)[0]
 
     def forward(
-        self, inputs: Tensor, lengths: Tensor, start: int, noise: Noise | None = None, time_mask: Tensor | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        start: int,
+        noise: DropoutSeeds | None = None,
+        time_mask: Tensor | None = None,
     ) -> Tensor:
         """Predictions [B, D] on the scale [0, 1] from a padded batch of features.
 
@@ -135,7 +140,12 @@ class EmotionModel(nn.Module):
         return predictions
 
     def embed(
-        self, inputs: Tensor, lengths: Tensor, start: int, noise: Noise | None = None, time_mask: Tensor | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        start: int,
+        noise: DropoutSeeds | None = None,
+        time_mask: Tensor | None = None,
     ) -> Tensor:
         """The pooled vectors [B, P] behind the predictions, P = `embedding_width`; arguments as for forward."""
         inputs = inputs.to(self.encoder.dtype)

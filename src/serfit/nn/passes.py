@@ -42,7 +42,7 @@ def plan_passes(
     """
     if not lengths:
         return []
-    order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     whole = len(order) * lengths[order[0]]
     most = whole if budget is None else min(whole, budget)
     if whole <= most and whole - sum(lengths) <= overhead:  # no way of cutting can save more than it costs
@@ -52,7 +52,7 @@ def plan_passes(
     # the stretch is padded to its first, the longest. One pass is spared the share `again` (its graph is still there
     # when the backward pass begins). Which one is best isn't known beforehand, so there are two tables: row 0 before
     # that pass was chosen, row 1 after.
-    longest_first = np.array([lengths[place] for place in order], dtype=np.float64)
+    longest_first = np.array([lengths[index] for index in order], dtype=np.float64)
     begun = np.full((2, len(order) + 1), np.inf)  # least cost of the first utterances
     begun[0, 0] = 0.0
     # Where the last stretch begins; its complement ~start marks that this stretch is the pass that is spared.

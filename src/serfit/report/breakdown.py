@@ -128,9 +128,9 @@ def breakdown(data: Table) -> list[GroupScore]:
     found = []
     for grouping in GROUPINGS:
         members: dict[str, list[int]] = defaultdict(list)
-        for place, group in enumerate(data.described[grouping]):
+        for index, group in enumerate(data.described[grouping]):
             if group:
-                members[group].append(place)
+                members[group].append(index)
         for group in sorted(members, key=_order(grouping)):
             rows = np.array(members[group])
             found.append(_group_score(data, grouping, group, rows))

@@ -222,7 +222,7 @@ def _score(
     for group in groups:
         fold = 0 if pool else group[0].fold
         where_from = [[rows[run.fold, one] for one in run.predictions.ids] for run in group]
-        places = np.concatenate([np.array(one, dtype=np.intp) for one in where_from])
+        indices = np.concatenate([np.array(one, dtype=np.intp) for one in where_from])
         for dimension in names:
             columns = [run.dimensions.index(dimension) for run in group]
             targets, values = (
@@ -233,5 +233,5 @@ def _score(
                 )
             )
             weight = 1.0 / (seeds[fold] * len(names))
-            cells.append(Cell(places, targets, values, fold, DIMENSIONS.index(dimension), weight))
+            cells.append(Cell(indices, targets, values, fold, DIMENSIONS.index(dimension), weight))
     return contrast(where, cells)

@@ -139,7 +139,7 @@ def _corpus(experiments: Sequence[ExperimentResult], comparison: Comparison, pla
         "differences": [chart for name in measures if (chart := figures.differences(pairs, name))],
         "curves": [chart for one in drawn for name in one.dimensions if (chart := figures.curves(one, name))],
         "scatters": _predictions(tables),
-        "keys": [(f"e{place}", label) for place, label in enumerate(labels)],
+        "keys": [(f"e{index}", label) for index, label in enumerate(labels)],
         "errors": [charts for kinds in (("speaker",), GROUPINGS[1:]) if (charts := _errors(groups, kinds, dimensions))],
         "circumplex": _circumplexes(tables),
         "honesty": baseline_rows(experiments),

@@ -102,8 +102,8 @@ def _corpus_blocks(experiments: Sequence[ExperimentResult], corpus: str, compari
     blocks += evidence_blocks(experiments, comparison.evidence)
     baseline, raters = baseline_rows(experiments), rater_rows(experiments)
     if baseline is not None:
-        blocks += ["### Beside the audio-free baseline", as_markdown(baseline)]
-    blocks += ["### Beside the raters", NO_RATERS if raters is None else as_markdown(raters)]
+        blocks += ["### Compared with the no-audio baseline", as_markdown(baseline)]
+    blocks += ["### Compared with the raters", NO_RATERS if raters is None else as_markdown(raters)]
     details = comparison.details
     miscalibrations = {result.label: details[result.label].miscalibration for result in experiments}
     groups = {result.label: details[result.label].groups for result in experiments}

@@ -125,7 +125,7 @@ def _score_lines(prefix: str, scores: Scores) -> list[str]:
 
 def _cells(texts: Sequence[str], first: int) -> str:
     """Cells of a row, aligned to the right; the first as wide as said, the others 7 wide."""
-    return "".join(f"{text:>{7 if place else first}}" for place, text in enumerate(texts))
+    return "".join(f"{text:>{7 if index else first}}" for index, text in enumerate(texts))
 
 
 def _epoch_width(epochs: int) -> int:

@@ -187,8 +187,8 @@ def pool_adjacent_violators(values: Floats, weights: Floats) -> list[slice]:
     [slice(0, 1, None), slice(1, 3, None), slice(3, 4, None)]
     """
     blocks: list[tuple[int, float, float]] = []  # start, weight, mean
-    for place, (value, weight) in enumerate(zip(values.tolist(), weights.tolist(), strict=True)):
-        start = place
+    for index, (value, weight) in enumerate(zip(values.tolist(), weights.tolist(), strict=True)):
+        start = index
         while blocks and blocks[-1][2] >= value - TIE:
             start, before, mean = blocks.pop()
             value = (mean * before + value * weight) / (before + weight)

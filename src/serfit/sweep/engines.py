@@ -99,8 +99,8 @@ def _connected(slots: Slots, address: str | None) -> Any:
             )
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **booked)
     except (OSError, RuntimeError, ValueError) as error:
-        place = address or "this machine"
-        raise UserError(f"can't use Ray on {place}: {error}; --engine inline does without it") from error
+        index = address or "this machine"
+        raise UserError(f"can't use Ray on {index}: {error}; --engine inline does without it") from error
     return ray
 
 

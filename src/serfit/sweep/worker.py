@@ -179,5 +179,5 @@ def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
 def last_lines(path: Path) -> str:
     """What a run said last: its error message, or `LAST_LINES` lines."""
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [place for place, line in enumerate(lines) if line.startswith(("error: ", "stopped: "))]
+    errors = [index for index, line in enumerate(lines) if line.startswith(("error: ", "stopped: "))]
     return "\n".join(lines[errors[-1] :] if errors else lines[-LAST_LINES:])

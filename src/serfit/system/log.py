@@ -70,8 +70,8 @@ class Log:
         now = time.localtime()
         today = time.strftime("%Y-%m-%d ", now) if now[:3] != self._day else ""
         self._day = now[:3]
-        for place, part in enumerate(line.splitlines()):
-            self._waiting.append(f"{'' if place else today}{time.strftime('%H:%M:%S', now)} {part}\n")
+        for index, part in enumerate(line.splitlines()):
+            self._waiting.append(f"{'' if index else today}{time.strftime('%H:%M:%S', now)} {part}\n")
         self._write_waiting()
 
     def attach(self, path: Path) -> None:

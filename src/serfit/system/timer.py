@@ -13,7 +13,7 @@ writing the store (waiting for another process that computes the same included).
 
 
 @dataclass(slots=True)
-class Tally:
+class Timer:
     """Counts and seconds per kind of work. Work inside other work counts for itself alone."""
 
     _lock: threading.Lock = field(default_factory=threading.Lock)

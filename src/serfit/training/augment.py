@@ -82,7 +82,7 @@ def mixup(examples: Sequence[Example], alpha: float, *address: int | str) -> lis
                 id=example.id,
                 inputs=torch.lerp(stretch, example.inputs, float(share)),
                 target=torch.lerp(other.target, example.target, float(share)),
-                noise_seed=example.noise_seed,
+                dropout_seed=example.dropout_seed,
                 time_mask=example.time_mask,
             )
         )

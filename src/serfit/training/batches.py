@@ -37,7 +37,7 @@ class Example:
     id: str
     inputs: torch.Tensor
     target: torch.Tensor
-    noise_seed: int = 0
+    dropout_seed: int = 0
     time_mask: torch.Tensor | None = None
 
     @property
@@ -74,7 +74,7 @@ def collate(examples: Sequence[Example], device: torch.device | str = "cpu") -> 
         inputs=_to(padded([example.inputs for example in examples]), device),
         lengths=torch.tensor([example.length for example in examples]),
         targets=_to(torch.stack([example.target for example in examples]), device),
-        noise_seeds=tuple(example.noise_seed for example in examples),
+        noise_seeds=tuple(example.dropout_seed for example in examples),
         time_mask=_to(padded(frames), device) if some_mask else None,
     )
 
@@ -111,12 +111,12 @@ def plan_epoch(seconds: ArrayLike, batch_size: int, *, seed: int, epoch: int, bu
     if not bucketing:
         return [batch.tolist() for batch in batches]
     bucketed: list[NDArray[np.int64]] = []
-    for places in np.array_split(np.arange(count), max(1, round(count / POOL_BATCHES))):
-        pool = batches[places[0] : places[-1] + 1]
+    for indices in np.array_split(np.arange(count), max(1, round(count / POOL_BATCHES))):
+        pool = batches[indices[0] : indices[-1] + 1]
         members = np.concatenate(pool)
         members = members[np.argsort(duration[members], kind="stable")]
         bucketed += np.split(members, np.cumsum([len(batch) for batch in pool])[:-1])
-    return [bucketed[place].tolist() for place in random.permutation(count)]
+    return [bucketed[index].tolist() for index in random.permutation(count)]
 
 
 def prefetched(

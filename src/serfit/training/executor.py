@@ -23,7 +23,7 @@ import torch
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, is_out_of_memory
-from serfit.nn.dropout import Noise
+from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.losses import LossFunction
 from serfit.nn.model import EmotionModel
 from serfit.nn.passes import PASS_SECONDS, plan_passes
@@ -107,8 +107,8 @@ class Executor:
         overhead = PASS_SECONDS.get(self.device.type, 0.0) * self.model.feature_shape(SAMPLE_RATE, self.stage)[0]
 
         def cut(share: list[int]) -> list[list[int]]:
-            passes = plan_passes([lengths[place] for place in share], self.budget, overhead=overhead, again=again)
-            return [[share[place] for place in micro] for micro in passes]
+            passes = plan_passes([lengths[index] for index in share], self.budget, overhead=overhead, again=again)
+            return [[share[index] for index in micro] for micro in passes]
 
         return [cut(share) for share in deal(lengths, self.ranks.count)]
 
@@ -131,7 +131,7 @@ class Executor:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         lengths = [example.length for example in examples]
-        shared = [len(micro) * max(lengths[place] for place in micro) for micro in plan if len(micro) > 1]
+        shared = [len(micro) * max(lengths[index] for index in micro) for micro in plan if len(micro) > 1]
         if not shared and not self.model.encoder.gradient_checkpointing:
             self.model.encoder.gradient_checkpointing = True
             self.notes += (
@@ -193,10 +193,10 @@ class Executor:
         sizes = [parameter.numel() for parameter in parameters]
         flat = torch.zeros(sum(sizes) + len(parameters), dtype=parameters[0].dtype, device=self.device)
         *slices, arrived = torch.split(flat, [*sizes, len(parameters)])
-        for place, (parameter, part) in enumerate(zip(parameters, slices, strict=True)):
+        for index, (parameter, part) in enumerate(zip(parameters, slices, strict=True)):
             if parameter.grad is not None:
                 part.copy_(parameter.grad.flatten())
-                arrived[place] = 1
+                arrived[index] = 1
                 parameter.grad = None
         self.ranks.summed(flat)
         for parameter, part, count in zip(parameters, slices, arrived.tolist(), strict=True):
@@ -216,14 +216,14 @@ class Executor:
         return values
 
     def _forward(self, examples: Sequence[Example], micro: Sequence[int], *, noisy: bool) -> torch.Tensor:
-        batch = collate([examples[place] for place in micro], self.device)
+        batch = collate([examples[index] for index in micro], self.device)
         inputs = batch.inputs.to(next(self.model.parameters()).dtype)
         with self.autocast():
             predictions: torch.Tensor = self.model(
                 inputs,
                 batch.lengths,
                 start=self.stage,
-                noise=Noise(batch.noise_seeds) if noisy else None,
+                noise=DropoutSeeds(batch.noise_seeds) if noisy else None,
                 time_mask=batch.time_mask if noisy else None,
             )
         return predictions if predictions.dtype == torch.float64 else predictions.float()

@@ -87,7 +87,7 @@ def run_experiment(
         share_state(state, run, ranks)
         executor = build_executor(config, model, features, device, ranks)
         check = partial(ranks.check, stop)
-        progress = ProgressWriter(run, log, config, state, frozen, EpochTimer(device, features.tally), material.corpus)
+        progress = ProgressWriter(run, log, config, state, frozen, EpochTimer(device, features.timer), material.corpus)
         progress.begin()
         records = fit(state, executor, features, material.train, material.validation, config, check)
         with progress.saved_on_the_way_out():

@@ -22,7 +22,7 @@ from serfit.errors import UserError, counted
 from serfit.nn.model import EmotionModel
 from serfit.nn.saved import weights_digest
 from serfit.system.runtime import computer_memory
-from serfit.system.timer import Tally
+from serfit.system.timer import Timer
 from serfit.training.augment import changes_waveform
 from serfit.training.store import FeatureStore
 from serfit.training.waveforms import Waveforms, is_plain, open_waveforms
@@ -55,7 +55,7 @@ class Features:
     stage: int
     store: FeatureStore | None
     waveforms: Waveforms | None = None
-    tally: Tally = field(default_factory=Tally)
+    timer: Timer = field(default_factory=Timer)
     _keys: dict[str, str] = field(default_factory=dict)
     _held: dict[str, torch.Tensor] = field(default_factory=dict)
     _held_bytes: int = 0
@@ -94,12 +94,12 @@ class Features:
     def _stored_or_computed(self, utterance: Utterance) -> torch.Tensor:
         if self.store is None:
             return self._compute(utterance)
-        with self.tally.timing("store"):
+        with self.timer.timing("store"):
             return self.store.get_or_compute(self._key(utterance), lambda: self._compute(utterance))
 
     def _compute(self, utterance: Utterance) -> torch.Tensor:
         prepared = self._prepared(utterance)
-        with self.tally.timing("frozen part"):
+        with self.timer.timing("frozen part"):
             feature = self.model.prefix(prepared, self.stage).float().cpu()
         if not feature.isfinite().all():
             peak = float(np.abs(self._samples(utterance)).max())
@@ -136,13 +136,13 @@ class Features:
         """Decoded audio [S] at 16 kHz, from the store where that is faster."""
 
         def decode() -> NDArray[np.float32]:
-            with self.tally.timing("decoding"):
+            with self.timer.timing("decoding"):
                 return read_audio(utterance.path, utterance.start, utterance.end)
 
         try:
             if self.waveforms is None or is_plain(utterance.path):
                 return decode()
-            with self.tally.timing("store"):
+            with self.timer.timing("store"):
                 return self.waveforms.read(self._key(utterance), decode)
         except UserError as error:
             known = str(error).startswith(f"utterance {utterance.id}: ")

@@ -242,8 +242,8 @@ def _noise(executor: Executor, count: int, seconds: float) -> list[Example]:
     shape = model.feature_shape(round(SAMPLE_RATE * max(seconds, 0.1)), stage)
     outputs = model.head.dimensions
     return [
-        Example(str(place), torch.randn(shape), torch.full((outputs,), place / count), noise_seed=place)
-        for place in range(count)
+        Example(str(index), torch.randn(shape), torch.full((outputs,), index / count), dropout_seed=index)
+        for index in range(count)
     ]
 
 

@@ -23,7 +23,7 @@ from serfit.system.interrupt import Interrupted
 from serfit.system.log import Log
 from serfit.system.records import write_record
 from serfit.system.runtime import gpu_busy, gpu_memory
-from serfit.system.timer import Tally
+from serfit.system.timer import Timer
 from serfit.training.messages import draw, show_step
 from serfit.training.resume import save_best, save_if_possible, save_state
 from serfit.training.trainer import TrainingState
@@ -50,7 +50,7 @@ class EpochTimer:
     """
 
     device: torch.device
-    tally: Tally
+    timer: Timer
     _began: float = field(default_factory=time.perf_counter)
     _waiting: float = 0.0
     _computing: float = 0.0
@@ -95,7 +95,7 @@ class EpochTimer:
             writing=self._writing,
             steps=self._steps,
             utterances=self._utterances,
-            loading=self.tally.so_far(),
+            loading=self.timer.so_far(),
             gpu_memory=used,
             gpu_memory_total=total,
             gpu_busy=fmean(self._busy) if self._busy else None,
@@ -111,7 +111,7 @@ class EpochTimer:
         self._waiting = self._computing = self._evaluating = self._writing = 0.0
         self._steps = self._utterances = 0
         self._busy = []
-        self.tally.reset()
+        self.timer.reset()
 
 
 @dataclass(slots=True)

@@ -157,7 +157,7 @@ def _snapshot(state: TrainingState) -> tuple[dict[str, torch.Tensor], dict[str, 
     """The whole of a training state: tensors by name, and the rest as JSON has it."""
     so_far = state.so_far
     tensors = model_and_optimizer(state.model, state.optimizer)
-    tensors["so_far/places"] = torch.tensor(so_far.places, dtype=torch.int64)
+    tensors["so_far/places"] = torch.tensor(so_far.indices, dtype=torch.int64)
     tensors["so_far/values"] = torch.cat(so_far.values) if so_far.values else torch.zeros(0)
     return tensors, {
         "epoch": state.epoch,
@@ -181,8 +181,10 @@ def _go_back_to(state: TrainingState, tensors: Mapping[str, torch.Tensor], numbe
     state.epoch, state.step = numbers["epoch"], numbers["step"]
     state.best, state.best_valence = _pair(numbers["best"]), _pair(numbers["best_valence"])
     state.stale_epochs = numbers["stale_epochs"]
-    places = tensors["so_far/places"].tolist()
-    state.so_far = EpochSoFar(**numbers["so_far"], places=places, values=[tensors["so_far/values"]] if places else [])
+    indices = tensors["so_far/places"].tolist()
+    state.so_far = EpochSoFar(
+        **numbers["so_far"], indices=indices, values=[tensors["so_far/values"]] if indices else []
+    )
 
 
 def _short(value: object) -> str:

@@ -268,10 +268,10 @@ def check_owner(store: Path) -> None:
     """
     if not hasattr(os, "getuid"):
         return
-    for place in (path for one in (store.absolute(), store.resolve()) for path in (one, *one.parents)):
-        if not place.parent.stat().st_mode & stat.S_IWOTH or place.is_mount():
+    for index in (path for one in (store.absolute(), store.resolve()) for path in (one, *one.parents)):
+        if not index.parent.stat().st_mode & stat.S_IWOTH or index.is_mount():
             continue
-        owner = place.lstat().st_uid
+        owner = index.lstat().st_uid
         if owner not in (os.getuid(), 0):
             raise UserError(
                 f"the store {store} belongs to another user (uid {owner}), who could change what a model is trained "

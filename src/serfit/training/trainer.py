@@ -54,17 +54,17 @@ class Part:
         rows = [[spoken.ratings[name] for name in self.dimensions] for spoken in self.utterances]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.dimensions))
 
-    def unit_target(self, place: int) -> torch.Tensor:
+    def unit_target(self, index: int) -> torch.Tensor:
         """Ratings [D] of one utterance on [0, 1]."""
-        ratings = self.utterances[place].ratings
+        ratings = self.utterances[index].ratings
         return torch.tensor([self.scales[name].to_unit(ratings[name]) for name in self.dimensions])
 
-    def predictions(self, places: Sequence[int], values: torch.Tensor) -> Predictions:
+    def predictions(self, indices: Sequence[int], values: torch.Tensor) -> Predictions:
         """Model outputs [len(places), D] on [0, 1] as predictions on the corpus's scale."""
         rescaled = values.double().numpy()
         columns = [self.scales[name].from_unit(rescaled[:, column]) for column, name in enumerate(self.dimensions)]
-        chosen = list(places)
-        ids = tuple(self.utterances[place].id for place in chosen)
+        chosen = list(indices)
+        ids = tuple(self.utterances[index].id for index in chosen)
         return Predictions(ids, self.dimensions, self.targets()[chosen], np.stack(columns, axis=1))
 
 
@@ -77,7 +77,7 @@ class EpochSoFar:
     gradient_norm: float = 0.0
     constant_batches: int = 0
     learning_rates: dict[str, float] = field(default_factory=dict)
-    places: list[int] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
     values: list[torch.Tensor] = field(default_factory=list)
 
 
@@ -142,11 +142,11 @@ def _train_epoch(
     prepare = partial(training_example, part=train, features=features, config=config, epoch=epoch)
     remaining = plan[state.so_far.steps :]
     asked = time.perf_counter()
-    for places, examples in zip(remaining, prefetched(remaining, prepare, loader.workers), strict=True):
+    for indices, examples in zip(remaining, prefetched(remaining, prepare, loader.workers), strict=True):
         began = time.perf_counter()
         if config.data.augmentation.mixup_alpha:
             examples = mixup(examples, config.data.augmentation.mixup_alpha, seed, epoch, state.so_far.steps)
-        loss, norm = _step(state, executor, examples, places, steps=len(plan) * config.train.epochs, config=config)
+        loss, norm = _step(state, executor, examples, indices, steps=len(plan) * config.train.epochs, config=config)
         yield StepRecord(
             epoch=epoch,
             step=state.so_far.steps,
@@ -154,7 +154,7 @@ def _train_epoch(
             loss=loss,
             gradient_norm=norm,
             utterances=len(examples),
-            audio_seconds=sum(train.seconds[place] for place in places),
+            audio_seconds=sum(train.seconds[index] for index in indices),
             seconds=time.perf_counter() - began,
             waiting=began - asked,
         )
@@ -165,7 +165,7 @@ def _step(
     state: TrainingState,
     executor: Executor,
     examples: Sequence[Example],
-    places: Sequence[int],
+    indices: Sequence[int],
     steps: int,
     config: ExperimentConfig,
 ) -> tuple[float, float]:
@@ -188,7 +188,7 @@ def _step(
     so_far.learning_rates = rates
     so_far.gradient_norm = max(so_far.gradient_norm, norm)
     so_far.constant_batches += bool((targets == targets[0]).all(dim=0).any())
-    so_far.places += [int(place) for place in places]
+    so_far.indices += [int(index) for index in indices]
     so_far.values.append(predictions)
     return loss, norm
 
@@ -213,7 +213,7 @@ def _close_epoch(
         epoch=state.epoch,
         step=state.step,
         train_loss=so_far.loss / so_far.steps,
-        train=train.predictions(so_far.places, torch.cat(so_far.values)).scores(),
+        train=train.predictions(so_far.indices, torch.cat(so_far.values)).scores(),
         validation=scores,
         learning_rates=so_far.learning_rates,
         gradient_norm=so_far.gradient_norm,
@@ -242,13 +242,13 @@ def evaluate(
     Raises:
         NumericalError: a prediction isn't finite; the message names the utterances.
     """
-    by_length = sorted(range(len(part.utterances)), key=lambda place: (part.seconds[place], place))
+    by_length = sorted(range(len(part.utterances)), key=lambda index: (part.seconds[index], index))
     size = EVALUATED_TOGETHER * executor.ranks.count
     groups = [by_length[first : first + size] for first in range(0, len(by_length), size)]
 
-    def prepare(place: int) -> Example:
-        utterance = part.utterances[place]
-        return Example(utterance.id, features(utterance), part.unit_target(place))
+    def prepare(index: int) -> Example:
+        utterance = part.utterances[index]
+        return Example(utterance.id, features(utterance), part.unit_target(index))
 
     passes = [torch.zeros(0, len(part.dimensions))]
     for examples in prefetched(groups, prepare, workers):
@@ -256,7 +256,7 @@ def evaluate(
         passes.append(executor.predict(examples))
     values = torch.cat(passes)
     broken = [
-        part.utterances[place].id for place, row in zip(by_length, values, strict=True) if not row.isfinite().all()
+        part.utterances[index].id for index, row in zip(by_length, values, strict=True) if not row.isfinite().all()
     ]
     if broken:
         raise NumericalError(f"the predictions for {listed(broken)} aren't finite; the weights have diverged")
@@ -265,10 +265,10 @@ def evaluate(
     return part.predictions(range(len(by_length)), ordered)
 
 
-def training_example(place: int, part: Part, features: Features, config: ExperimentConfig, epoch: int) -> Example:
+def training_example(index: int, part: Part, features: Features, config: ExperimentConfig, epoch: int) -> Example:
     """One training utterance with this epoch's crop, augmentation and dropout seed."""
     seed, augmentation = config.experiment.seed, config.data.augmentation
-    utterance = part.utterances[place]
+    utterance = part.utterances[index]
     inputs = features(utterance)
     random = counters.generator(seed, "augmentation", epoch, utterance.id)
     seconds, rate = config.data.loader.crop_seconds, features.entries_per_second
@@ -284,8 +284,8 @@ def training_example(place: int, part: Part, features: Features, config: Experim
     return Example(
         id=utterance.id,
         inputs=inputs,
-        target=part.unit_target(place),
-        noise_seed=counters.address(seed, "dropout", epoch, utterance.id),
+        target=part.unit_target(index),
+        dropout_seed=counters.address(seed, "dropout", epoch, utterance.id),
         time_mask=mask,
     )
 

@@ -30,8 +30,8 @@ def measured_pitch(samples, speaker):
     spectra = np.abs(np.fft.rfft(frames_of(samples) * np.hanning(FRAME), 4096))
     spectra[:, np.fft.rfftfreq(4096, 1 / SAMPLE_RATE) > 2500] = 0  # leaves the hiss out
     candidates = speaker.pitch * 2 ** np.arange(-0.6, 0.8, 1 / 120)
-    places = np.rint(candidates[:, None] * np.arange(1, 11) / SAMPLE_RATE * 4096).astype(int)
-    best = (spectra[:, places] @ 0.84 ** np.arange(10)).argmax(axis=1)
+    indices = np.rint(candidates[:, None] * np.arange(1, 11) / SAMPLE_RATE * 4096).astype(int)
+    best = (spectra[:, indices] @ 0.84 ** np.arange(10)).argmax(axis=1)
     loudness = np.sqrt((spectra**2).sum(axis=1))
     return np.where(loudness > 0.3 * loudness.max(), candidates[best], np.nan)
 
@@ -145,8 +145,8 @@ def test_a_filter_that_lets_everything_pass_changes_nothing():
 def test_pulses_keep_their_period_and_their_height(hertz):
     pulses = voices._pulses(np.full(SAMPLE_RATE, hertz))
     assert pulses.sum() == pytest.approx(hertz, abs=1.0)
-    places = np.flatnonzero(pulses)
-    centroid = (pulses[places] * places).sum() / pulses.sum()
+    indices = np.flatnonzero(pulses)
+    centroid = (pulses[indices] * indices).sum() / pulses.sum()
     assert centroid == pytest.approx(SAMPLE_RATE / 2, abs=SAMPLE_RATE / hertz)
 
 

@@ -96,14 +96,14 @@ def test_from_every_point_on_the_rows_are_the_same_again(
     assert [piece.done for piece in pieces] == sorted(piece.done for piece in pieces)
     assert pieces[-1].done == pieces[-1].heard == 12
     point = Point()
-    for place, piece in enumerate(pieces):
+    for index, piece in enumerate(pieces):
         assert piece.heard >= piece.done
         assert all(row.item >= point.done for row in piece.rows)
         within = 0 if piece.done > point.done else point.rows + len(piece.rows)
         if (piece.done, within) != (point.done, point.rows):
             point = Point(piece.done, within, (piece.rows[-1].end if within else None) or 0.0)
             again = list(label(listener(), recordings, cutting, point))
-            assert list(map(plain, rows(again))) == list(map(plain, rows(pieces[place + 1 :])))
+            assert list(map(plain, rows(again))) == list(map(plain, rows(pieces[index + 1 :])))
     assert list(label(listener(), recordings, cutting, Point(12))) == []
 
 
@@ -117,9 +117,9 @@ def test_one_bad_waveform_doesnt_take_its_batch_along(tmp_path: Path, monkeypatc
 
     def deaf(self: Ear, waveforms: list[np.ndarray]) -> object:
         outputs = usual(self, waveforms)
-        for place, waveform in enumerate(waveforms):
+        for index, waveform in enumerate(waveforms):
             if abs(waveform[0] - 0.3) < 1e-3:
-                outputs.unit[place] = np.nan
+                outputs.unit[index] = np.nan
         return outputs
 
     monkeypatch.setattr(Ear, "__call__", deaf)

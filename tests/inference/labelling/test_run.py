@@ -81,8 +81,8 @@ def test_the_table_says_what_was_heard(folder: Path) -> None:
     found = np.load("e.npz")
     assert found["embeddings"].shape == (11, 6)
     assert found["embeddings"].dtype == np.float32
-    for place, row in enumerate(rows):
-        if place == 7:
+    for index, row in enumerate(rows):
+        if index == 7:
             assert row["valence"] == row["arousal_unit"] == row["arousal_spread"] == ""
             assert errors == (row["error"],)
             assert np.isnan(found["embeddings"][7]).all()
@@ -94,9 +94,9 @@ def test_the_table_says_what_was_heard(folder: Path) -> None:
             assert float(row[f"{name}_unit"]) == pytest.approx(emotion.unit[name], abs=1e-6)  # type: ignore[index]
             assert float(row[f"{name}_spread"]) == pytest.approx(emotion.spread[name], abs=1e-6)  # type: ignore[index]
         assert float(row["end"]) == pytest.approx(emotion.end, abs=1e-6)
-        np.testing.assert_allclose(found["embeddings"][place], emotion.embedding, rtol=1e-6)
-        assert found["end"][place] == float(row["end"])
-        assert found["files"][place] == row["file"]
+        np.testing.assert_allclose(found["embeddings"][index], emotion.embedding, rtol=1e-6)
+        assert found["end"][index] == float(row["end"])
+        assert found["files"][index] == row["file"]
 
 
 def test_lines_of_json_and_of_csv_say_the_same(folder: Path) -> None:
@@ -130,16 +130,16 @@ def test_killed_at_any_byte_it_ends_in_the_same_bytes(
     random = np.random.default_rng(4)
     begun = set()
     for damage in ["none", *["cut", "bit", "zeros", "behind"] * 6]:
-        torn, place = bytearray(whole), random.integers(len(whole))
+        torn, index = bytearray(whole), random.integers(len(whole))
         match damage:
             case "cut":
-                del torn[place:]
+                del torn[index:]
             case "bit":
-                torn[place] ^= 4
+                torn[index] ^= 4
             case "zeros":
-                torn[place:] = bytes(len(torn) - place)
+                torn[index:] = bytes(len(torn) - index)
             case "behind":
-                torn += bytes(place)
+                torn += bytes(index)
         Path("k.csv.partial").write_bytes(torn)
         said = run(request(cutting), target)
         begun.add(re.findall(r"going on: (\d+) of", said)[0] if "going on" in said else "0")

@@ -19,8 +19,8 @@ def bursts(spans: list[tuple[float, float]], seconds: float, floor: float = 0.00
     random = np.random.default_rng(3)
     sound = floor * random.standard_normal(int(seconds * SAMPLE_RATE))
     for start, end in spans:
-        place = slice(int(start * SAMPLE_RATE), int(end * SAMPLE_RATE))
-        sound[place] += level * random.standard_normal(len(sound[place]))
+        index = slice(int(start * SAMPLE_RATE), int(end * SAMPLE_RATE))
+        sound[index] += level * random.standard_normal(len(sound[index]))
     return sound.astype(np.float32)
 
 

@@ -93,7 +93,7 @@ def test_the_page_shows_the_curve_of_the_recording(tmp_path: Path, networks: int
             np.testing.assert_allclose(spread, expected.estimates.spread[:, column], atol=1e-6)
     cells = Balanced(html).cells
     per_row = 2 + len(model.dimensions)
-    shown = [cells[place : place + per_row] for place in range(0, len(cells), per_row)]
+    shown = [cells[index : index + per_row] for index in range(0, len(cells), per_row)]
     assert [row[2].split(" ±")[0] for row in shown] == [f"{float(row['valence']):.2f}" for row in rows]
     assert html.count("<svg") == 2
     assert ("±" in html) == (networks > 1) == ("valence_spread" in rows[0])

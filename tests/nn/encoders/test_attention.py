@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nn.small import FAMILIES, LAYOUTS, build_hf
-from serfit.nn.dropout import Noise
+from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.encoders.attention import Gated, PositionBias, attend, attention_weights, position_bias, relative_buckets
 from serfit.nn.frames import Layout
 
@@ -16,7 +16,9 @@ def inputs() -> torch.Tensor:
     return torch.randn(3, 23, 32, generator=torch.Generator().manual_seed(5))
 
 
-def ours(hf: Any, layer: int, x: torch.Tensor, layout: Layout, p: float = 0.0, noise: Noise | None = None) -> Any:
+def ours(
+    hf: Any, layer: int, x: torch.Tensor, layout: Layout, p: float = 0.0, noise: DropoutSeeds | None = None
+) -> Any:
     attention = hf.encoder.layers[layer].attention
     wavlm = hf.config.model_type == "wavlm"
     bias = PositionBias.of(position_bias(hf.encoder.layers[0].attention, x.shape[1])) if wavlm else None
@@ -104,10 +106,10 @@ def test_buckets_and_bias_are_those_of_transformers_out_to_long_distances() -> N
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dropped_weights_ignore_batch_and_padding(family: str) -> None:
     hf, x = build_hf(family, "base"), inputs()
-    batch = ours(hf, 1, x, Layout.of(COUNTS, 23, CPU), 0.4, Noise((1, 2, 3)))
+    batch = ours(hf, 1, x, Layout.of(COUNTS, 23, CPU), 0.4, DropoutSeeds((1, 2, 3)))
     clean = ours(hf, 1, x, Layout.of(COUNTS, 23, CPU))
     for row, count in enumerate(COUNTS):
-        alone = ours(hf, 1, x[row : row + 1, :count], Layout.of((count,), count, CPU), 0.4, Noise((row + 1,)))
+        alone = ours(hf, 1, x[row : row + 1, :count], Layout.of((count,), count, CPU), 0.4, DropoutSeeds((row + 1,)))
         torch.testing.assert_close(batch[row, :count], alone[0], rtol=1e-5, atol=1e-5)
     assert (batch - clean)[0].abs().max() > 0.01
 
@@ -117,7 +119,7 @@ def test_dropped_weights_are_right_on_average() -> None:
     where = Layout.of((6,), 6, CPU)
     with torch.no_grad():
         clean = ours(hf, 0, x, where)
-        draws = torch.stack([ours(hf, 0, x, where, 0.2, Noise((seed,))) for seed in range(800)])
+        draws = torch.stack([ours(hf, 0, x, where, 0.2, DropoutSeeds((seed,))) for seed in range(800)])
     error = (draws.mean(0) - clean).abs() / (draws.std(0) / 800**0.5)
     assert error.mean() < 1.5
 

@@ -32,10 +32,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    places = {family: tmp_path_factory.mktemp(family) for family in FAMILIES}
-    for family, place in places.items():
-        build_hf(family, "large").save_pretrained(place)
-    return places
+    indices = {family: tmp_path_factory.mktemp(family) for family in FAMILIES}
+    for family, index in indices.items():
+        build_hf(family, "large").save_pretrained(index)
+    return indices
 
 
 def nested(depth: int) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor
 from nn.small import build_hf, encode, padded
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
-from serfit.nn.dropout import Noise, dropout
+from serfit.nn.dropout import DropoutSeeds, dropout
 from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT
 from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
 
@@ -125,7 +125,9 @@ def test_the_frozen_prefix_ends_at_the_first_trainable_parameter(layout: str) ->
     assert encoder.frozen_stages == (LAST - 1 if layout == "large" else CNN)
 
 
-def gradients(encoder: Wav2Vec2Encoder, waveforms: list[Tensor], noise: Noise, rows: list[slice]) -> dict[str, Tensor]:
+def gradients(
+    encoder: Wav2Vec2Encoder, waveforms: list[Tensor], noise: DropoutSeeds, rows: list[slice]
+) -> dict[str, Tensor]:
     """Gradient of the sum of all valid frames' squares, accumulated over micro-batches."""
     encoder.zero_grad()
     for where in rows:
@@ -141,29 +143,29 @@ def test_encoder_dropout_acts_where_its_words_say(
     """On the transformer's input, and twice in each of its layers where these are trainable."""
     sites: list[int] = []
 
-    def noted(x: Tensor, p: float, noise: Noise | None, site: int, counts: Any) -> Tensor:
+    def noted(x: Tensor, p: float, noise: DropoutSeeds | None, site: int, counts: Any) -> Tensor:
         sites.append(site) if noise is not None and p else None
         return dropout(x, p, noise, site, counts)
 
     monkeypatch.setattr("serfit.nn.encoders.wav2vec2.dropout", noted)
     encoder = Wav2Vec2Encoder(hf, keep_all=False, p=0.3)
-    gradients(encoder, waveforms[:2], Noise((3, 1)), [slice(0, 2)])
+    gradients(encoder, waveforms[:2], DropoutSeeds((3, 1)), [slice(0, 2)])
     layers = range(EMBEDDING + 1, LAST + 1)
-    assert sorted(set(sites)) == sorted([4 * EMBEDDING, *(4 * stage + place for stage in layers for place in (1, 2))])
+    assert sorted(set(sites)) == sorted([4 * EMBEDDING, *(4 * stage + index for stage in layers for index in (1, 2))])
     words = str(ModelParams.model_fields["encoder_dropout"].description)
-    for place in ("the transformer's input", "after attention and feed-forward blocks", "trainable"):
-        assert place in words
+    for index in ("the transformer's input", "after attention and feed-forward blocks", "trainable"):
+        assert index in words
 
 
 @pytest.mark.parametrize("attention_p", [0.0, 0.2])
 def test_gradients_with_dropout_ignore_micro_batches(hf: Any, waveforms: list[Tensor], attention_p: float) -> None:
     encoder = Wav2Vec2Encoder(hf.double(), keep_all=True, p=0.3, attention_p=attention_p)
     waveforms = [waveform.double() for waveform in waveforms]
-    noise = Noise((3, 1, 4, 1))
+    noise = DropoutSeeds((3, 1, 4, 1))
     whole = gradients(encoder, waveforms, noise, [slice(0, 4)])
     halves = gradients(encoder, waveforms, noise, [slice(0, 2), slice(2, 4)])
     single = gradients(encoder, waveforms, noise, [slice(k, k + 1) for k in range(4)])
-    calm = gradients(encoder, waveforms, Noise((9, 9, 9, 9)), [slice(0, 4)])
+    calm = gradients(encoder, waveforms, DropoutSeeds((9, 9, 9, 9)), [slice(0, 4)])
     trainable = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert set(whole) == trainable == {name for name, _ in encoder.named_parameters()} - {"hf.masked_spec_embed"}
     for name, grad in whole.items():
@@ -176,7 +178,7 @@ def test_gradients_with_dropout_ignore_micro_batches(hf: Any, waveforms: list[Te
 @pytest.mark.parametrize("family", ["wavlm", "hubert"])
 def test_gradient_checkpointing_changes_nothing(family: str, waveforms: list[Tensor]) -> None:
     hf = build_hf(family, "large")
-    noise = Noise((1, 2, 3, 4))
+    noise = DropoutSeeds((1, 2, 3, 4))
     plain = Wav2Vec2Encoder(hf, keep_all=True, p=0.2, attention_p=0.1)
     frugal = Wav2Vec2Encoder(hf, keep_all=True, p=0.2, attention_p=0.1, gradient_checkpointing=True)
     a, b = (gradients(encoder, waveforms, noise, [slice(0, 4)]) for encoder in (plain, frugal))
@@ -190,7 +192,7 @@ def test_dropout_acts_in_trainable_stages_only(waveforms: list[Tensor]) -> None:
     encoder.hf.encoder.layers[1].requires_grad_(True)
     with torch.no_grad():
         calm = encode(encoder, *padded(waveforms), INPUT, LAST)
-        noisy = encode(encoder, *padded(waveforms), INPUT, LAST, noise=Noise((1, 2, 3, 4)))
+        noisy = encode(encoder, *padded(waveforms), INPUT, LAST, noise=DropoutSeeds((1, 2, 3, 4)))
     same = [torch.equal(a, b) for a, b in zip(calm.tensors, noisy.tensors, strict=True)]
     assert same == [True, True, False, False]
 

@@ -158,8 +158,8 @@ def test_every_advised_setting_is_one_that_the_configuration_takes(tmp_path: Pat
     frozen = config(model__params={"freeze_speech_encoder": True})
     histories += [replace(history, config=frozen) for history in histories if history.directory.name == "simulated"]
     checked = 0
-    for place, history in enumerate(histories):
-        path = tmp_path / f"{place}.yaml"
+    for index, history in enumerate(histories):
+        path = tmp_path / f"{index}.yaml"
         path.write_text(yaml.safe_dump(plain_config(history.config)))
         for finding in diagnose(history):
             assert load_config(path, finding.overrides) != history.config, finding

@@ -91,7 +91,7 @@ def drawn_history(seed: int) -> History:
     """Valence and arousal on unrelated courses, good or bad, with a configuration drawn as freely."""
     random = np.random.default_rng(seed)
     epochs = int(random.integers(4, 16))
-    courses = [COURSES[place] for place in random.integers(len(COURSES), size=4)]
+    courses = [COURSES[index] for index in random.integers(len(COURSES), size=4)]
     flat = random.uniform() < 0.2
     changes = drawn_config(random, epochs)
     history = simulate(

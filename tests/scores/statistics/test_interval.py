@@ -148,7 +148,7 @@ def test_an_interval_says_what_it_holds_for(names: str, varied: tuple[str, ...],
     if "nothing" in names:
         speakers = dialogues = [""] * len(values)
     elif names == "half known":
-        speakers = [name if place % 2 else "" for place, name in enumerate(speakers)]
+        speakers = [name if index % 2 else "" for index, name in enumerate(speakers)]
     where = layout(speakers, dialogues, corpus.session.tolist())
     found = estimate(over_folds(where, corpus, values))
     assert (found.scope.varied, str(found.scope)) == (varied, words)

@@ -46,8 +46,8 @@ def synthetic_corpus(seed: int, *, sessions: int = 5, utterances_per_dialogue: i
     assert 1 <= sessions <= 5, f"IEMOCAP has five sessions, not {sessions}"
     assert utterances_per_dialogue >= 2, f"a dialogue of {utterances_per_dialogue} utterances isn't one"
     for session in range(1, sessions + 1):
-        for place, scenario in enumerate(SCENARIOS):
-            dialogue = f"Ses{session:02d}{'FM'[place % 2]}_{scenario}"
+        for index, scenario in enumerate(SCENARIOS):
+            dialogue = f"Ses{session:02d}{'FM'[index % 2]}_{scenario}"
             yield from _dialogue(seed, session, dialogue, scenario, utterances_per_dialogue)
 
 

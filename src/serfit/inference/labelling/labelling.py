@@ -128,9 +128,9 @@ def label(recogniser: Recogniser, items: Sequence[Item], cutting: Cutting, begin
         case Whole():
             return _utterances(recogniser, items, begin.done)
         case Windows():
-            return _each(items, begin, lambda place, skip: _windows(recogniser, place, items[place], cutting, skip))
+            return _each(items, begin, lambda index, skip: _windows(recogniser, index, items[index], cutting, skip))
         case Voiced():
-            return _each(items, begin, lambda place, skip: _stretches(recogniser, place, items[place], skip))
+            return _each(items, begin, lambda index, skip: _stretches(recogniser, index, items[index], skip))
 
 
 # ------------------------------------------------------------------------------------------------ whole recordings
@@ -180,23 +180,23 @@ def _pool(
 ) -> Iterator[Piece]:
     """Label items `begin` and following; their rows come together at the end."""
     rows = {
-        place: Row(place, items[place].start, items[place].end, error=str(heard))
-        for place, heard in enumerate(pool, start=begin)
+        index: Row(index, items[index].start, items[index].end, error=str(heard))
+        for index, heard in enumerate(pool, start=begin)
         if isinstance(heard, UserError)
     }
-    sound = {place: heard for place, heard in enumerate(pool, start=begin) if not isinstance(heard, UserError)}
-    places = list(sound)
+    sound = {index: heard for index, heard in enumerate(pool, start=begin) if not isinstance(heard, UserError)}
+    indices = list(sound)
     heard_items = begin + len(rows)
     most = round(BATCH_SECONDS * SAMPLE_RATE)
-    for batch in plan_passes([len(sound[place]) for place in places], most, overhead=most):
-        chosen = [places[number] for number in batch]
-        spans = [(items[place].start, items[place].start + len(sound[place]) / SAMPLE_RATE) for place in chosen]
-        names = [items[place].name for place in chosen]
-        for row in _rows(recogniser, chosen, names, spans, [sound[place] for place in chosen]):
+    for batch in plan_passes([len(sound[index]) for index in indices], most, overhead=most):
+        chosen = [indices[number] for number in batch]
+        spans = [(items[index].start, items[index].start + len(sound[index]) / SAMPLE_RATE) for index in chosen]
+        names = [items[index].name for index in chosen]
+        for row in _rows(recogniser, chosen, names, spans, [sound[index] for index in chosen]):
             rows[row.item] = row if row.error else replace(row, note=_note(items[row.item], sound[row.item]))
         heard_items += len(chosen)
         yield Piece((), begin, heard_items, sum(end - start for start, end in spans))
-    yield Piece(tuple(rows[place] for place in sorted(rows)), begin + len(pool), begin + len(pool), 0.0)
+    yield Piece(tuple(rows[index] for index in sorted(rows)), begin + len(pool), begin + len(pool), 0.0)
 
 
 def _note(item: Item, waveform: Waveform) -> str:
@@ -208,28 +208,28 @@ def _note(item: Item, waveform: Waveform) -> str:
 
 def _rows(
     recogniser: Recogniser,
-    places: Sequence[int],
+    indices: Sequence[int],
     names: Sequence[str],
     spans: Sequence[tuple[float, float]],
     waveforms: Sequence[Waveform],
 ) -> list[Row]:
     """A row per waveform; where something is wrong with one of them, each is asked about alone."""
     try:
-        return _heard(places, spans, recogniser.estimate(waveforms, names))
+        return _heard(indices, spans, recogniser.estimate(waveforms, names))
     except UserError as error:
         if len(waveforms) == 1:
-            return [Row(places[0], *spans[0], error=str(error))]
+            return [Row(indices[0], *spans[0], error=str(error))]
         return [
             row
-            for place, name, span, waveform in zip(places, names, spans, waveforms, strict=True)
-            for row in _rows(recogniser, [place], [name], [span], [waveform])
+            for index, name, span, waveform in zip(indices, names, spans, waveforms, strict=True)
+            for row in _rows(recogniser, [index], [name], [span], [waveform])
         ]
 
 
-def _heard(places: Sequence[int], spans: Sequence[tuple[float, float]], estimates: Estimates) -> list[Row]:
+def _heard(indices: Sequence[int], spans: Sequence[tuple[float, float]], estimates: Estimates) -> list[Row]:
     """Estimates of N stretches one by one, with the place of the recording that each belongs to."""
-    named = zip(places, emotions(estimates, spans), strict=True)
-    return [Row(place, emotion.start, emotion.end, emotion) for place, emotion in named]
+    named = zip(indices, emotions(estimates, spans), strict=True)
+    return [Row(index, emotion.start, emotion.end, emotion) for index, emotion in named]
 
 
 # ------------------------------------------------------------------------------------------------ parts of recordings
@@ -240,27 +240,27 @@ def _each(items: Sequence[Item], begin: Point, parts: Callable[[int, int], Itera
 
     `parts` takes an item's place, and how many of its rows to leave out.
     """
-    for place in range(begin.done, len(items)):
-        skip = begin.rows if place == begin.done else 0
-        reached = begin.reached if skip else items[place].start
+    for index in range(begin.done, len(items)):
+        skip = begin.rows if index == begin.done else 0
+        reached = begin.reached if skip else items[index].start
         trouble: tuple[Row, ...] = ()
         try:
-            for rows in parts(place, skip):
+            for rows in parts(index, skip):
                 before, reached = reached, rows[-1].end or reached
-                yield Piece(tuple(rows), place, place, reached - before)
+                yield Piece(tuple(rows), index, index, reached - before)
         except UserError as error:
-            trouble = (Row(place, reached, None, error=str(error)),)
-        yield Piece(trouble, place + 1, place + 1, 0.0)
+            trouble = (Row(index, reached, None, error=str(error)),)
+        yield Piece(trouble, index + 1, index + 1, 0.0)
 
 
-def _windows(recogniser: Recogniser, place: int, item: Item, cutting: Windows, skip: int) -> Iterator[list[Row]]:
+def _windows(recogniser: Recogniser, index: int, item: Item, cutting: Windows, skip: int) -> Iterator[list[Row]]:
     window, hop = cutting.window, cutting.hop
     for piece in windows(recogniser, item.path, window=window, hop=hop, start=item.start, end=item.end, skip=skip):
         spans = list(zip(piece.starts.tolist(), piece.ends.tolist(), strict=True))
-        yield _heard([place] * len(piece), spans, piece.estimates)
+        yield _heard([index] * len(piece), spans, piece.estimates)
 
 
-def _stretches(recogniser: Recogniser, place: int, item: Item, skip: int) -> Iterator[list[Row]]:
+def _stretches(recogniser: Recogniser, index: int, item: Item, skip: int) -> Iterator[list[Row]]:
     spans = voiced(levels(audio_blocks(item.path, item.start, item.end)))
     if not spans:
         raise UserError(
@@ -274,4 +274,4 @@ def _stretches(recogniser: Recogniser, place: int, item: Item, skip: int) -> Ite
         begins = [item.start + start for (start, _), _ in batch]
         ends = [begin + len(waveform) / SAMPLE_RATE for begin, waveform in zip(begins, heard, strict=True)]
         names = [f"{item.file} from {begin:.2f} s to {end:.2f} s" for begin, end in zip(begins, ends, strict=True)]
-        yield _rows(recogniser, [place] * len(batch), names, list(zip(begins, ends, strict=True)), heard)
+        yield _rows(recogniser, [index] * len(batch), names, list(zip(begins, ends, strict=True)), heard)

@@ -231,8 +231,8 @@ class Ledger:
         """Every row, with its vector where vectors are wanted."""
         size = 4 * self.width
         for piece in islice(self._pieces(), 1, None):
-            for place, cells in enumerate(piece.record["rows"]):
-                yield cells, piece.vectors[size * place : size * (place + 1)]
+            for index, cells in enumerate(piece.record["rows"]):
+                yield cells, piece.vectors[size * index : size * (index + 1)]
 
     def _pieces(self) -> Iterator[_Piece]:
         """Pieces from the beginning up to the first that isn't whole."""

@@ -166,8 +166,8 @@ def _drawn(pieces: Iterable[Piece], folder: Path, items: Sequence[Item], recogni
             if row.emotion is not None:  # without its vector: those of hours would take room
                 rows.append((row.item, replace(row.emotion, embedding=_NO_VECTOR)))
         if rows and piece.done > rows[0][0]:
-            place, curve = rows[0][0], _curve([emotion for _, emotion in rows], recogniser)
-            stem = f"{place + 1:05d}_{_shortened(items[place].path.stem)}"
+            index, curve = rows[0][0], _curve([emotion for _, emotion in rows], recogniser)
+            stem = f"{index + 1:05d}_{_shortened(items[index].path.stem)}"
             write_text(folder / f"{stem}_time.svg", time_picture(curve, recogniser.scales))
             write_bytes(folder / f"{stem}_time.png", time_print(curve, recogniser.scales))
             if both:

@@ -124,7 +124,7 @@ def _cut(level: NDArray[np.float32], begin: int, end: int, most: int) -> list[tu
     parts = []
     while end - begin > most:
         half = begin + most // 2
-        place = half + int(np.argmin(level[half : begin + most]))
-        parts.append((begin, place))
-        begin = place
+        index = half + int(np.argmin(level[half : begin + most]))
+        parts.append((begin, index))
+        begin = index
     return [*parts, (begin, end)]

@@ -148,7 +148,7 @@ def shown(curve: Curve, scales: Mapping[Dimension, LabelScale], words: Words, li
         through_time=Markup(time_picture(curve, scales, captions)) if len(curve) > 1 else None,
         path=Markup(circumplex_picture(curve, scales, captions)) if both else None,
         columns=[captions.start, captions.end, *(captions.names[name] for name in estimates.dimensions)],
-        rows=[_row(curve, place) for place in range(len(curve))],
+        rows=[_row(curve, index) for index in range(len(curve))],
         download=f"data:text/csv;charset=utf-8;base64,{data}",
     )
 
@@ -223,12 +223,12 @@ def table(curve: Curve) -> list[list[str]]:
     for name in estimates.dimensions:
         header += [name, f"{name}_unit", *([f"{name}_spread"] if estimates.spread is not None else [])]
     rows = []
-    for place in range(len(curve)):
-        row = [f"{curve.starts[place]:.3f}", f"{curve.ends[place]:.3f}"]
+    for index in range(len(curve)):
+        row = [f"{curve.starts[index]:.3f}", f"{curve.ends[index]:.3f}"]
         for column in range(len(estimates.dimensions)):
-            row += [f"{estimates.values[place, column]:.6f}", f"{estimates.unit[place, column]:.6f}"]
+            row += [f"{estimates.values[index, column]:.6f}", f"{estimates.unit[index, column]:.6f}"]
             if estimates.spread is not None:
-                row.append(f"{estimates.spread[place, column]:.6f}")
+                row.append(f"{estimates.spread[index, column]:.6f}")
         rows.append(row)
     return [header, *rows]
 
@@ -240,13 +240,13 @@ def as_csv(rows: list[list[str]]) -> str:
     return text.getvalue()
 
 
-def _row(curve: Curve, place: int) -> list[str]:
+def _row(curve: Curve, index: int) -> list[str]:
     """Cells of the table on the page."""
     estimates = curve.estimates
-    cells = [f"{curve.starts[place]:.2f}", f"{curve.ends[place]:.2f}"]
+    cells = [f"{curve.starts[index]:.2f}", f"{curve.ends[index]:.2f}"]
     for column in range(len(estimates.dimensions)):
-        spread = "" if estimates.spread is None else f" ± {estimates.spread[place, column]:.2f}"
-        cells.append(f"{estimates.values[place, column]:.2f}{spread}")
+        spread = "" if estimates.spread is None else f" ± {estimates.spread[index, column]:.2f}"
+        cells.append(f"{estimates.values[index, column]:.2f}{spread}")
     return cells
 
 

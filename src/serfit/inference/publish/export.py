@@ -147,10 +147,10 @@ def check_onnx_target(path: Path, paths: Sequence[Path]) -> None:
     """Raise UserError where an ONNX file can't be written, before anything expensive begins."""
     if path.suffix != ".onnx":
         raise UserError(f"--output {path} must end with .onnx, for example --output model.onnx")
-    inside = [place for one in paths for place in (one, one.with_name(f"{one.name}.data"))]
-    for place in (*inside, path.with_suffix(".yaml")):
-        if place.exists():
-            raise UserError(f"{place} exists, and nothing is overwritten; name another --output, or remove it")
+    inside = [index for one in paths for index in (one, one.with_name(f"{one.name}.data"))]
+    for index in (*inside, path.with_suffix(".yaml")):
+        if index.exists():
+            raise UserError(f"{index} exists, and nothing is overwritten; name another --output, or remove it")
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from serfit.nn.dropout import Noise, dropped
+from serfit.nn.dropout import DropoutSeeds, dropped
 from serfit.nn.frames import Layout
 
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -139,7 +139,7 @@ def attend(
     layout: Layout,
     bias: PositionBias | None = None,
     p: float = 0.0,
-    noise: Noise | None = None,
+    noise: DropoutSeeds | None = None,
     site: int = 0,
 ) -> Tensor:
     """Self-attention [B, T, H] -> [B, T, H] through a transformers attention module's projections.

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError, counted
-from serfit.nn.dropout import Noise
+from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.frames import Layout
 
 SAMPLE_RATE = 16_000
@@ -164,11 +164,11 @@ class Encoder(nn.Module, ABC):
         """The CNN: inputs [B, ...] to [B, T, C], whose valid frames depend on valid entries alone."""
 
     @abstractmethod
-    def _embed(self, frames: Tensor, layout: Layout, noise: Noise | None, time_mask: Tensor | None) -> Tensor:
+    def _embed(self, frames: Tensor, layout: Layout, noise: DropoutSeeds | None, time_mask: Tensor | None) -> Tensor:
         """The CNN's output [B, T, C] to the transformer's input [B, T, H], with positions and dropout."""
 
     @abstractmethod
-    def _layer(self, stage: int, hidden: Tensor, layout: Layout, shared: Any, noise: Noise | None) -> Tensor:
+    def _layer(self, stage: int, hidden: Tensor, layout: Layout, shared: Any, noise: DropoutSeeds | None) -> Tensor:
         """One transformer layer [B, T, H] -> [B, T, H], with the final norm after the last one where there is one."""
 
     def prepare(self, waveform: Tensor) -> Tensor:
@@ -293,7 +293,7 @@ class Encoder(nn.Module, ABC):
         states: States,
         start: int,
         stop: int,
-        noise: Noise | None = None,
+        noise: DropoutSeeds | None = None,
         time_mask: Tensor | None = None,
         shared: Any = None,
     ) -> States:

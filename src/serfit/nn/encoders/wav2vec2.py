@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from serfit.errors import UserError, counted, listed
-from serfit.nn.dropout import Noise, dropout
+from serfit.nn.dropout import DropoutSeeds, dropout
 from serfit.nn.encoders.attention import PositionBias, attend, position_bias
 from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, Sizes, States
 from serfit.nn.encoders.convolution import convolution, grouped_convolution
@@ -147,7 +147,7 @@ class Wav2Vec2Encoder(Encoder):
             hidden = call(_convolve, layer, hidden, counts)
         return hidden, Layout.of(counts, hidden.shape[1], hidden.device)
 
-    def _embed(self, frames: Tensor, layout: Layout, noise: Noise | None, time_mask: Tensor | None) -> Tensor:
+    def _embed(self, frames: Tensor, layout: Layout, noise: DropoutSeeds | None, time_mask: Tensor | None) -> Tensor:
         """See `Encoder`. The residual stream keeps the parameters' precision under autocast."""
         projection, encoder = self.hf.feature_projection, self.hf.encoder
         if getattr(projection, "feat_proj_layer_norm", True):
@@ -168,7 +168,7 @@ class Wav2Vec2Encoder(Encoder):
         return PositionBias.of(position_bias(self.hf.encoder.layers[0].attention, layout.frames))
 
     def _layer(
-        self, stage: int, hidden: Tensor, layout: Layout, shared: PositionBias | None, noise: Noise | None
+        self, stage: int, hidden: Tensor, layout: Layout, shared: PositionBias | None, noise: DropoutSeeds | None
     ) -> Tensor:
         layer = self.hf.encoder.layers[stage - EMBEDDING - 1]
 
@@ -195,9 +195,9 @@ class Wav2Vec2Encoder(Encoder):
         return torch.zeros(self.width, device=self.device) if found is None else found
 
 
-def _site(stage: int, place: int) -> int:
+def _site(stage: int, index: int) -> int:
     """Number of a dropout site inside the encoder; 0 is left to the head."""
-    return 4 * stage + place
+    return 4 * stage + index
 
 
 def _convolve(layer: Any, hidden: Tensor, counts: tuple[int, ...]) -> Tensor:

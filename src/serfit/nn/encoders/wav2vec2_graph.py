@@ -65,6 +65,6 @@ def bias_of_pairs(attention: Any, frames: int) -> Tensor:
     table = attention.rel_attn_embed.weight
     distances = torch.arange(1 - frames, frames, device=table.device)
     by_distance = table[relative_buckets(distances, attention.num_buckets, attention.max_distance)]
-    places = torch.arange(frames, device=table.device)
-    found: Tensor = by_distance[places[None, :] - places[:, None] + (frames - 1)]
+    indices = torch.arange(frames, device=table.device)
+    found: Tensor = by_distance[indices[None, :] - indices[:, None] + (frames - 1)]
     return found.permute(2, 0, 1)

@@ -106,7 +106,7 @@ def exploding(history: History) -> Iterator[Finding]:
         return
     steps = max(1, history.records[-1].step // len(losses))
     jump = max(LOSS_JUMP, noise(steps) / 3)  # the loss of one batch has a standard deviation of about 0.3
-    lowest = min(range(len(losses)), key=lambda place: losses[place])
+    lowest = min(range(len(losses)), key=lambda index: losses[index])
     if min(losses[-2:]) > losses[lowest] + jump:
         evidence = (
             f"the training loss rose from {losses[lowest]:.3f} (epoch {lowest + 1}) to {losses[-1]:.3f} (epoch "
@@ -168,7 +168,7 @@ def one_dimension(history: History, name: Dimension) -> Iterator[Finding]:
     count = history.validated(name)
     if len(validation) < RECENT + 1 or not count or not _settled(history):
         return
-    best = max(range(len(validation)), key=lambda place: validation[place])
+    best = max(range(len(validation)), key=lambda index: validation[index])
     now, recent = fmean(validation[-RECENT:]), validation[-RECENT:]
     fallen = max(FALL, noise(count))
     learnt = fmean(train[-RECENT:])

@@ -188,7 +188,7 @@ def residuals(data: Table, name: Dimension, title: str) -> str:
     chart.x_axis("rating")
     chart.y_axis("prediction − rating")
     chart.line([(low, 0.0), (high, 0.0)], "ideal")
-    lower, upper = ([(middle, float(three[place])) for middle, three in rows] for place in (0, 2))
+    lower, upper = ([(middle, float(three[index])) for middle, three in rows] for index in (0, 2))
     chart.area(lower, upper, f"{_CLASSES[name]} soft", "middle 80 %")
     chart.line([(middle, float(three[1])) for middle, three in rows], f"{_CLASSES[name]} bold", "median")
     return str(chart)
@@ -209,12 +209,12 @@ def errors(found: Mapping[str, Sequence[GroupScore]], grouping: str, name: Dimen
     chart = Chart(f"error by {grouping}: {name}", (-0.5, len(order) - 0.5), (0.0, 1.1 * largest), width, bottom=54)
     chart.x_axis(grouping, range(len(order)), names)
     chart.y_axis("RMSE")
-    for place, (label, scores) in enumerate(found.items()):
-        shift = 0.16 * (place - (len(found) - 1) / 2)
+    for index, (label, scores) in enumerate(found.items()):
+        shift = 0.16 * (index - (len(found) - 1) / 2)
         for one in scores:
             if one.grouping == grouping and name in one.rmse:
                 tip = f"{label}, {one.group}: RMSE {one.rmse[name]:.3f}, bias {one.bias[name]:+.3f}"
-                chart.dot(order.index(one.group) + shift, one.rmse[name], f"e{place}", tip)
+                chart.dot(order.index(one.group) + shift, one.rmse[name], f"e{index}", tip)
     return str(chart)
 
 

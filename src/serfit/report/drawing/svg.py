@@ -73,10 +73,10 @@ class Chart:
         """Marks (round numbers by default) with names, and a label beneath them."""
         marks = ticks(*self.x) if marks is None else marks
         base = self.height - self.bottom
-        for place, mark in enumerate(marks):
+        for index, mark in enumerate(marks):
             x = self.px(mark)
             self._parts.append(_line((x, self.TOP), (x, base), "grid"))
-            lines = (names[place] if names else f"{mark:g}").split("\n")
+            lines = (names[index] if names else f"{mark:g}").split("\n")
             for row, text in enumerate(lines):
                 self._parts.append(_text(x, base + 14 + 12 * row, text, "label", "middle"))
         self._parts.append(_line((self.left, base), (self.width - self.RIGHT, base), "axis"))
@@ -84,10 +84,10 @@ class Chart:
 
     def y_axis(self, label: str = "", marks: Sequence[float] | None = None, names: Sequence[str] | None = None) -> None:
         """Marks (round numbers by default) with names, and a label above them."""
-        for place, mark in enumerate(ticks(*self.y) if marks is None else marks):
+        for index, mark in enumerate(ticks(*self.y) if marks is None else marks):
             y = self.py(mark)
             self._parts.append(_line((self.left, y), (self.width - self.RIGHT, y), "grid"))
-            lines = (names[place] if names else f"{mark:g}").split("\n")
+            lines = (names[index] if names else f"{mark:g}").split("\n")
             for row, text in enumerate(lines):
                 below = 12 * (row - (len(lines) - 1) / 2)
                 self._parts.append(_text(self.left - 6, y + 4 + below, text, "label", "end"))

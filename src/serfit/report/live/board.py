@@ -108,8 +108,8 @@ def table_of(histories: Sequence[History]) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row of words per run; columns in which no run has anything to say are left out."""
     headings = columns(histories)
     rows = [row(history, headings) for history in histories]
-    kept = [place for place, heading in enumerate(headings) if heading in FIRST or any(one[place] for one in rows)]
-    return [headings[place] for place in kept], [[one[place] for place in kept] for one in rows]
+    kept = [index for index, heading in enumerate(headings) if heading in FIRST or any(one[index] for one in rows)]
+    return [headings[index] for index in kept], [[one[index] for index in kept] for one in rows]
 
 
 def columns(histories: Sequence[History]) -> list[str]:

@@ -98,9 +98,9 @@ def fitting(headings: list[str], rows: list[list[str]], width: int) -> tuple[lis
     for dispensable in _DISPENSABLE:
         widths = [max(map(len, column)) + 2 for column in zip(headings, *rows, strict=True)]
         if sum(widths) > width and dispensable in headings:
-            place = headings.index(dispensable)
-            headings = headings[:place] + headings[place + 1 :]
-            rows = [cells[:place] + cells[place + 1 :] for cells in rows]
+            index = headings.index(dispensable)
+            headings = headings[:index] + headings[index + 1 :]
+            rows = [cells[:index] + cells[index + 1 :] for cells in rows]
     return headings, rows
 
 

@@ -11,9 +11,9 @@ def holm(probabilities: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    order = sorted(range(len(probabilities)), key=lambda place: probabilities[place])
+    order = sorted(range(len(probabilities)), key=lambda index: probabilities[index])
     adjusted, highest = [0.0] * len(order), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(order) - rank) * probabilities[place]))
-        adjusted[place] = highest
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * probabilities[index]))
+        adjusted[index] = highest
     return adjusted
