@@ -96,6 +96,7 @@ def damaged(content: bytes, lines: bool) -> Iterator[bytes]:
     yield from (content[: len(content) // 2], b"\xff\xfe" + content, b"[" * 100_000, b"[]", b"null", b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), RECORDS)
 def test_any_value_of_any_key_is_read_or_refused_in_one_sentence(kind: str, name: str, tmp_path: Path) -> None:
     run = run_of(kind, tmp_path)

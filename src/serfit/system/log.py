@@ -151,4 +151,4 @@ class Log:
 
 def silent_log() -> Log:
     """A log that shows and writes nothing."""
-    return Log(Console(quiet=True))
+    return Log(Terminal(quiet=True))

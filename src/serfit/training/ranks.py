@@ -200,17 +200,17 @@ def deal(lengths: Sequence[int], count: int) -> list[list[int]]:
     """Deal examples over so many processes, the longest first, each to the one with the least to do.
 
     Returns:
-        The places of each process's examples, in ascending order; together 0..len(lengths)-1 once each.
+        The indices of each process's examples, in ascending order; together 0..len(lengths)-1 once each.
 
     >>> deal([5, 9, 4, 8], 2)
     [[1, 2], [0, 3]]
     """
     shares: list[list[int]] = [[] for _ in range(count)]
     loads = [0] * count
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        least = min(range(count), key=lambda index: (loads[index], index))
-        shares[least].append(place)
-        loads[least] += lengths[place]
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        least = min(range(count), key=lambda rank: (loads[rank], rank))
+        shares[least].append(index)
+        loads[least] += lengths[index]
     return [sorted(share) for share in shares]
 
 
