@@ -13,7 +13,7 @@ from report.written import Written, change_json, scores_of
 from serfit.report.compare import compare, to_csv, to_markdown
 from serfit.report.page import to_html
 from serfit.runs.directory import SCORES
-from serfit.scores.raters import Agreement
+from serfit.scores.agreement import Agreement
 
 Write = Callable[..., Written]
 

@@ -8,8 +8,8 @@ from serfit.config.schema import ExperimentConfig
 from serfit.labels import DIMENSIONS
 from serfit.report.text import LINE, best_result_text, epoch_heading, epoch_line, result_lines
 from serfit.runs.records import TestScores
+from serfit.scores.agreement import Agreement
 from serfit.scores.metrics import Scores
-from serfit.scores.raters import Agreement
 from serfit.scores.records import EpochRecord, EpochTime
 
 

@@ -15,8 +15,8 @@ from serfit.corpus.utterance import Utterance
 from serfit.labels import Dimension
 from serfit.runs.directory import ENVIRONMENT, FINISHED, LABELS, METRICS, PREDICTIONS, Run, predictions_csv
 from serfit.runs.records import Environment, TestScores
+from serfit.scores.agreement import Agreement
 from serfit.scores.metrics import DimensionScores, Scores, score
-from serfit.scores.raters import Agreement
 from serfit.scores.records import EpochRecord, EpochTime, Predictions
 from serfit.system.counters import generator
 from serfit.system.records import from_plain

@@ -1,6 +1,5 @@
 """Any corpus as a CSV file: columns are chosen by name, ratings lie on a declared scale, errors name the row."""
 
-import math
 import os
 import re
 from collections import Counter
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from serfit.config.schema import Table
 from serfit.corpus.names import KINDS, known, spelled_twice, unknown_notes
+from serfit.corpus.ratings import mean_rating
 from serfit.corpus.rows import RowError, finite, numbered_rows, segment
 from serfit.corpus.spelling import comparable, hint
 from serfit.corpus.utterance import Corpus, Part, Utterance
@@ -185,7 +185,7 @@ def _utterance(
     return Utterance(
         id=_id(cells, table, start, end),
         path=path,
-        ratings={name: math.fsum(values) / len(values) for name, values in ratings.items()},
+        ratings={name: mean_rating(values) for name, values in ratings.items()},
         start=start or 0.0,
         end=end,
         duration=None if end is None else end - (start or 0.0),

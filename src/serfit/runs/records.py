@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, AliasPath, Field
 
 from serfit.corpus.utterance import Style
+from serfit.scores.agreement import Agreement
 from serfit.scores.metrics import Correlation, Scores
-from serfit.scores.raters import Agreement
 from serfit.system.records import Count, Document, Record
 
 MOST_FOLDS = 10_000

@@ -2,8 +2,8 @@
 
 from serfit.corpus.folds import Split
 from serfit.runs.records import TestScores
+from serfit.scores.agreement import agreement
 from serfit.scores.metrics import Scores
-from serfit.scores.raters import agreement
 from serfit.scores.records import Predictions
 from serfit.scores.scenario import by_style, scenario_baseline, within_scenario
 

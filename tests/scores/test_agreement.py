@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from serfit.corpus.utterance import Utterance
 from serfit.labels import Dimension
+from serfit.scores.agreement import Agreement, agreement
 from serfit.scores.metrics import ccc
-from serfit.scores.raters import Agreement, agreement
 from serfit.scores.records import Predictions
 from serfit.system.counters import generator
 from serfit.system.records import from_plain, plain
