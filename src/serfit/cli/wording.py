@@ -16,7 +16,7 @@ def help_text(verb: Callable[..., object]) -> str:
 
 
 def usage_words(error: Any) -> str:
-    """What is wrong with a command, and how it is written instead."""
+    """An error of the command line, with the correct form."""
     words, context = error.format_message(), error.ctx
     if context is None:
         return str(words)

@@ -96,7 +96,7 @@ def parse(text: str, place_of: Callable[[int], Place], environment: Mapping[str,
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, aliases written out; one that contains itself counts once there."""
+    """Count the values under a node, aliases expanded; a node that contains itself counts once there."""
     if id(node) not in known:
         known[id(node)] = 1
         below = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else []

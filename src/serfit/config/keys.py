@@ -114,7 +114,7 @@ def dotted(address: Sequence[str]) -> str:
 
 
 def allowed_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """What a type allows, in words.
+    """Describe in words what a type allows.
 
     >>> allowed_words(Literal["last", "weighted"])
     'last or weighted'

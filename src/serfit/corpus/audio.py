@@ -79,7 +79,7 @@ def read_audio(path: Path, start: float = 0.0, end: float | None = None) -> NDAr
 
 
 def audio_blocks(path: Path, start: float = 0.0, end: float | None = None) -> Iterator[NDArray[np.float32]]:
-    """What `read_audio` would read (up to rounding), a piece after another: for recordings of hours.
+    """Yield what `read_audio` would return (up to rounding) in pieces, for recordings of hours.
 
     Raises:
         UserError: as `read_audio`; what only decoding brings to light comes after the pieces before it.
@@ -286,7 +286,7 @@ def _whole(
 
 @lru_cache(maxsize=4096)
 def _framing(path: Path, size: int, changed: int, container: str, encoding: str, decode: bool) -> Framing:
-    """What a file's bytes show; kept, for many segments may come from one recording."""
+    """Inspect the bytes of a file; cached, since many segments may come from one recording."""
     with path.open("rb") as file:
         return framing(file, container, encoding, decode=decode)
 
@@ -394,6 +394,6 @@ def _unreadable(path: Path, error: OSError) -> UserError:
 
 
 def _reason(error: soundfile.SoundFileError) -> str:
-    """What libsndfile says, without its prefixes and full stop."""
+    """Return libsndfile's message without prefix and full stop."""
     text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
     return text.strip().removeprefix("Error : ").rstrip(".") or "no reason given"

@@ -13,7 +13,7 @@ from serfit.labels import Dimension
 
 Kind = Literal["dialogue", "speaker", "session"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""What must not be divided between parts."""
+"""Kinds of groups that must not be divided between parts."""
 PARTS: tuple[Part, ...] = get_args(Part)
 """Train, validation, test."""
 
@@ -149,7 +149,7 @@ def _holding(utterances: Sequence[Utterance]) -> Kind | None:
 
 
 def _group_key(utterance: Utterance, group: Kind) -> tuple[str, str]:
-    """What groups an utterance; one whose group isn't known stands alone."""
+    """Return the group of an utterance; one whose group isn't known is a group of its own."""
     name: str | None = getattr(utterance, group)
     return ("alone", utterance.id) if name is None else ("known", name)
 

@@ -55,7 +55,7 @@ def framing(file: BinaryIO, container: str, encoding: str, *, decode: bool) -> F
 
 
 def ogg_fault(data: bytes) -> str | None:
-    """What is wrong with the pages of an Ogg file: RFC 3533, section 6.
+    """Check the pages of an Ogg file (RFC 3533, section 6) and describe the first fault.
 
     Every page must be whole, fit its checksum and follow the one before it, and the last of each stream be marked as
     such. Streams beside each other are allowed, one after another (chained) not: only the first would be read.
@@ -123,7 +123,7 @@ def _joined(file: BinaryIO, mark: bytes) -> str | None:
 
 
 def _riff_data(file: BinaryIO) -> tuple[int, int]:
-    """Where the data chunk of a WAV file begins, and its size; a size that reaches behind the end is allowed."""
+    """Return start and size of the data chunk of a WAV file; the size may reach beyond the end."""
     offset = 12
     while True:
         file.seek(offset)

@@ -114,7 +114,7 @@ def agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 
 def differences(one: Labels, other: Labels) -> str:
-    """What differs between two sets of labels, as a clause; dimensions that only one of them has aren't compared.
+    """Describe the differences between two sets of labels; dimensions that only one of them has aren't compared.
 
     >>> one = Labels({"a": (0.0, None)}, {"valence": {"a": 2.0}}, {"valence": (1.0, 5.0)})
     >>> differences(one, Labels(one.cuts, {"valence": {"a": 3.0}}, one.scales))

@@ -184,7 +184,7 @@ def _label(session: Path, path: Path, line: int, block: Sequence[str]) -> _Label
 
 
 def _single_ratings(block: Iterable[str]) -> dict[Dimension, tuple[float, ...]]:
-    """What the external raters gave; a value that a rater left out is missing, remarks in brackets don't count."""
+    """Return the external raters' ratings; values left out are missing, remarks in brackets are ignored."""
     rated = [match[1] for match in map(_EXTERNAL.match, block) if match]
     return {
         name: tuple(float(match[1]) for match in map(pattern.search, rated) if match)
@@ -242,7 +242,7 @@ def _read_transcripts(session: Path) -> dict[str, str]:
 
 
 def _unlabelled_notes(labels: Sequence[_Label], wavs: Mapping[Path, frozenset[str]]) -> list[str]:
-    """How many audio files have no rating; they are left out."""
+    """Report the number of audio files without a rating; they are left out."""
     labelled = {(label.folder, label.wav) for label in labels}
     spare = sorted(wav for folder, names in wavs.items() for wav in names if (folder, wav) not in labelled)
     return [f"{counted(len(spare), 'wav file')} without a rating, left out: {listed(spare)}"] if spare else []

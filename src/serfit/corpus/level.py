@@ -27,7 +27,7 @@ TOO_LOUD = f"samples reach {LOUD:g} and more where sound lies within 1; divide i
 
 
 def level_doubt(samples: NDArray[np.float32], path: Path, start: float = 0.0, end: float | None = None) -> str | None:
-    """What is strange about the level of a waveform, as one of `SILENT` or `TOO_LOUD`; None where nothing is.
+    """Check the level of a waveform: `SILENT`, `TOO_LOUD`, or None if it is plausible.
 
     Args:
         samples: [S] as `serfit.corpus.audio.read_audio` gives them, S >= 1.
@@ -45,7 +45,7 @@ def level_doubt(samples: NDArray[np.float32], path: Path, start: float = 0.0, en
 
 
 def glance(path: Path, start: float = 0.0, end: float | None = None) -> str | None:
-    """What is strange about the level of a file, or of a segment of it, as far as its first sound shows.
+    """Check the level of a file or segment as far as its first sound, without decoding the rest.
 
     Returns:
         One of `SILENT`, which is certain; `TOO_LOUD` where the first sound is, for a distance of twice the peak can't

@@ -28,7 +28,7 @@ _LAME = 120
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """What the bytes of an audio file show.
+    """What an inspection of the bytes of an audio file found.
 
     Attributes:
         fault: what is wrong, to go behind the file's name; None where nothing is.
@@ -63,13 +63,13 @@ class _Frame:
 
     @property
     def main(self) -> int:
-        """Where the main data of a layer III frame begin within it."""
+        """Offset of the main data within a layer III frame."""
         return self.side + ((17 if self.mono else 32) if self.mpeg1 else (9 if self.mono else 17))
 
 
 @dataclass(frozen=True, slots=True)
 class _Announced:
-    """What a header in the first frame of a stream says of what follows it.
+    """The contents of the header in the first frame of a stream.
 
     Attributes:
         frames: how many there are; 0 where it doesn't say.
@@ -132,7 +132,7 @@ def mpeg_framing(data: bytes, *, decode: bool = False) -> Framing:
 
 
 def _broken_promise(announced: _Announced, count: int, size: int, behind: memoryview | None) -> str | None:
-    """What is wrong with a stream of `count` frames beside what its header says of it."""
+    """Compare a stream of `count` frames with its header and describe the first contradiction."""
     if 0 < announced.frames != count:
         announces = f"its header counts {counted(announced.frames, 'MPEG frame')}"
         if count < announced.frames:
@@ -213,7 +213,7 @@ def _main_data(data: bytes, offset: int, frame: _Frame) -> tuple[int, int]:
 
 
 def _announced(content: bytes, frame: _Frame) -> _Announced | None:
-    """What a Xing, Info or VBRI header in a first frame says; None where there is none."""
+    """Parse a Xing, Info or VBRI header in the first frame; None if there is none."""
     inside = content[frame.main :]
     if inside[:4] in (b"Xing", b"Info"):
         flags, frames = struct.unpack(">II", inside[4:12].ljust(8, b"\0"))

@@ -40,7 +40,7 @@ POLARITY_ERRORS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the audio of a corpus turned out to be.
+    """Measurements of the audio of a corpus.
 
     Attributes:
         seconds: duration by utterance id, of those that can be used.
@@ -58,7 +58,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """What the audio of one utterance turned out to be: see `Measured`."""
+    """Measurements of the audio of one utterance, see `Measured`."""
 
     seconds: float
     doubt: str | None = None
@@ -157,7 +157,7 @@ def check_levels(utterances: Sequence[Utterance], doubts: Mapping[str, str]) -> 
 def rating_lines(
     utterances: Sequence[Utterance], dimensions: Sequence[Dimension], scales: Mapping[Dimension, LabelScale]
 ) -> Iterator[str]:
-    """What is predicted, a line a dimension: mean, standard deviation and range of the ratings, and how many raters."""
+    """Describe the targets, one line per dimension: mean, standard deviation and range, and the number of raters."""
     raters = [utterance.raters for utterance in utterances if utterance.raters is not None]
     said = ""
     if raters:

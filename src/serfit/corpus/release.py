@@ -36,7 +36,7 @@ def official_dialogues() -> frozenset[str]:
 
 
 def count_notes(utterances: Sequence[Utterance]) -> list[str]:
-    """What differs from the full release, if anything."""
+    """Describe the differences from the full release, if any."""
     counts = Counter(utterance.session for utterance in utterances)
     dialogues = {utterance.dialogue or "" for utterance in utterances}
     official = official_dialogues()
@@ -77,7 +77,7 @@ def _named(what: str, names: Iterable[str]) -> str:
 
 
 def scale_notes(utterances: Sequence[Utterance]) -> list[str]:
-    """How many ratings lie off the scale; they are kept, as long as they are near it, like those of the release.
+    """Report the number of ratings off the scale; those near it are kept, like those of the release.
 
     Raises:
         UserError: one lies further off than any of the release.

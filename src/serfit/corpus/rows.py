@@ -10,7 +10,7 @@ from serfit.system.files import open_text
 
 
 class RowError(Exception):
-    """What is wrong with a row, and the audio file that isn't there, if it is that."""
+    """An error in a row, with the missing audio file if that is the error."""
 
     missing: Path | None = None
 
@@ -54,7 +54,7 @@ def numbered_rows(
 
 
 def segment(cells: Mapping[str, str], start: str | None, end: str | None) -> tuple[float | None, float | None]:
-    """Where the audio of a row begins and ends, in seconds; None where a cell is empty or there is no such column.
+    """Return start and end of a row's audio in seconds; None if a cell is empty or there is no such column.
 
     Raises:
         RowError: they can't be.

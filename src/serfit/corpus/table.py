@@ -249,7 +249,7 @@ def _file_finder() -> Callable[[Path], bool]:
 
 
 def _ratings(cells: Cells, columns: Sequence[str], dimension: Dimension, scale: LabelScale) -> list[float]:
-    """What the raters gave, at least one of them."""
+    """Return the ratings in a row, at least one."""
     given = [(column, cells[column]) for column in columns if cells[column]]
     if not given:
         raise RowError(f"{dimension} is empty (column {listed(columns)}); an utterance needs a rating")

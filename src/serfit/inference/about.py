@@ -17,7 +17,7 @@ MOST = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What one must know of a network to use it; JSON in a bundle.
+    """All that is needed to use a network; JSON in a bundle.
 
     Attributes:
         name: of the experiment it comes from.

@@ -123,7 +123,7 @@ def is_free(folder: Path) -> bool:
 
 
 def origins_of(folder: Path) -> list[Origin]:
-    """Where the members of a bundle come from, without reading their weights.
+    """Return the origins of a bundle's members without reading their weights.
 
     Raises:
         UserError: it can't be read.

@@ -30,7 +30,7 @@ class Calibrated:
 
     @property
     def about(self) -> About:
-        """What the network predicts, with a word about the calibration in its origin."""
+        """The network's description, with the calibration in its origin."""
         about = self.network.about
         applied = Applied(kind=self.calibration.kind, utterances=self.calibration.utterances)
         return replace(about, origin=about.origin.model_copy(update={"calibration": applied}))
@@ -47,7 +47,7 @@ class Calibrated:
 
 
 class Kept(Record):
-    """What a bundle keeps of a member's calibrations.
+    """The calibrations of a member as a bundle stores them.
 
     Attributes:
         applied: the one that counts unless asked; None for none.

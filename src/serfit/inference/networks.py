@@ -25,7 +25,7 @@ LARGEST_PASS = {"cpu": 30.0, "cuda": 480.0}
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a network says of N waveforms.
+    """The outputs of a network for N waveforms.
 
     Attributes:
         unit: [N, D] float64, values on [0, 1] (if the head is linear, a little beyond is possible).
@@ -39,7 +39,7 @@ class Outputs:
 
     @property
     def each(self) -> NDArray[np.float64]:
-        """What every single network says, [M, N, D]; M is 1 where there is one."""
+        """The values of every single network, [M, N, D]; M is 1 for one network."""
         return self.unit[None] if self.members is None else self.members
 
 
@@ -48,14 +48,14 @@ class Network(Protocol):
 
     @property
     def about(self) -> About:
-        """What it predicts and how it wants its audio."""
+        """The dimensions and scales it predicts, and how its audio must be prepared."""
 
     @property
     def members(self) -> int:
-        """How many networks it is the mean of; 1 where it is one."""
+        """Number of networks whose mean it is; 1 for a single network."""
 
     def __call__(self, waveforms: Sequence[Waveform]) -> Outputs:
-        """What it says of N waveforms as they were read, each at least `about.shortest` long.
+        """Predict N waveforms as they were read, each at least `about.shortest` samples long.
 
         The same for each waveform, up to rounding, whatever else is asked about together with it.
 

@@ -10,7 +10,7 @@ from serfit.system.records import Count, Number, Record
 
 
 class Reached(Record):
-    """What an experiment reached in one measure: CCC on test parts, means over folds. None is undefined or unknown.
+    """Test scores of an experiment in one measure: CCC, means over folds. None is undefined or unknown.
 
     Attributes:
         mean: over folds.
@@ -37,7 +37,7 @@ class Reached(Record):
 
 
 class CrossValidation(Record):
-    """What the runs of an experiment reached, as a network trained on everything carries it along.
+    """Cross-validated scores of an experiment, as carried by a network trained on everything.
 
     Attributes:
         runs: names of their directories.
@@ -73,7 +73,7 @@ class Applied(Record):
 
 
 class Origin(Record):
-    """Where a network comes from. What isn't recorded is None or empty.
+    """The origin of a network. What isn't recorded is None or empty.
 
     Attributes:
         serfit: version that exported it.

@@ -87,7 +87,7 @@ ENGLISH = Captions()
 
 @dataclass(frozen=True, slots=True)
 class TimePoints:
-    """What is drawn of a curve over time.
+    """A curve over time as it is drawn.
 
     Attributes:
         centres: [P] seconds.
@@ -249,7 +249,7 @@ def with_room(reach: tuple[float, float]) -> tuple[float, float]:
 
 
 def group(windows: int) -> int:
-    """How many windows make one point of a picture."""
+    """Return the number of windows per point of a picture."""
     return -(-windows // MOST_POINTS)
 
 

@@ -29,7 +29,7 @@ Sound = str | Path | NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What was recognised in N stretches of speech.
+    """Predictions for N stretches of speech.
 
     Attributes:
         dimensions: names of the D columns.
@@ -48,7 +48,7 @@ class Estimates:
 
 @dataclass(frozen=True, slots=True)
 class Emotion:
-    """What was recognised in one stretch of speech.
+    """The prediction for one stretch of speech.
 
     Each dimension that is predicted is an attribute too: `emotion.valence` is `emotion.values["valence"]`. Values may
     lie a little beyond the scale: the head is linear unless model.params.output is sigmoid, and nothing is clipped,
@@ -112,7 +112,7 @@ class Recogniser:
 
     @property
     def about(self) -> About:
-        """What is predicted, as the first network says."""
+        """Description of the predictions, from the first network."""
         return self.networks[0].about
 
     @property
@@ -127,7 +127,7 @@ class Recogniser:
 
     @property
     def members(self) -> int:
-        """How many networks there are in all; with more than one there is a spread."""
+        """Number of networks in all; with more than one there is a spread."""
         return sum(network.members for network in self.networks)
 
     @property
@@ -189,7 +189,7 @@ class Recogniser:
         return emotions(estimates, [(start, start + len(waveform) / SAMPLE_RATE) for waveform in waveforms])
 
     def estimate(self, waveforms: Sequence[Waveform], names: Sequence[str] = ()) -> Estimates:
-        """What is heard in N waveforms, each taken as one utterance, whatever stands beside it.
+        """Predict N waveforms, each as one utterance; the other waveforms make no difference.
 
         Args:
             waveforms: mono at 16 kHz, float32 [S] each, as `serfit.corpus.audio.read_audio` gives them.

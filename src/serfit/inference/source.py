@@ -36,7 +36,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 KEPT = ("protocol", "folds", "precision", "packages", "commit", "parameters", "trained_parameters")
-"""What the environment of a run tells of its network."""
+"""Parts of a run's environment that describe its network."""
 
 _ANEW = "that run can't be used; train it again"
 

@@ -37,7 +37,7 @@ _READ = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was recognised in one window of a stream.
+    """The prediction for one window of a stream.
 
     Attributes:
         emotion: with times counted from the first sample.
@@ -116,7 +116,7 @@ class Samples:
 
 
 def listen(recogniser: Recogniser, samples: Samples, *, window: float, hop: float) -> Iterator[Heard]:
-    """What is heard in every window of a stream, each as soon as possible.
+    """Predict every window of a stream, each as soon as possible.
 
     Args:
         recogniser: the model.

@@ -54,7 +54,7 @@ class DropoutSeeds:
 
 
 def _dropped_draws(p: float) -> int:
-    """How many of the 65536 possible draws drop an entry; never all of them."""
+    """Return the number of the 65536 possible draws that drop an entry; never all of them."""
     return min(round(p * _DRAWS), _DRAWS - 1)
 
 

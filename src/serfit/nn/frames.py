@@ -49,7 +49,7 @@ def valid_mask(lengths: Tensor, frames: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How much of a padded batch [B, T, ...] is real.
+    """The valid part of a padded batch [B, T, ...].
 
     Attributes:
         counts: valid entries of each utterance, on the host.

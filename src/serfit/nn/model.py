@@ -77,7 +77,7 @@ class EmotionModel(nn.Module):
         return self.last_stage if frozen == self.encoder.last_stage else frozen
 
     def stage_name(self, stage: int) -> str:
-        """What a feature at a stage is, in words; part of a stored feature's identity."""
+        """Describe a feature at a stage in words; part of a stored feature's identity."""
         assert stage <= self.last_stage, f"no stage {stage} in a model of {self.last_stage}"
         return "pooled output of the encoder" if stage > self.encoder.last_stage else self.encoder.stage_name(stage)
 

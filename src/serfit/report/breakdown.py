@@ -66,7 +66,7 @@ class GroupScore:
 
 @dataclass(frozen=True, slots=True)
 class Miscalibration:
-    """How far predictions sit from where the ratings do on the scale, means over the seeds.
+    """Miscalibration of predictions on the scale, means over the seeds.
 
     Attributes:
         bias: mean of prediction minus rating.
@@ -153,7 +153,7 @@ def miscalibration(data: Table) -> dict[Dimension, Miscalibration]:
 
 
 def together(data: Table) -> list[Correlation]:
-    """How every two dimensions go together over all test utterances: predictions (mean over seeds) and ratings."""
+    """Correlate every two dimensions over all test utterances: predictions (mean over seeds) and ratings."""
     names = list(data.targets)
     found = []
     for seed in range(len(data.values[names[0]])):

@@ -63,7 +63,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """How often an interval of a fixed width holds.
+    """Coverage of an interval of fixed width.
 
     Attributes:
         dimension: which.
@@ -80,7 +80,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """How often the interval of several networks holds, where none of them was trained on the utterance.
+    """Coverage of the interval of several networks, none of which was trained on the utterance.
 
     Attributes:
         dimension: which.
@@ -179,7 +179,7 @@ def interval_rows(findings: Findings) -> Rows | None:
 
 
 def spread_rows(findings: Findings) -> Rows | None:
-    """How far networks are apart, and whether that holds the ratings, as a table; None where it can't be tried."""
+    """Tabulate how far networks differ, and whether that covers the ratings; None if it can't be tried."""
     header = ["dimension", "map", "networks apart", "error", "inside"]
     rows = [
         [one.dimension, one.map, f"{one.deviation:.3f}", f"{one.error:.3f}", f"{one.inside:.1%}"]
@@ -189,7 +189,7 @@ def spread_rows(findings: Findings) -> Rows | None:
 
 
 def sentences(findings: Findings) -> list[str]:
-    """What is to be said besides the tables."""
+    """Return the notes that go with the tables."""
     said = list(HOW_TO_READ)
     if not findings.intervals:
         said.append(f"no half-width: for {LEVEL:.0%} a run needs at least {_fewest()} validation utterances")
@@ -287,7 +287,7 @@ def _interval(name: Dimension, kind: Map, runs: Sequence[Parts]) -> Interval | N
 
 
 def _disagreements(kind: Map, runs: Sequence[Parts]) -> tuple[Disagreement, ...]:
-    """What networks that weren't trained on an utterance say of it, wherever there are two."""
+    """Return the predictions of networks not trained on an utterance, wherever there are two."""
     said: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     ratings: dict[str, NDArray[np.float64]] = {}
     for parts in runs:

@@ -69,7 +69,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the scores of a comparison are worth.
+    """Uncertainty of the scores of a comparison.
 
     Attributes:
         over_folds: the mean over folds and seeds, per experiment and measure.

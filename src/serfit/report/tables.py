@@ -125,7 +125,7 @@ def _each(experiments: Iterable[ExperimentResult]) -> Iterator[tuple[ExperimentR
 
 
 def _model_words(label: str, run: FinishedRun) -> str:
-    """Which encoder an experiment started from, and in which precision it was trained."""
+    """Return the encoder an experiment started from, and its precision."""
     encoder, start = run.environment.encoder, run.environment.training_starts_from
     revision = f" at {encoder.revision[:12]}" if encoder.revision else ""
     digest = f", weights sha256 {encoder.sha256[:12]}" if encoder.sha256 else ""
@@ -183,7 +183,7 @@ def _runs_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Di
 
 
 def _reference_words(experiments: Sequence[ExperimentResult]) -> list[str]:
-    """What the reference is, or why an experiment on its corpus isn't held against it."""
+    """Describe the reference, or why an experiment on its corpus isn't compared with it."""
     words = []
     if any(result.difference for result in experiments):
         words.append(_REFERENCE_WORDS)
@@ -221,7 +221,7 @@ def _letters(dimensions: Sequence[Dimension]) -> str:
 
 
 def _runs_cell(result: ExperimentResult) -> str:
-    """Which folds and seeds there are.
+    """List the folds and seeds.
 
     For example "5 folds x 2 seeds", or "folds 1-3 x 1 seed, folds 4-5 missing".
     """

@@ -37,7 +37,7 @@ def best_result_text(config: ExperimentConfig, results: TestScores) -> str:
 
 
 def epoch_heading(dimensions: Sequence[Dimension], groups: Sequence[str], epochs: int) -> str:
-    """What stands above the lines of `epoch_line`.
+    """Return the heading of the lines of `epoch_line`.
 
     Args:
         dimensions: those that are predicted.
@@ -81,7 +81,7 @@ LINE = 110
 
 
 def result_lines(results: TestScores, corpus: str) -> list[str]:
-    """What training says at its end: test CCC per dimension, above everything that puts it into perspective.
+    """Return the lines at the end of a training: test CCC per dimension, then what puts it into perspective.
 
     Args:
         results: of one run.

@@ -83,7 +83,7 @@ class ExperimentResult:
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """What was predicted."""
+        """Predicted dimensions."""
         return self.runs[0].dimensions
 
     @property

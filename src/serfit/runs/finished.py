@@ -75,7 +75,7 @@ class FinishedRun:
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """What was predicted."""
+        """Predicted dimensions."""
         return self.predictions.dimensions
 
     @property
@@ -95,7 +95,7 @@ class FinishedRun:
 
     @property
     def folds(self) -> int | None:
-        """How many folds the experiment has; None where neither configuration nor environment tell."""
+        """Number of folds of the experiment; None if neither configuration nor environment states it."""
         match self.which.scheme:
             case "official":
                 return 1

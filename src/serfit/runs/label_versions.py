@@ -100,7 +100,7 @@ def contradicted(run: FinishedRun, labels: Labels) -> bool:
 
 
 def _difference(corpus: str, versions: Sequence[Version]) -> str:
-    """What differs between corpora of one name, and what follows: which runs to repeat with the labels used last."""
+    """Describe how corpora of one name differ, and which runs to repeat with the labels used last."""
     last = max(versions, key=lambda version: max(run.finished for run in version.runs))
     others = [run.directory.name for version in versions if version is not last for run in version.runs]
     return (

@@ -174,7 +174,7 @@ def _either(*path: str) -> AliasChoices:
 
 
 class Which(Record):
-    """Which run it is, by its configuration, whatever version wrote that.
+    """Identity of a run by its configuration, whatever version wrote that.
 
     Attributes:
         name: of the experiment.

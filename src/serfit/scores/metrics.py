@@ -167,7 +167,7 @@ def score(targets: ArrayLike, values: ArrayLike, dimensions: Sequence[Dimension]
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """How two dimensions go together in the predictions and in the ratings of the same utterances.
+    """Correlation of two dimensions in the predictions and in the ratings of the same utterances.
 
     Attributes:
         first: a dimension.

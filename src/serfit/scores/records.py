@@ -41,7 +41,7 @@ class Predictions:
         return score(self.targets, self.values, self.dimensions)
 
     def correlations(self) -> tuple[Correlation, ...]:
-        """How every two dimensions go together, in predictions and in ratings."""
+        """Correlations of every two dimensions, in predictions and in ratings."""
         return correlations(self.targets, self.values, self.dimensions)
 
     def only(self, keep: Sequence[bool]) -> "Predictions":
@@ -110,7 +110,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class EpochTime:
-    """Where the time of an epoch went: a line of timing.jsonl. Times are wall-clock seconds; None is not measured.
+    """Time spent in an epoch, by activity: a line of timing.jsonl. Times are wall-clock seconds; None is not measured.
 
     Of an epoch that was interrupted, only the part since the run was taken up again.
 
@@ -162,7 +162,7 @@ class EpochTime:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the epoch in progress is: the content of progress.json, replaced every few seconds.
+    """Progress of the current epoch: the content of progress.json, replaced every few seconds.
 
     Attributes:
         epoch: from 1.

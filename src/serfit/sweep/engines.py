@@ -126,7 +126,7 @@ def _on_worker(job: Job, gpus: Sequence[str], folder: Path) -> Outcome:
 
 
 def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
-    """What became of a task, whatever became of its worker."""
+    """Return the outcome of a task, whatever became of its worker."""
     try:
         outcome: Outcome = ray.get(reference)
         return outcome

@@ -47,7 +47,7 @@ class Job:
 
     @property
     def state(self) -> State:
-        """How far the run has come, from its directory alone."""
+        """Progress of the run, from its directory alone."""
         if (self.directory / runs.FINISHED).exists():
             return "finished"
         return "unfinished" if self.begun else "new"
@@ -148,7 +148,7 @@ def _settled(job: Job, labels: Labels) -> tuple[Job, str]:
 
 
 def _other_labels(job: Job, labels: Labels) -> str | None:
-    """What differs between a run's labels and these; None where nothing is known to."""
+    """Describe how a run's labels differ from these; None if no difference is known."""
     about, then = runs.read_environment(job.directory), runs.read_labels(job.directory)
     if about is not None and about.corpus.labels:
         now = labels.without(about.corpus.left_out)

@@ -148,7 +148,7 @@ def run_cv(
     ensemble: Path | None = None,
     retrain: Path | None = None,
 ) -> int:
-    """What `serfit cv` does, in its own words: plan, run, compare, leave with a model.
+    """Run a sweep as `serfit cv` does: plan, run, compare, deliver a model.
 
     Returns:
         The exit code: 0 when every run has finished, 1 when some haven't.

@@ -14,7 +14,7 @@ from serfit.system.lock import take
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """What a sweep may use on this machine.
+    """The resources that a sweep may use on this machine.
 
     Attributes:
         gpus: identifiers for CUDA_VISIBLE_DEVICES, or empty to compute on the CPU.

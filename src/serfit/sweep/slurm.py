@@ -172,7 +172,7 @@ def _submit(jobs: Sequence[Job], folder: Path, most: int, options: Options) -> d
 
 
 def _what_became(job: Job, element: Element) -> Outcome:
-    """What became of a run whose job has left the queue; "died" where another try is worth it."""
+    """Return the outcome of a run whose job has left the queue; "died" if another try is worth it."""
     if job.state == "finished":
         return Outcome(job, "finished", 0)
     try:

@@ -32,7 +32,7 @@ LAST_LINES = 5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a run.
+    """The outcome of a run.
 
     Attributes:
         job: the run.
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def fate_of(code: int) -> Fate:
-    """What an exit code means: 0 done, 75 stopped on request, a signal (or 128 + one) died, else the program's word.
+    """Interpret an exit code: 0 done, 75 stopped on request, a signal (or 128 + one) died, else the program's word.
 
     >>> [fate_of(code) for code in (0, 2, 3, 75, -9, 137)]
     ['finished', 'failed', 'failed', 'interrupted', 'died', 'died']
@@ -177,7 +177,7 @@ def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
 
 
 def last_lines(path: Path) -> str:
-    """What a run said last: its error message, or `LAST_LINES` lines."""
+    """Return the last output of a run: its error message, or `LAST_LINES` lines."""
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [index for index, line in enumerate(lines) if line.startswith(("error: ", "stopped: "))]
     return "\n".join(lines[errors[-1] :] if errors else lines[-LAST_LINES:])

@@ -33,7 +33,7 @@ which NFS clients remember a file's attributes by default."""
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a claim.
+    """The holder of a claim.
 
     Attributes:
         host: machine and process namespace; process numbers mean something only within it.
@@ -82,7 +82,7 @@ class Holder:
 
 @dataclass(slots=True)
 class Watch:
-    """What one has seen of somebody's claim so far: when it last changed, by one's own clock."""
+    """When somebody's claim was last seen to change, by one's own clock."""
 
     seen: tuple[bytes, int] | None = None
     since: float = 0.0

@@ -115,7 +115,7 @@ def _read(path: Path, remedy: str) -> bytes:
 
 
 def _fault(error: ValidationError) -> str:
-    """What is wrong first, for example "corpus.name is None, and should be a valid string"."""
+    """Describe the first error, for example "corpus.name is None, and should be a valid string"."""
     first = error.errors(include_url=False)[0]
     key, words = ".".join(map(str, first["loc"])), error_line(ValueError(first["msg"]))
     if first["type"] == "json_invalid":

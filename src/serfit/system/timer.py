@@ -36,7 +36,7 @@ class Timer:
             self._inside.seconds = outer + taken
 
     def so_far(self) -> dict[str, tuple[int, float]]:
-        """How often each kind of work was done since `reset`, and the seconds it took."""
+        """Return count and seconds of each kind of work since `reset`."""
         with self._lock:
             return dict(self._spent)
 

@@ -61,7 +61,7 @@ class Executor:
     notes: tuple[str, ...] = ()
 
     def take_notes(self) -> tuple[str, ...]:
-        """What happened to the budget since the last call."""
+        """Return the changes of the budget since the last call."""
         notes, self.notes = self.notes, ()
         return notes
 

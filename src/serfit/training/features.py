@@ -198,7 +198,7 @@ def build_features(
 
 
 def features_of(config: schema.ExperimentConfig, model: EmotionModel) -> Features:
-    """What the training of an experiment starts from. Raises UserError as `build_features`."""
+    """Return what the training of an experiment starts from. Raises UserError as `build_features`."""
     cropped = config.data.loader.crop_seconds is not None
     return build_features(model, config.features, config.data.augmentation, crop=cropped)
 

@@ -74,7 +74,7 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
 
 
 def frozen_line(material: Material, features: Features, pace: float) -> str:
-    """When the frozen part of the model is computed, and how long that takes.
+    """Cost of the frozen part of the model, and when it is computed.
 
     Args:
         material: all parts.
@@ -109,7 +109,7 @@ def frozen_pace(model: EmotionModel, stage: int, lengths: Sequence[float]) -> fl
 
 
 def disk_lines(config: ExperimentConfig, material: Material, model: EmotionModel, features: Features) -> Iterator[str]:
-    """What a run will write and what is free for it, one line per folder.
+    """List what a run will write and the free space for it, one line per folder.
 
     Raises:
         UserError: a disk, or features.max_gb, is clearly too small.
@@ -180,7 +180,7 @@ def _bytes(model: EmotionModel, config: ExperimentConfig, batch: int, seconds: f
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How long training takes on a device.
+    """Forecast of training time on a device.
 
     Attributes:
         update: seconds per optimiser step, however little it has to compute.

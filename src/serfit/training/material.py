@@ -70,7 +70,7 @@ class Material:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def record(self) -> CorpusRecord:
-        """What a run writes down about its corpus."""
+        """The run's record of its corpus."""
         return CorpusRecord(
             name=self.corpus.name,
             notes=self.corpus.notes,

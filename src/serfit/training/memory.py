@@ -103,7 +103,7 @@ def first_budget(
 def _pass_bytes(
     model: EmotionModel, stage: int, seconds: float, device: torch.device, train: Train, *, half: bool
 ) -> float:
-    """What an utterance takes in a pass in all."""
+    """Bytes of an utterance in a pass, in all."""
     on_gpu, checkpointing = device.type == "cuda", train.gradient_checkpointing
     cost = activation_bytes(model, stage, seconds, half=half, checkpointing=checkpointing, gpu=on_gpu)
     return cost.kept + cost.passing
@@ -112,7 +112,7 @@ def _pass_bytes(
 def memory_warning(
     model: EmotionModel, stage: int, longest: float, device: torch.device, train: Train, *, half: bool
 ) -> str | None:
-    """What to say where the longest utterance alone will hardly fit; None where it does.
+    """Return a warning if the longest utterance alone will hardly fit; None if it does.
 
     Args:
         model: the network.

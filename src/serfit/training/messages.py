@@ -150,7 +150,7 @@ def draw(run: Run, reference: Reference | None, log: Log) -> None:
 
 
 def say_findings(run: Run, log: Log) -> None:
-    """What the records of a run say about it, a line each; nothing about a healthy one."""
+    """Return the diagnoses of a run, a line each; none for a healthy one."""
     for history in Reader().read([run.directory]):
         for finding in diagnose(history):
             log.say(str(finding))
@@ -169,11 +169,11 @@ def with_remedy(run: Run) -> Iterator[None]:
 
 
 def prediction_tables(material: Material, validated: Predictions, tested: Predictions) -> dict[str, str]:
-    """What a finished run writes about the predictions of its validation and test parts, if it has them, by file."""
+    """Return the tables of predictions of the validation and test parts, if there are any, by file."""
     parts = ((VALIDATION, validated, material.validation), (PREDICTIONS, tested, material.test))
     return {name: predictions_csv(found, part.utterances, part.seconds) for name, found, part in parts if found.ids}
 
 
 def resuming(run: Run) -> str:
-    """What to say after a stop."""
+    """Return the message after a stop."""
     return f", everything is saved; go on with: uv run serfit train --resume {shlex.quote(str(run.directory))}"

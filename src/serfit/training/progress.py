@@ -78,13 +78,13 @@ class EpochTimer:
             self._writing += asked - came
 
     def epoch_done(self, epoch: int) -> EpochTime:
-        """Where the time since the last epoch's end went; the next epoch begins now."""
+        """Return the time since the last epoch's end by activity; the next epoch begins now."""
         spent = self.so_far(epoch)
         self._begin()
         return spent
 
     def so_far(self, epoch: int) -> EpochTime:
-        """Where the time of the epoch in progress went."""
+        """Return the time of the current epoch by activity."""
         used, total = gpu_memory(self.device) or (None, None)
         return EpochTime(
             epoch=epoch,

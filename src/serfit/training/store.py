@@ -240,7 +240,7 @@ def _checksum(tensor: torch.Tensor) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoreContent:
-    """What one folder of the store holds.
+    """The contents of one folder of the store.
 
     Attributes:
         folder: `<store>/<prefix key>`.

@@ -70,7 +70,7 @@ class Part:
 
 @dataclass(slots=True)
 class EpochSoFar:
-    """What an epoch has gathered: part of the state, since a run may stop in its middle."""
+    """Totals of the epoch in progress: part of the state, since a run may stop in its middle."""
 
     steps: int = 0
     loss: float = 0.0

@@ -19,7 +19,7 @@ SCENARIOS: Mapping[str, tuple[float, float]] = {
     "script01_1": (0.11, -0.02),
     "script02_1": (0.00, -0.08),
 }
-"""What is played in every session, and how it shifts valence and arousal on [0, 1]."""
+"""The scenarios of every session, and how each shifts valence and arousal on [0, 1]."""
 
 RATERS = 3
 """External raters per utterance."""
@@ -79,7 +79,7 @@ def _dialogue(seed: int, session: int, dialogue: str, scenario: str, utterances:
 
 
 def _rating(random: np.random.Generator, valence: float, arousal: float) -> tuple[int, int, int]:
-    """What one rater says of V, A and D on 1 to 5; dominance goes halfway along with arousal."""
+    """Return one rater's V, A and D on 1 to 5; dominance follows arousal halfway."""
     dominance = 0.5 * arousal + 0.25
     points = 1.0 + 4.0 * np.array([valence, arousal, dominance]) + random.normal(0.0, _DISAGREEMENT, 3)
     v, a, d = np.clip(np.rint(points), 1, 5).astype(int).tolist()

@@ -41,7 +41,7 @@ _BANDWIDTHS = np.array([80.0, 110.0, 160.0])[:, None]
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who is speaking, whatever the emotion.
+    """A speaker's voice, independent of emotion.
 
     Attributes:
         pitch: habitual fundamental frequency in Hz.
@@ -97,7 +97,7 @@ def speak(generator: np.random.Generator, speaker: Speaker, valence: float, arou
 
 @dataclass(frozen=True, slots=True)
 class _Prosody:
-    """How an utterance moves, one row per 5 ms (T of them).
+    """The movement of an utterance, one row per 5 ms (T rows).
 
     Attributes:
         semitones: pitch [T] above the speaker's habitual pitch.

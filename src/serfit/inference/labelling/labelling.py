@@ -52,12 +52,12 @@ class Voiced:
 
 
 Cutting = Whole | Windows | Voiced
-"""How recordings are cut into what is heard at a time."""
+"""Ways to cut recordings into what is analysed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is said of one stretch of a recording.
+    """The labels of one stretch of a recording.
 
     Attributes:
         item: place of the recording in the list.
@@ -79,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What has happened since the last piece.
+    """Rows and progress since the last piece.
 
     Attributes:
         rows: new rows.
@@ -102,7 +102,7 @@ def check_cutting(recogniser: Recogniser, cutting: Cutting) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """How far a list is labelled: what came with all pieces up to one.
+    """The progress of a labelling: totals of all pieces so far.
 
     Attributes:
         done: as that piece says.

@@ -37,7 +37,7 @@ _HEAD = struct.Struct("<III")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a labelling goes.
+    """The output files of a labelling.
 
     Attributes:
         table: labels as CSV or JSON lines.
@@ -63,7 +63,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a finished labelling says of itself.
+    """The description of a finished labelling.
 
     Attributes:
         fingerprint: of models, settings and inputs.

@@ -43,7 +43,7 @@ LONGEST_STEM = 160
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be labelled, by what, and how.
+    """A labelling as requested: recordings, model and settings.
 
     Attributes:
         models: runs, folders of runs, bundles, names on the hub.
@@ -138,7 +138,7 @@ def label_to_lines(
 
 
 def columns_of(recogniser: Recogniser, items: Sequence[Item]) -> Columns:
-    """What the table says of each stretch."""
+    """The columns of the table for each stretch."""
     return Columns(recogniser.dimensions, any(item.id for item in items), recogniser.members > 1)
 
 

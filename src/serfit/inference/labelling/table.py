@@ -22,7 +22,7 @@ DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What a table of labels says of each stretch.
+    """The columns of a table of labels.
 
     Attributes:
         dimensions: what is predicted.
@@ -67,7 +67,7 @@ class Columns:
 
 
 def header(names: Sequence[str], form: Format) -> str:
-    """What stands before the rows."""
+    """The header before the rows."""
     return _csv(names) if form == "csv" else ""
 
 

@@ -25,7 +25,7 @@ GROUP_BYTES = 2**24
 
 
 class Stretch(NamedTuple):
-    """What a row is about: names, and seconds.
+    """The stretch that a row describes: names, and seconds.
 
     Attributes:
         file: name of the recording as the user gave it.
@@ -43,7 +43,7 @@ class Stretch(NamedTuple):
 
 
 def form_of(path: Path) -> Form:
-    """How vectors are written to a file, by its name.
+    """Choose the writer of vectors by the file's name.
 
     Raises:
         UserError: the name ends otherwise, or what writes the format isn't installed.

@@ -32,7 +32,7 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the page accepts, and how it listens.
+    """Limits and windows of the page.
 
     Attributes:
         minutes: longest recording.
@@ -154,13 +154,13 @@ def shown(curve: Curve, scales: Mapping[Dimension, LabelScale], words: Words, li
 
 
 def reading(words: Words) -> str:
-    """That work has begun, as HTML: a recording is decoded, or waits for its turn."""
+    """Return HTML that shows that work has begun: a recording is decoded, or waits for its turn."""
     bar = '<div class="listening"><progress></progress><p>{}</p></div>'
     return str(Markup(bar).format(words.reading))
 
 
 def listening(done: float, total: float, words: Words) -> str:
-    """How far the model has come, as HTML."""
+    """Return the model's progress as HTML."""
     said = words.listening.format(done=done, total=total)
     bar = '<div class="listening"><progress value="{:.1f}" max="{:.1f}"></progress><p>{}</p></div>'
     return str(Markup(bar).format(done, total, said))
@@ -172,13 +172,13 @@ def sorry(sentence: str) -> str:
 
 
 def networks_in(recogniser: Recogniser) -> int:
-    """How many networks answer, found by asking about the shortest silence; a file may hold several."""
+    """Count the networks by predicting the shortest silence; a file may hold several."""
     silence = np.zeros(math.ceil(recogniser.shortest * SAMPLE_RATE), dtype=np.float32)
     return sum(len(network([silence]).each) for network in recogniser.networks)
 
 
 def opening(recogniser: Recogniser, count: int, words: Words, limits: Limits) -> str:
-    """What stands above the recorder, as HTML: what this is, and which model of so many networks answers."""
+    """Return the top of the page as HTML: title, and the model with its number of networks."""
     about = [recogniser.about.name, words.one_network if count == 1 else words.networks.format(count=count)]
     about += sorted({_scale(scale, words) for scale in recogniser.scales.values()})
     if tested := _mean_ccc(recogniser, _tested):
@@ -195,7 +195,7 @@ def opening(recogniser: Recogniser, count: int, words: Words, limits: Limits) ->
 
 
 def terms(words: Words, limits: Limits) -> str:
-    """What stands beneath the recorder, as HTML: what is accepted, and where it goes."""
+    """Return the terms under the recorder as HTML: accepted files, and privacy."""
     accepted = words.limits.format(minutes=limits.minutes, megabytes=limits.megabytes)
     return str(Markup('<p class="soft terms">{}<br>{}</p>').format(accepted, words.privacy))
 
@@ -272,7 +272,7 @@ def _tested(origin: Origin, name: Dimension) -> float | None:
 
 
 def _expected(origin: Origin, name: Dimension) -> float | None:
-    """What the cross-validation of its settings reached, of a network trained on everything."""
+    """Return the cross-validated scores of a network trained on everything."""
     found = None if origin.cross_validation is None else origin.cross_validation.test_ccc.get(name)
     return None if found is None else found.mean
 

@@ -36,7 +36,7 @@ from serfit.scores.reference import Measure
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What a card is about.
+    """The contents of a model card.
 
     Attributes:
         encoder: its name, without folders of somebody's machine.
@@ -138,7 +138,7 @@ def _untested_results(origin: Origin, subject: _Subject) -> list[str]:
 
 
 def _front(subject: _Subject, dimensions: Sequence[Dimension], *, base_model: bool) -> dict[str, Any]:
-    """What the hub reads: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
+    """Return the metadata for the hub: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
     front: dict[str, Any] = {
         "library_name": "serfit",
         "pipeline_tag": "audio-classification",

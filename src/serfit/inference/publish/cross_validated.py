@@ -92,7 +92,7 @@ def score_table(scores: Mapping[Measure, Reached], *, beside: bool = False) -> R
 
 
 def measure_title(name: Measure) -> str:
-    """What a score is called: CCC-V, CCC-A, CCC-D or CCC-Avg."""
+    """Return the name of a score: CCC-V, CCC-A, CCC-D or CCC-Avg."""
     return "CCC-Avg" if name == "average" else f"CCC-{letter(name)}"
 
 

@@ -176,7 +176,7 @@ def _workshop(parent: Path) -> Iterator[Path]:
 
 
 def _reference(members: Sequence[Member], calibrations: Sequence[Calibration | None]) -> Recogniser:
-    """What torch says, in float32 on the CPU. Raises UserError where the members don't go together."""
+    """Compute torch's outputs in float32 on the CPU. Raises UserError if the members don't go together."""
     device = torch.device("cpu")
     _, autocast = choose_precision("fp32", device)
     networks: list[Network] = []
@@ -187,7 +187,7 @@ def _reference(members: Sequence[Member], calibrations: Sequence[Calibration | N
 
 
 def _about(members: Sequence[Member], calibrations: Sequence[Calibration | None]) -> About:
-    """What the graph predicts; it brings waveforms to zero mean and unit variance itself."""
+    """Describe the graph, which normalises waveforms itself."""
     first = members[0].about
     origins = []
     for member, calibration in zip(members, calibrations, strict=True):

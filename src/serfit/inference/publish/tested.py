@@ -45,7 +45,7 @@ BESIDE: dict[str, Pick] = {
 
 
 def recorded_tests(abouts: Sequence[About], where: str) -> list[Tested]:
-    """What networks recorded of their tests, by fold and seed.
+    """Test scores that networks carry, by fold and seed.
 
     Args:
         abouts: of the networks.
@@ -103,7 +103,7 @@ def mean_ccc(tests: Sequence[Tested], name: Measure, pick: Pick = lambda scores:
 
 
 def in_words(tests: Sequence[Tested]) -> str:
-    """Which folds and seeds there are."""
+    """List the folds and seeds."""
     folds, seeds = (sorted({getattr(one.which, key) for one in tests}) for key in ("fold", "seed"))
     return f"{ranges('fold', folds)}, {ranges('seed', seeds)}"
 

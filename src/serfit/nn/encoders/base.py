@@ -29,7 +29,7 @@ INPUT, CNN, EMBEDDING = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What a stage hands to the next for a whole batch.
+    """The output of a stage for a whole batch.
 
     Attributes:
         tensors: one tensor [B, S] or [B, T, C] for the first stages, then hidden states [B, T, H] from the lowest to
@@ -71,7 +71,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """What one utterance in a batch takes besides the network.
+    """Memory of one utterance in a batch, besides the network.
 
     Attributes:
         kept: bytes that stay from its forward to its backward pass.
@@ -133,7 +133,7 @@ class Encoder(nn.Module, ABC):
     @property
     @abstractmethod
     def architecture(self) -> dict[str, Any]:
-        """What the stages compute besides their weights, as JSON: part of a stored feature's identity."""
+        """The configuration of the stages as JSON: part of a stored feature's identity."""
 
     @abstractmethod
     def stage_modules(self, stage: int) -> dict[str, nn.Module]:
@@ -206,7 +206,7 @@ class Encoder(nn.Module, ABC):
         return self.depth + 1 if self.keep_all else 1
 
     def stage_name(self, stage: int) -> str:
-        """What a feature at a stage is, in words; part of a stored feature's identity."""
+        """Describe a feature at a stage in words; part of a stored feature's identity."""
         assert 0 <= stage <= self.last_stage, f"no stage {stage} in an encoder of {self.last_stage}"
         if stage == self.last_stage:
             return "output of the encoder"
@@ -284,7 +284,7 @@ class Encoder(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         found: torch.device = next(self.hf.parameters()).device
         return found
 

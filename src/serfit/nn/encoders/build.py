@@ -52,7 +52,7 @@ def build_encoder(source: Source, params: ModelParams, seed: int, gradient_check
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where an encoder came from, and what must be the same when it is used again.
+    """The origin of an encoder, and what must be the same when it is used again.
 
     Attributes:
         name: hub id, folder, file or random:size, as the user wrote it.
@@ -87,7 +87,7 @@ class Provenance:
 
 
 def encoder_differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How an encoder differs, besides its weights, from what was recorded of it.
+    """Describe how an encoder differs from its record, weights apart.
 
     Args:
         recorded: a `Provenance` as plain data; what an older version didn't record differs in nothing.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def convolution(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """What a convolution makes of [B, T, C], as [B, T', O] with T' = (T - kernel) // stride + 1.
+    """Convolve [B, T, C] to [B, T', O] with T' = (T - kernel) // stride + 1.
 
     Equals `conv(x.transpose(1, 2)).transpose(1, 2)`. With the channels innermost, the layer norm and activation that
     follow need no transposed copies, and where the kernel is a stride wide or a little more, its taps are plain

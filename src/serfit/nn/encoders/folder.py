@@ -67,7 +67,7 @@ def read_json(path: Path, remedy: str = _HUB_LAYOUT) -> dict[str, Any]:
 
 
 def normalisation(folder: Path) -> Normalisation:
-    """What the folder states about the audio that the encoder was trained on.
+    """The folder's statements about the audio that the encoder was trained on.
 
     transformers writes preprocessor_config.json, or since version 5 the same under "feature_extractor" in
     processor_config.json.
@@ -152,7 +152,7 @@ def read_tensors(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def load_pickle(path: Path) -> Any:
-    """What torch saved in a file, tensors and plain data only. Raises whatever torch and Python's readers raise."""
+    """Load a file that torch saved, tensors and plain data only. Raises whatever torch and Python's readers raise."""
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
     try:

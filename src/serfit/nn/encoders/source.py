@@ -21,7 +21,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an encoder is made of.
+    """The parts of an encoder: settings and weights.
 
     Attributes:
         name: hub id, folder, file or random:size, as the user wrote it.

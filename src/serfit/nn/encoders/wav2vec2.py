@@ -190,7 +190,7 @@ class Wav2Vec2Encoder(Encoder):
         return self.hf.encoder.layer_norm(hidden) if stage == self.last_stage else hidden
 
     def _mask_embedding(self) -> Tensor:
-        """What stands in for a hidden frame [H]: the pretrained vector, or zeros where pretraining had none."""
+        """Replacement for a masked frame [H]: the pretrained vector, or zeros if pretraining had none."""
         found: Tensor | None = getattr(self.hf, "masked_spec_embed", None)
         return torch.zeros(self.width, device=self.device) if found is None else found
 

@@ -152,7 +152,7 @@ def shown(value: Any) -> str:
 
 
 def _in_words(message: str) -> str:
-    """What pydantic says about a value, as the end of a sentence.
+    """Return pydantic's complaint about a value as the end of a sentence.
 
     >>> _in_words("Input should be less than or equal to 256")
     'must be less than or equal to 256'

@@ -41,7 +41,7 @@ def command(history: History, finding: Finding) -> str:
 
 
 def next_step(history: History, valence: float | None) -> str:
-    """What to do after a finished run on the whole of IEMOCAP, in one or two lines.
+    """Advise what to do after a finished run on the whole of IEMOCAP, in one or two lines.
 
     Args:
         history: the run.

@@ -151,7 +151,7 @@ def collapsed_dimensions(history: History) -> list[Dimension]:
 
 
 def collapsed(history: History, names: Sequence[Dimension]) -> Iterator[Finding]:
-    """What to do about collapsed outputs."""
+    """Advise what to do about collapsed outputs."""
     if not names:
         return
     last = history.records[-1].validation.dimensions

@@ -95,12 +95,12 @@ def look(paths: Sequence[Path], reader: Reader) -> Board:
 
 
 def name_of(history: History) -> str:
-    """What people call a run."""
+    """Short name of a run."""
     return f"{history.config.experiment.name} {part_of(history)}"
 
 
 def part_of(history: History) -> str:
-    """Which run of its experiment it is."""
+    """Fold and seed of a run within its experiment."""
     return f"{'everything' if _untested(history) else f'fold {history.fold}'} seed {history.seed}"
 
 

@@ -128,7 +128,7 @@ class WatchServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://{self.server_address[0]!s}:{self.server_address[1]}/"
 
     @property

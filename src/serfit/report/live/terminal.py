@@ -116,7 +116,7 @@ def remarks(board: Board) -> list[str]:
 
 
 def news(before: Board, now: Board) -> list[str]:
-    """What is new since the last look, a line each: runs, states, epochs, findings."""
+    """List what is new since the last look, one line each: runs, states, epochs, findings."""
     known = {one.directory: one for one in before.histories}
     lines = []
     for one in now.histories:

@@ -26,7 +26,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Who said what where: the test utterances of an experiment, grouped.
+    """The test utterances of an experiment, grouped by fold, speaker and dialogue.
 
     An atom is all utterances of one speaker in one dialogue in one fold, the finest group that is ever left out.
 

@@ -26,7 +26,7 @@ FEWEST: Mapping[Kind, int] = {"fold": 3, "speaker": 5, "dialogue": 5}
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an interval holds for.
+    """The scope of an interval.
 
     Attributes:
         varied: what it varies; everything else is taken as given.
