@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from serfit.corpus.audio import SAMPLE_RATE
+from serfit.labels import SAMPLE_RATE
 
 EXACT = [  # container, encoding, largest error of a sample (half a step of the quantiser, or rounding to float32)
     ("WAV", "PCM_U8", 2**-7),

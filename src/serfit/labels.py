@@ -1,4 +1,4 @@
-"""The emotion dimensions, their order, and the scales on which corpora rate them."""
+"""The emotion dimensions, their order and rating scales, and the sampling rate of all audio."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast, get_args
@@ -6,6 +6,9 @@ from typing import Any, Literal, TypeVar, cast, get_args
 Dimension = Literal["valence", "arousal", "dominance"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 """All dimensions in the order used by every tensor, table and file: valence, arousal, dominance."""
+
+SAMPLE_RATE = 16_000
+"""Samples per second of every waveform: what pretrained speech encoders are trained on."""
 
 Numbers = TypeVar("Numbers")
 """A float, a numpy array or a torch tensor: whatever takes part in arithmetic."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from serfit.corpus.acoustics import acoustic_features, feature_names
-from serfit.corpus.audio import SAMPLE_RATE
+from serfit.labels import SAMPLE_RATE
 from serfit.system.counters import generator
 
 NAMES = feature_names()

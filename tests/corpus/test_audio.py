@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serfit.corpus.audio import (
-    SAMPLE_RATE,
     TOLERANCE,
     as_waveform,
     audio_blocks,
@@ -23,6 +22,7 @@ from serfit.corpus.audio import (
     read_audio,
 )
 from serfit.errors import UserError
+from serfit.labels import SAMPLE_RATE
 from sounds import EXACT, FORMATS, LOSSY, bytes_of, voice, written
 
 EMODB = Path(__file__).resolve().parents[3] / "shared/corpora/emodb"

@@ -7,8 +7,9 @@ import struct
 import numpy as np
 import pytest
 
-from serfit.corpus.audio import SAMPLE_RATE, audio_duration, content_digest, read_audio
+from serfit.corpus.audio import audio_duration, content_digest, read_audio
 from serfit.errors import UserError
+from serfit.labels import SAMPLE_RATE
 from sounds import FORMATS, bytes_of, voice, written
 
 

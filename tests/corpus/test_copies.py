@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.audio import SAMPLE_RATE, read_audio
+from serfit.corpus.audio import read_audio
 from serfit.corpus.copies import (
     REACH,
     ROUNDING,
@@ -26,6 +26,7 @@ from serfit.corpus.copies import (
 from serfit.corpus.folds import Split
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
+from serfit.labels import SAMPLE_RATE
 from serfit.training.material import prepare
 from support import settings as experiment
 from support import small_release

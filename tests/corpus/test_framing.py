@@ -9,10 +9,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serfit.corpus.audio import SAMPLE_RATE, TOLERANCE, audio_duration, read_audio
+from serfit.corpus.audio import TOLERANCE, audio_duration, read_audio
 from serfit.corpus.framing import _ogg_checksum, ogg_fault
 from serfit.corpus.mpeg import DECODER_DELAY, _crc16, mpeg_framing
 from serfit.errors import UserError
+from serfit.labels import SAMPLE_RATE
 from sounds import FORMATS, bytes_of, voice, written
 
 COUNTED = TOLERANCE * SAMPLE_RATE

@@ -7,9 +7,10 @@ import pytest
 import soundfile
 
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.audio import SAMPLE_RATE, loudness, read_audio
+from serfit.corpus.audio import loudness, read_audio
 from serfit.corpus.level import SILENT, TOO_LOUD, glance, level_doubt
 from serfit.errors import UserError
+from serfit.labels import SAMPLE_RATE
 from serfit.training.material import prepare
 from sounds import voice
 from support import settings, small_release

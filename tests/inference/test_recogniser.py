@@ -11,12 +11,13 @@ import soundfile
 
 import serfit
 from inference.heard import listener
-from serfit.corpus.audio import SAMPLE_RATE, read_audio
+from serfit.corpus.audio import read_audio
 from serfit.corpus.iemocap import read_iemocap
 from serfit.errors import UserError
 from serfit.inference import recogniser
 from serfit.inference.recogniser import Recogniser
 from serfit.inference.windows import curve, windows
+from serfit.labels import SAMPLE_RATE
 from serfit.runs import directory as runs
 
 RECIPES = [

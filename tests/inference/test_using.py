@@ -165,7 +165,7 @@ def test_real_speech_alone_and_in_a_folder(run: Path) -> None:
         (["predict", "{run}", "a.wav", "--gpu", "99"], "GPU 99 doesn't exist"),
         (["predict", "nothing", "a.wav"], "neither a run directory"),
         (["stream", "{run}", "--format", "mp3"], "it must be s16le, f32le"),
-        (["stream", "{run}", "--window", "500"], "can't be heard"),
+        (["stream", "{run}", "--window", "500"], "isn't possible"),
         (["stream", "{run}", "--rate", "10"], "10 Hz can't be"),
     ],
 )

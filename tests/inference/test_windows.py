@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 import serfit
 from inference.heard import listener
-from serfit.corpus.audio import SAMPLE_RATE, audio_blocks, read_audio
+from serfit.corpus.audio import audio_blocks, read_audio
 from serfit.errors import UserError
 from serfit.inference.windows import curve, cut, window_samples, windows
+from serfit.labels import SAMPLE_RATE
 
 
 def noise(samples: int, seed: int = 1) -> np.ndarray:
@@ -97,7 +98,7 @@ def test_audio_shorter_than_a_window_is_one_window() -> None:
 @pytest.mark.parametrize(
     ("window", "hop", "sentence"),
     [
-        (0.01, 0.01, "a window of 0.01 s can't be heard; it must last 0.025 to 120 s"),
+        (0.01, 0.01, "a window of 0.01 s isn't possible; it must last 0.025 to 120 s"),
         (121.0, 1.0, "121"),
         (float("nan"), 1.0, "nan"),
         (1.0, 2.0, "nothing falls between"),

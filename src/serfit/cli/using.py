@@ -11,6 +11,7 @@ import typer
 from serfit.cli.boundary import forget_output, needs_torch
 from serfit.cli.options import Cpu
 from serfit.errors import UserError, below, counted, listed, visible
+from serfit.labels import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from serfit.inference.labelling.labelling import Cutting
@@ -115,7 +116,7 @@ def predict(
 def stream(
     model: Model,
     models: Ensemble = None,
-    rate: Annotated[int, typer.Option("--rate", help="Samples per second that come in.")] = 16_000,
+    rate: Annotated[int, typer.Option("--rate", help="Samples per second that come in.")] = SAMPLE_RATE,
     form: Annotated[
         str, typer.Option("--format", help="s16le: signed 16-bit integers; f32le: 32-bit floats; one channel.")
     ] = "s16le",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE
+from serfit.labels import SAMPLE_RATE
 
 BANDS = 40
 """Triangular mel bands from 20 Hz to 8 kHz."""

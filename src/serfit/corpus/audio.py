@@ -23,10 +23,8 @@ from serfit.corpus.mpeg import DECODER_DELAY, Framing
 from serfit.corpus.spelling import hint
 from serfit.corpus.stderr import caught
 from serfit.errors import UserError
+from serfit.labels import SAMPLE_RATE
 from serfit.system.files import refuse_lfs_pointer
-
-SAMPLE_RATE = 16_000
-"""Samples per second of every waveform."""
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
 """Sampling rates in Hz that audio files may state; others are mistakes in headers."""

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE, read_audio
+from serfit.corpus.audio import read_audio
 from serfit.corpus.folds import Split
 from serfit.corpus.utterance import Part, Utterance
 from serfit.errors import UserError, counted, listed
+from serfit.labels import SAMPLE_RATE
 
 THREADS = 8
 """Files looked at at the same time; the disk or the network is what one waits for."""

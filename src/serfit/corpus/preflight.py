@@ -12,12 +12,12 @@ import numpy as np
 
 from serfit.config.schema import ExperimentConfig
 from serfit.config.schema import Split as SplitSettings
-from serfit.corpus.audio import SAMPLE_RATE, audio_duration, read_audio
+from serfit.corpus.audio import audio_duration, read_audio
 from serfit.corpus.copies import THREADS, Anchors, anchors_of
 from serfit.corpus.level import SILENT, glance, level_doubt
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, below, counted, listed
-from serfit.labels import Dimension, LabelScale
+from serfit.labels import SAMPLE_RATE, Dimension, LabelScale
 
 SHORTEST_SECONDS = 0.025
 """Shorter audio is nothing to train on, whatever the encoder; none of them needs more for one frame."""

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, error_line
 from serfit.inference.origin import Origin
-from serfit.labels import DIMENSIONS, Dimension, LabelScale
+from serfit.labels import DIMENSIONS, SAMPLE_RATE, Dimension, LabelScale
 from serfit.system.records import from_plain, plain
 
 MOST = 10_000_000

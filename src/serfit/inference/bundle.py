@@ -198,7 +198,7 @@ def _member(described: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> 
     found: Shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != found or weights_digest(tensors) != described.get("sha256"):
         raise UserError(
-            f"the weights beside {path} aren't those that were exported: files are missing, altered or from another "
+            f"the weights next to {path} aren't those that were exported: files are missing, altered or from another "
             "bundle; copy or fetch all of it again"
         )
     if (about.shortest, about.embedding_width) != (model.encoder.shortest_input, model.embedding_width):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, is_out_of_memory
 from serfit.inference.about import About
+from serfit.labels import SAMPLE_RATE
 from serfit.nn.encoders.base import INPUT
 from serfit.nn.model import EmotionModel
 from serfit.nn.passes import PASS_SECONDS, padded, plan_passes

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, counted, error_line
 from serfit.inference.about import MOST, About
 from serfit.inference.calibrated import Choice
 from serfit.inference.networks import LARGEST_PASS, Outputs, Waveform
+from serfit.labels import SAMPLE_RATE
 from serfit.nn.passes import PASS_SECONDS, padded, plan_passes
 from serfit.scores.calibration import KINDS
 from serfit.system.files import refuse_lfs_pointer

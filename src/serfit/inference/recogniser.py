@@ -8,14 +8,14 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE, as_waveform, read_audio
+from serfit.corpus.audio import as_waveform, read_audio
 from serfit.errors import UserError
 from serfit.inference.about import About
 from serfit.inference.networks import Network, Waveform
-from serfit.labels import DIMENSIONS, Dimension, LabelScale
+from serfit.labels import DIMENSIONS, SAMPLE_RATE, Dimension, LabelScale
 
 LONGEST = 120.0
-"""Most seconds of speech that are heard as one utterance; the memory of attention grows with their square."""
+"""Most seconds of speech of one utterance; the memory of attention grows with their square."""
 
 AT_ONCE = 32
 """Most sounds of a list that are held in memory at a time."""
@@ -236,7 +236,7 @@ class Recogniser:
             )
         if seconds > LONGEST:
             raise UserError(
-                f"{name} lasts {seconds:.0f} s, and at most {LONGEST:.0f} s are heard as one utterance; cut it into "
+                f"{name} lasts {seconds:.0f} s, and at most {LONGEST:.0f} s can be one utterance; cut it into "
                 "windows (--window 3 --hop 0.5), or name a shorter stretch"
             )
 

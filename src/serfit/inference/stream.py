@@ -18,11 +18,12 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from serfit.corpus.audio import HIGHEST_RATE, LOWEST_RATE, SAMPLE_RATE, resampled
+from serfit.corpus.audio import HIGHEST_RATE, LOWEST_RATE, resampled
 from serfit.errors import UserError
 from serfit.inference.networks import Waveform
 from serfit.inference.recogniser import Emotion, Recogniser, emotions
 from serfit.inference.windows import cut, window_samples
+from serfit.labels import SAMPLE_RATE
 
 Encoding = Literal["s16le", "f32le"]
 """How samples are written: signed 16-bit integers or 32-bit floats within 1, both little-endian, one channel."""
@@ -125,7 +126,7 @@ def listen(recogniser: Recogniser, samples: Samples, *, window: float, hop: floa
         hop: seconds from one window to the next.
 
     Raises:
-        UserError: windows that can't be heard, a source that fails, or audio too short for the model.
+        UserError: windows that aren't possible, a source that fails, or audio too short for the model.
     """
     length, step = window_samples(recogniser, window, hop)
     for index, waveform in cut(samples, length, step):

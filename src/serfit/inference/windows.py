@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE, audio_blocks
+from serfit.corpus.audio import audio_blocks
 from serfit.errors import UserError
 from serfit.inference.networks import Waveform
 from serfit.inference.recogniser import LONGEST, Estimates, Recogniser, Sound, name_of, waveform_of
+from serfit.labels import SAMPLE_RATE
 
 WINDOW, HOP = 3.0, 0.5
 """Seconds of speech that are heard at a time, and from one beginning to the next, unless asked otherwise."""
@@ -121,7 +122,7 @@ def window_samples(recogniser: Recogniser, window: float, hop: float) -> tuple[i
     """
     if not (math.isfinite(window) and recogniser.shortest <= window <= LONGEST):
         raise UserError(
-            f"a window of {window:g} s can't be heard; it must last {recogniser.shortest:g} to {LONGEST:g} s, "
+            f"a window of {window:g} s isn't possible; it must last {recogniser.shortest:g} to {LONGEST:g} s, "
             f"for example {WINDOW:g}"
         )
     if not (math.isfinite(hop) and 0.001 <= hop <= window):

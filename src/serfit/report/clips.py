@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import soundfile
 
 from serfit.config.load import load_config
-from serfit.corpus.audio import SAMPLE_RATE, read_audio
+from serfit.corpus.audio import read_audio
 from serfit.corpus.load import load_corpus
 from serfit.errors import UserError
+from serfit.labels import SAMPLE_RATE
 from serfit.runs.directory import CONFIG
 from serfit.runs.finished import FinishedRun
 

@@ -27,7 +27,7 @@ HOW_TO_READ = (
     "of it with the weights of the epoch whose mean validation CCC was best; the test part had no say in that choice.",
     "Mean ± sample standard deviation over folds; where a fold was run with several seeds, their mean counts as the "
     "fold's value; seeds that lack a fold which another seed has are left out everywhere. CCC-Avg is the mean over the "
-    "predicted dimensions; the published one is given only beside experiments that predict the same dimensions.",
+    "predicted dimensions; the published one is given only for experiments that predict the same dimensions.",
     "Pooled: one CCC over the test predictions of all folds together (with several seeds, the mean over those that "
     "have all folds), given only when the folds' test parts are disjoint and make up the whole corpus.",
     "Bold: the best among experiments that were tested on the same utterances of the same folds.",

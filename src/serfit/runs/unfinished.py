@@ -33,7 +33,7 @@ def run_to_go_on_with(config: ExperimentConfig, directory: Path | None = None) -
     if busy:
         raise UserError(
             f"this experiment is being run at the moment: {', '.join(busy)}; wait for it to end, or leave out "
-            "--resume auto to run it a second time beside it"
+            "--resume auto to run it a second time at once"
         )
     return None
 

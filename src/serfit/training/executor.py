@@ -21,8 +21,8 @@ from typing import TypeVar
 import torch
 
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import UserError, is_out_of_memory
+from serfit.labels import SAMPLE_RATE
 from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.losses import LossFunction
 from serfit.nn.model import EmotionModel

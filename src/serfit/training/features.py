@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from serfit.config import schema
-from serfit.corpus.audio import SAMPLE_RATE, content_digest, read_audio
+from serfit.corpus.audio import content_digest, read_audio
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, counted
+from serfit.labels import SAMPLE_RATE
 from serfit.nn.model import EmotionModel
 from serfit.nn.saved import weights_digest
 from serfit.system.runtime import computer_memory

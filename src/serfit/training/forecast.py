@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.audio import SAMPLE_RATE
 from serfit.errors import counted
+from serfit.labels import SAMPLE_RATE
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, model_of
 from serfit.system.files import check_room, free_bytes, gigabytes

@@ -18,7 +18,7 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE
+from serfit.labels import SAMPLE_RATE
 from serfit.training.store import FeatureStore
 
 FORMAT = 1

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serfit.corpus.audio import SAMPLE_RATE
 from serfit.corpus.synthetic import voices
 from serfit.corpus.synthetic.corpus import SCENARIOS, majority, synthetic_corpus, vote
 from serfit.corpus.synthetic.voices import LONGEST, SHORTEST, Speaker, draw_speaker, speak
+from serfit.labels import SAMPLE_RATE
 from serfit.scores.metrics import ccc
 from serfit.system.counters import generator
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serfit.corpus.audio import SAMPLE_RATE, read_audio
+from serfit.corpus.audio import read_audio
 from serfit.inference.labelling.voice_activity import ADDED, LONGEST, levels, stretches, voiced
+from serfit.labels import SAMPLE_RATE
 
 EMODB = Path(__file__).resolve().parents[4] / "shared/corpora/emodb"
 

@@ -14,7 +14,8 @@ import serfit
 from nn.small import FAMILIES, LAYOUTS, build_hf, padded
 from serfit.config.schema import ModelParams
 from serfit.corpus.preflight import SHORTEST_SECONDS
-from serfit.nn.encoders.base import EMBEDDING, SAMPLE_RATE, Encoder, Sizes, States
+from serfit.labels import SAMPLE_RATE
+from serfit.nn.encoders.base import EMBEDDING, Encoder, Sizes, States
 from serfit.nn.encoders.build import Provenance, build_encoder
 from serfit.nn.encoders.folder import Normalisation
 from serfit.nn.encoders.source import Source

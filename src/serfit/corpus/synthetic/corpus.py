@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from serfit.corpus.audio import SAMPLE_RATE
 from serfit.corpus.synthetic.release import ReleaseUtterance
 from serfit.corpus.synthetic.voices import draw_speaker, speak
+from serfit.labels import SAMPLE_RATE
 from serfit.system.counters import generator
 
 SCENARIOS: Mapping[str, tuple[float, float]] = {

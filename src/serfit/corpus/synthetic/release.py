@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE
+from serfit.labels import SAMPLE_RATE
 
 Rating = tuple[int | None, int | None, int | None]
 """Valence, arousal and dominance from 1 to 5 by one rater, None where the rater gave none."""

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE
+from serfit.labels import SAMPLE_RATE
 
 SHORTEST, LONGEST = 0.8, 1.5
 """Durations of utterances are drawn evenly between these, in seconds."""

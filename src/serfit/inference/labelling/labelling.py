@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from serfit.corpus.audio import SAMPLE_RATE, audio_blocks, audio_duration, read_audio
+from serfit.corpus.audio import audio_blocks, audio_duration, read_audio
 from serfit.corpus.level import level_doubt
 from serfit.errors import UserError
 from serfit.inference.labelling.inputs import Item
@@ -21,6 +21,7 @@ from serfit.inference.labelling.voice_activity import LONGEST, SHORTEST, SILENCE
 from serfit.inference.networks import Waveform
 from serfit.inference.recogniser import Emotion, Estimates, Recogniser, emotions
 from serfit.inference.windows import window_samples, windows
+from serfit.labels import SAMPLE_RATE
 from serfit.nn.passes import plan_passes
 
 POOL_SECONDS, POOL_ITEMS = 960.0, 512

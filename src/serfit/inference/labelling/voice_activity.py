@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import SAMPLE_RATE
 from serfit.inference.networks import Waveform
+from serfit.labels import SAMPLE_RATE
 
 FRAME = SAMPLE_RATE // 50
 """Samples of a frame: 20 ms."""

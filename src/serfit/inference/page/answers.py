@@ -17,7 +17,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from serfit.corpus.audio import SAMPLE_RATE, audio_duration, read_audio
+from serfit.corpus.audio import audio_duration, read_audio
 from serfit.errors import UserError
 from serfit.inference.networks import Waveform
 from serfit.inference.origin import Origin
@@ -25,7 +25,7 @@ from serfit.inference.page.words import LANGUAGES, Words
 from serfit.inference.pictures import circumplex_picture, time_picture
 from serfit.inference.recogniser import Recogniser
 from serfit.inference.windows import HOP, WINDOW, Curve, joined, windows
-from serfit.labels import Dimension, LabelScale, letter
+from serfit.labels import SAMPLE_RATE, Dimension, LabelScale, letter
 
 MEGABYTE = 1_000_000
 

@@ -17,7 +17,6 @@ import yaml
 from numpy.typing import NDArray
 
 from serfit import __version__
-from serfit.corpus.audio import SAMPLE_RATE
 from serfit.corpus.synthetic.voices import draw_speaker, speak
 from serfit.errors import UserError, counted, error_line
 from serfit.inference.about import About
@@ -30,7 +29,7 @@ from serfit.inference.publish.eight_bits import write_eight_bits
 from serfit.inference.publish.graph import PublishedGraph
 from serfit.inference.publish.heldout import Heldout
 from serfit.inference.recogniser import Estimates, Recogniser
-from serfit.labels import Dimension
+from serfit.labels import SAMPLE_RATE, Dimension
 from serfit.nn.passes import padded
 from serfit.scores.calibration import Calibration
 from serfit.system import counters

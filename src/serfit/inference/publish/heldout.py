@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serfit.config.load import load_config
-from serfit.corpus.audio import SAMPLE_RATE, read_audio
+from serfit.corpus.audio import read_audio
 from serfit.corpus.folds import make_split
 from serfit.corpus.load import load_corpus
 from serfit.corpus.utterance import Utterance
@@ -13,6 +13,7 @@ from serfit.errors import UserError
 from serfit.inference.networks import Waveform
 from serfit.inference.recogniser import LONGEST
 from serfit.inference.source import directories_of
+from serfit.labels import SAMPLE_RATE
 from serfit.runs.directory import CONFIG
 
 MOST = 48

@@ -17,11 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError, counted
+from serfit.labels import SAMPLE_RATE
 from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.frames import Layout
-
-SAMPLE_RATE = 16_000
-"""Samples per second of all audio that encoders are given."""
 
 INPUT, CNN, EMBEDDING = 0, 1, 2
 """Numbers of the first stages; the state after k transformer layers is stage EMBEDDING + k."""

@@ -9,7 +9,8 @@ import torch
 
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
-from serfit.nn.encoders.base import SAMPLE_RATE, Encoder
+from serfit.labels import SAMPLE_RATE
+from serfit.nn.encoders.base import Encoder
 from serfit.nn.encoders.source import Source, quiet_transformers
 from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
 from serfit.nn.saved import weights_digest

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from serfit.errors import UserError, error_line
-from serfit.nn.encoders.base import SAMPLE_RATE
+from serfit.labels import SAMPLE_RATE
 from serfit.system.files import refuse_lfs_pointer
 
 LAYOUT = "layout"
