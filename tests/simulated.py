@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from serfit.scores.statistics.contrast import Cell, Contrast, Layout, contrast, layout
+from serfit.scores.statistics.contrast import Cell, Clustering, Contrast, clustering, contrast
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,17 @@ def _models(random: np.random.Generator, deviation: float, common: float, count:
     return own + random.normal(0, deviation * common**0.5) if common else own
 
 
-def grouped(corpus: Corpus) -> Layout:
+def grouped(corpus: Corpus) -> Clustering:
     """Who said what where."""
     names = [[str(number) for number in column] for column in (corpus.speaker, corpus.dialogue)]
-    return layout(*names, corpus.session.tolist())
+    return clustering(*names, corpus.session.tolist())
 
 
-def pooled(where: Layout, corpus: Corpus, values: np.ndarray) -> Contrast:
+def pooled(where: Clustering, corpus: Corpus, values: np.ndarray) -> Contrast:
     return contrast(where, [Cell(np.arange(len(values)), corpus.targets, values, 0, 0, 1.0)])
 
 
-def over_folds(where: Layout, corpus: Corpus, values: np.ndarray) -> Contrast:
+def over_folds(where: Clustering, corpus: Corpus, values: np.ndarray) -> Contrast:
     rows = [np.flatnonzero(corpus.session == fold) for fold in np.unique(corpus.session)]
     cells = [Cell(r, corpus.targets[r], values[r], fold, 0, 1.0) for fold, r in enumerate(rows)]
     return contrast(where, cells)

@@ -82,10 +82,10 @@ def wider_bootstrap(score: Contrast, random: np.random.Generator) -> tuple[float
     """The wider of two percentile bootstraps that resample whole speakers or whole dialogues inside folds."""
     found = []
     for kind in ("speaker", "dialogue"):
-        clusters = score.layout.groups[kind]
+        clusters = score.clustering.groups[kind]
         sums = score.clustered(clusters)
         folds = np.zeros(sums.shape[1], dtype=int)
-        folds[clusters] = score.layout.groups["fold"]
+        folds[clusters] = score.clustering.groups["fold"]
         weights = np.zeros((RESAMPLES, sums.shape[1]))
         for fold in np.unique(folds):
             inside = np.flatnonzero(folds == fold)

@@ -34,15 +34,15 @@ def sessions(**sizes: int) -> Corpus:
     )
 
 
-def leave_one_out(fold: int) -> schema.Split:
-    return schema.Split(scheme="leave_one_session_out", fold=fold)
+def leave_one_out(fold: int) -> schema.SplitSettings:
+    return schema.SplitSettings(scheme="leave_one_session_out", fold=fold)
 
 
-def grouped(fold: int, folds: int = 3, group: str = "speaker") -> schema.Split:
-    return schema.Split(scheme="grouped_kfold", fold=fold, folds=folds, group=group)
+def grouped(fold: int, folds: int = 3, group: str = "speaker") -> schema.SplitSettings:
+    return schema.SplitSettings(scheme="grouped_kfold", fold=fold, folds=folds, group=group)
 
 
-OFFICIAL = schema.Split(scheme="official")
+OFFICIAL = schema.SplitSettings(scheme="official")
 
 
 def ids(utterances: tuple[Utterance, ...]) -> list[str]:
@@ -141,12 +141,16 @@ def test_official_parts() -> None:
         (corpus(utterance("a"), utterance("b", session="x")), leave_one_out(1), r"1 of 2 utterances .* no session: a"),
         (sessions(a=4, b=4, c=4), grouped(4), r"fold is 4; it must be 1 to 3 \(set by data.split.folds\)"),
         (sessions(a=4, b=4), grouped(1, 5), "toy has 4 speakers and data.split.folds is 5, but every"),
-        (corpus(utterance("a", part="test")), schema.Split(scheme="official", fold=2), r"fold is 2; it must be 1 \("),
+        (
+            corpus(utterance("a", part="test")),
+            schema.SplitSettings(scheme="official", fold=2),
+            r"fold is 2; it must be 1 \(",
+        ),
         (corpus(utterance("a", part="test"), utterance("b")), OFFICIAL, r"1 of 2 utterances .* no declared part: b"),
         (corpus(utterance("a", part="test")), OFFICIAL, "the train and validation part of fold 1 is empty; every part"),
     ],
 )  # fmt: skip
-def test_splits_that_can_not_be_made(whole: Corpus, wanted: schema.Split, message: str) -> None:
+def test_splits_that_can_not_be_made(whole: Corpus, wanted: schema.SplitSettings, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_split(whole, wanted)
 
@@ -231,11 +235,11 @@ def test_a_constant_part_has_no_ccc() -> None:
 
 def test_everything_trains_and_nothing_is_left() -> None:
     whole = sessions(a=2, b=3, c=1)
-    split = make_split(whole, schema.Split(scheme="everything"))
+    split = make_split(whole, schema.SplitSettings(scheme="everything"))
     assert (split.train, split.validation, split.test) == (whole.utterances, (), ())
     assert split.protocol == (
         "trains on all 6 utterances; none are left to validate or test on, so nothing here is a score"
     )
     check_varying(Split(1, 1, (utterance("a", 1.0), utterance("b", 2.0)), (), (), ""), ("valence",))
     with pytest.raises(UserError, match="fold is 2; it must be 1"):
-        make_split(whole, schema.Split(scheme="everything", fold=2))
+        make_split(whole, schema.SplitSettings(scheme="everything", fold=2))

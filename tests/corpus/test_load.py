@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from serfit.config.schema import Data, Table
+from serfit.config.schema import Data, TableColumns
 from serfit.corpus import load
 from serfit.corpus.load import check_rated, languages, load_corpus
 from serfit.corpus.synthetic.release import ReleaseUtterance, write_release
@@ -21,7 +21,7 @@ from serfit.labels import LabelScale
 def write_table(root: Path, arousal: str) -> Data:
     (root / "a.wav").touch()
     (root / "table.csv").write_text(f"path,V,A\na.wav,0.5,{arousal}\n")
-    table = Table(path=Path("table.csv"), valence="V", arousal="A")
+    table = TableColumns(path=Path("table.csv"), valence="V", arousal="A")
     return Data(
         corpus="csv", root=root, table=table, scales={"valence": (-2, 2), "arousal": (1, 5), "dominance": (0, 1)}
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serfit.config.schema import Table
+from serfit.config.schema import TableColumns
 from serfit.corpus.table import read_table
 from serfit.corpus.utterance import Corpus, Utterance
 from serfit.errors import UserError
@@ -25,7 +25,7 @@ def read(root: Path, text: str, files: str = "a.wav b.wav c.wav", *, raw: bytes 
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     (root / "table.csv").write_bytes(text.encode() if raw is None else raw)
-    table = Table(**{"path": "table.csv", "audio": "file", "valence": "V", "arousal": "A"} | columns)
+    table = TableColumns(**{"path": "table.csv", "audio": "file", "valence": "V", "arousal": "A"} | columns)
     return read_table(root, table, ("valence", "arousal"), SCALES)
 
 
@@ -77,7 +77,7 @@ def test_raters_are_averaged_and_counted_and_columns_stand_in_any_order(
         writer.writerow(["r3", "name", "A", "r1", "file", "r2"])
         for number, (first, second, third) in enumerate(rows):
             writer.writerow([third, f"{number:04}", 3, first, "a.wav", second])
-    table = Table(path="table.csv", audio="file", id="name", valence=["r1", "r2", "r3"], arousal="A")
+    table = TableColumns(path="table.csv", audio="file", id="name", valence=["r1", "r2", "r3"], arousal="A")
     corpus = read_table(root, table, ("valence", "arousal"), SCALES)
     for number, (row, utterance) in enumerate(zip(rows, corpus.utterances, strict=True)):
         present = [value for value in row if value is not None]
@@ -133,7 +133,7 @@ def test_the_table_may_lie_outside_of_the_root(tmp_path: Path) -> None:
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio" / "a.wav").touch()
     (tmp_path / "labels.csv").write_text("file,V,A\na.wav,1,2\n")
-    table = Table(path=tmp_path / "labels.csv", audio="file", valence="V", arousal="A")
+    table = TableColumns(path=tmp_path / "labels.csv", audio="file", valence="V", arousal="A")
     corpus = read_table(tmp_path / "audio", table, ("arousal",), SCALES)
     assert corpus.utterances[0].ratings == {"arousal": 2.0}
     assert list(corpus.scales) == ["arousal"]
@@ -261,7 +261,7 @@ def test_a_table_with_nothing_but_further_test_parts(tmp_path: Path) -> None:
 
 
 def test_a_missing_table_and_a_missing_root(tmp_path: Path) -> None:
-    table = Table(path="labels.csv", audio="file", valence="V", arousal="A")
+    table = TableColumns(path="labels.csv", audio="file", valence="V", arousal="A")
     with pytest.raises(
         UserError, match=r"data.table.path: can't read \S+/labels.csv: No such file or directory; it must be a CSV"
     ):
@@ -275,7 +275,7 @@ def test_a_missing_table_and_a_missing_root(tmp_path: Path) -> None:
 @pytest.mark.skipif(not REAL.is_dir(), reason="EMO-DB isn't beside the repository")
 def test_the_real_emo_db(tmp_path: Path) -> None:
     """Durations stand in for ratings: EMO-DB has none."""
-    table = Table(
+    table = TableColumns(
         path="utterances.csv", audio="path", id="name", arousal="duration_seconds", speaker="speaker", gender="gender",
         emotion="emotion",
     )  # fmt: skip

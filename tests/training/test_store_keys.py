@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nn.small import build_hf
-from serfit.config.schema import Augmentation, Features, ModelParams
+from serfit.config.schema import Augmentation, FeatureSettings, ModelParams
 from serfit.nn.model import build_model
 from serfit.training.features import build_features
 
@@ -47,6 +47,6 @@ def test_a_store_filled_by_serfit_0_1_is_still_found(
         "pooled": {"freeze_speech_encoder": True, "pooling": "mean"},
     }[params]
     model = build_model(ModelParams(speech_encoder=str(tmp_path / "encoder"), **chosen), dimensions=2, seed=1)
-    made = build_features(model, Features(store=tmp_path / "store"), Augmentation(), crop=False)
+    made = build_features(model, FeatureSettings(store=tmp_path / "store"), Augmentation(), crop=False)
     assert made.store is not None
     assert made.store.folder.name == key

@@ -83,8 +83,8 @@ def test_training_from_waveforms_decodes_once(tmp_path: Path, monkeypatch: pytes
     soundfile.write(tmp_path / "b.wav", SOUND, 16_000)
     model = build_model(ModelParams(speech_encoder="random:tiny", freeze_cnn=False), dimensions=1, seed=1)
     utterances = [Utterance(id=name, path=tmp_path / name, speaker="s", ratings={}) for name in ("a.flac", "b.wav")]
-    plain = build_features(model, schema.Features(store=None), schema.Augmentation(), crop=False)
-    kept = build_features(model, schema.Features(store=tmp_path / "store"), schema.Augmentation(), crop=False)
+    plain = build_features(model, schema.FeatureSettings(store=None), schema.Augmentation(), crop=False)
+    kept = build_features(model, schema.FeatureSettings(store=tmp_path / "store"), schema.Augmentation(), crop=False)
     for _ in range(2):
         for utterance in utterances:
             np.testing.assert_array_equal(kept(utterance), plain(utterance))

@@ -33,7 +33,7 @@ class Experiment(Section):
     """Folder in which run directories are created."""
 
 
-class Table(Section):
+class TableColumns(Section):
     """A CSV file of rated utterances, columns chosen by name."""
 
     path: Path
@@ -68,7 +68,7 @@ class Table(Section):
     """Column of transcripts."""
 
 
-class Split(Section):
+class SplitSettings(Section):
     """Which utterances train, validate and test."""
 
     scheme: Literal["leave_one_session_out", "grouped_kfold", "official", "everything"] = "leave_one_session_out"
@@ -128,14 +128,14 @@ class Data(Section):
     """Folder of the corpus. For iemocap the one that holds Session1 to Session5."""
     dimensions: tuple[Dimension, ...] = ("valence", "arousal")
     """What to predict, any of valence, arousal, dominance."""
-    table: Table | None = None
+    table: TableColumns | None = None
     """Columns of the CSV file; only with corpus: csv."""
     unreadable: Literal["error", "skip"] = "error"
     """What to do about utterances whose audio can't be used: error stops before training and names them all; skip
     decodes all audio first, leaves them out of their parts, and writes their number and names into the record."""
     scales: dict[Dimension, tuple[float, float]] | None = None
     """[minimum, maximum] of each dimension's rating scale; only with corpus: csv (IEMOCAP's is 1 to 5)."""
-    split: Split = Split()
+    split: SplitSettings = SplitSettings()
     """Which utterances train, validate and test."""
     loader: Loader = Loader()
     """How utterances become batches."""
@@ -165,7 +165,7 @@ class Data(Section):
         return self
 
 
-class Features(Section):
+class FeatureSettings(Section):
     """The store of what the frozen part of the encoder computes."""
 
     store: Path | None = Path("cache/features")
@@ -250,7 +250,7 @@ class Schedule(Section):
     """What follows the warm-up: a half cosine to 0, or no change."""
 
 
-class Loss(Section):
+class LossSettings(Section):
     """One loss over the whole optimisation batch."""
 
     mse_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
@@ -285,7 +285,7 @@ class Train(Section):
     """AdamW and its learning rates."""
     schedule: Schedule = Schedule()
     """How the learning rates move."""
-    loss: Loss = Loss()
+    loss: LossSettings = LossSettings()
     """One loss over the whole optimisation batch."""
 
 
@@ -296,7 +296,7 @@ class ExperimentConfig(Section):
     """What the run is called and where it goes."""
     data: Data
     """The corpus, its split, its batches."""
-    features: Features = Features()
+    features: FeatureSettings = FeatureSettings()
     """The store of what the frozen part of the encoder computes."""
     model: Model = Model()
     """The network."""

@@ -46,7 +46,7 @@ class Split:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
-def make_split(corpus: Corpus, split: schema.Split) -> Split:
+def make_split(corpus: Corpus, split: schema.SplitSettings) -> Split:
     """Split a corpus; a pure function of the corpus and the scheme.
 
     leave_one_session_out tests on session k, validates on session k % n + 1 and trains on the rest. grouped_kfold does

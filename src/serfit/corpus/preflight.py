@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serfit.config.schema import ExperimentConfig
-from serfit.config.schema import Split as SplitSettings
+from serfit.config.schema import ExperimentConfig, SplitSettings
 from serfit.corpus.audio import audio_duration, read_audio
 from serfit.corpus.copies import THREADS, Anchors, anchors_of
 from serfit.corpus.level import SILENT, glance, level_doubt

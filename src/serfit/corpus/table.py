@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from serfit.config.schema import Table
+from serfit.config.schema import TableColumns
 from serfit.corpus.names import KINDS, known, spelled_twice, unknown_notes
 from serfit.corpus.ratings import mean_rating
 from serfit.corpus.rows import RowError, finite, numbered_rows, segment
@@ -36,7 +36,7 @@ Cells = Mapping[str, str]
 
 
 def read_table(
-    root: Path, table: Table, dimensions: Sequence[Dimension], scales: Mapping[Dimension, LabelScale]
+    root: Path, table: TableColumns, dimensions: Sequence[Dimension], scales: Mapping[Dimension, LabelScale]
 ) -> Corpus:
     """Read a CSV file (UTF-8, with or without byte order mark; commas; header line).
 
@@ -125,7 +125,7 @@ def _notes(left_out: Counter[str]) -> tuple[str, ...]:
     return (f"{counted(left_out.total(), 'row')} left out ({_counted(left_out)}): only test or test1 is tested on",)
 
 
-def _ignored(header: Sequence[str], table: Table, dimensions: Sequence[Dimension]) -> Iterator[str]:
+def _ignored(header: Sequence[str], table: TableColumns, dimensions: Sequence[Dimension]) -> Iterator[str]:
     """What to say of ratings that the table has, or its settings name, and that aren't read."""
     used = {column for _, column in _named_columns(table, dimensions)}
     for name in DIMENSIONS:
@@ -139,7 +139,7 @@ def _ignored(header: Sequence[str], table: Table, dimensions: Sequence[Dimension
             yield f"column {listed(found)} seems to rate {name}, which data.dimensions leaves out"
 
 
-def _check_columns(path: Path, table: Table, dimensions: Sequence[Dimension], header: Sequence[str]) -> None:
+def _check_columns(path: Path, table: TableColumns, dimensions: Sequence[Dimension], header: Sequence[str]) -> None:
     complaints = []
     for key, name in _named_columns(table, dimensions):
         close = nearest(name, header)
@@ -156,14 +156,14 @@ def _check_columns(path: Path, table: Table, dimensions: Sequence[Dimension], he
         )
 
 
-def _named_columns(table: Table, dimensions: Sequence[Dimension]) -> list[tuple[str, str]]:
+def _named_columns(table: TableColumns, dimensions: Sequence[Dimension]) -> list[tuple[str, str]]:
     """(key of data.table, column) of everything that will be read."""
-    single = [key for key in Table.model_fields if key not in ("path", *DIMENSIONS)]
+    single = [key for key in TableColumns.model_fields if key not in ("path", *DIMENSIONS)]
     named = [(key, getattr(table, key)) for key in single if getattr(table, key) is not None]
     return named + [(dimension, column) for dimension in dimensions for column in _rating_columns(table, dimension)]
 
 
-def _rating_columns(table: Table, dimension: Dimension) -> list[str]:
+def _rating_columns(table: TableColumns, dimension: Dimension) -> list[str]:
     columns: str | list[str] | None = getattr(table, dimension)
     assert columns, f"data.table names no column for {dimension}"
     return [columns] if isinstance(columns, str) else columns
@@ -172,7 +172,7 @@ def _rating_columns(table: Table, dimension: Dimension) -> list[str]:
 def _utterance(
     cells: Cells,
     root: Path,
-    table: Table,
+    table: TableColumns,
     dimensions: Sequence[Dimension],
     scales: Mapping[Dimension, LabelScale],
     exists: Callable[[Path], bool],
@@ -203,7 +203,7 @@ def _utterance(
     )
 
 
-def _id(cells: Cells, table: Table, start: float | None, end: float | None) -> str:
+def _id(cells: Cells, table: TableColumns, start: float | None, end: float | None) -> str:
     """The id column, or the audio path with the segment's ends."""
     if table.id is not None:
         if not cells[table.id]:
@@ -271,7 +271,7 @@ def _known(cells: Cells, column: str | None) -> str | None:
     return None if column is None else known(cells[column])
 
 
-def _unknown(cells: Cells, table: Table) -> list[tuple[str, str]]:
+def _unknown(cells: Cells, table: TableColumns) -> list[tuple[str, str]]:
     """Kind and spelling of what isn't empty but means that nobody knows."""
     named = [(kind, cells[column]) for kind in KINDS if (column := getattr(table, kind)) is not None]
     return [(kind, cell) for kind, cell in named if cell and known(cell) is None]

@@ -63,7 +63,7 @@ def ccc_loss(predictions: Tensor, targets: Tensor, weights: Tensor | None = None
     return Loss((weights * term).sum() / weights.sum(), constant)
 
 
-def build_loss(settings: schema.Loss, dimensions: Sequence[Dimension]) -> LossFunction:
+def build_loss(settings: schema.LossSettings, dimensions: Sequence[Dimension]) -> LossFunction:
     """The training loss that a configuration describes, for predictions of these dimensions."""
     weights = [settings.weights.get(name, 1.0) for name in dimensions]
 

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TestPredictions:
     """All test predictions of an experiment, one row per utterance.
 
     Attributes:
@@ -81,7 +81,7 @@ class Miscalibration:
     collapsed: bool
 
 
-def predicted(result: ExperimentResult) -> Table:
+def predicted(result: ExperimentResult) -> TestPredictions:
     """The test predictions of the seeds that have all folds (`experiments.complete_seeds`), folds one after another.
 
     Seeds that were tested on other utterances than the first are left out.
@@ -99,7 +99,7 @@ def predicted(result: ExperimentResult) -> Table:
             [np.concatenate([getattr(run.predictions, part)[:, index] for run in alike[seed]]) for seed in runs]
         )
 
-    return Table(
+    return TestPredictions(
         ids=tuple(name for _, name in ids[0]),
         described=described,
         targets={name: column(name, [0], "targets")[0] for name in result.dimensions},
@@ -123,7 +123,7 @@ def duration_bin(seconds: str) -> str:
     return f"{above[-1]:g} to {below[0]:g} s" if below else f"{BINS[-1]:g} s and more"
 
 
-def breakdown(data: Table) -> list[GroupScore]:
+def breakdown(data: TestPredictions) -> list[GroupScore]:
     """Scores per group, groupings in their order, groups by name (durations by length); unknown ones are left out."""
     found = []
     for grouping in GROUPINGS:
@@ -137,7 +137,7 @@ def breakdown(data: Table) -> list[GroupScore]:
     return found
 
 
-def miscalibration(data: Table) -> dict[Dimension, Miscalibration]:
+def miscalibration(data: TestPredictions) -> dict[Dimension, Miscalibration]:
     """Bias, slope and spread per dimension, over all test utterances."""
     found = {}
     for name, targets in data.targets.items():
@@ -152,7 +152,7 @@ def miscalibration(data: Table) -> dict[Dimension, Miscalibration]:
     return found
 
 
-def together(data: Table) -> list[Correlation]:
+def together(data: TestPredictions) -> list[Correlation]:
     """Correlate every two dimensions over all test utterances: predictions (mean over seeds) and ratings."""
     names = list(data.targets)
     found = []
@@ -162,7 +162,7 @@ def together(data: Table) -> list[Correlation]:
     return [replace(pair[0], predicted=_mean([one.predicted for one in pair])) for pair in zip(*found, strict=True)]
 
 
-def worst(data: Table, most: int) -> list[tuple[int, Dimension, float]]:
+def worst(data: TestPredictions, most: int) -> list[tuple[int, Dimension, float]]:
     """Rows whose prediction (mean over seeds) is furthest from the rating, in units of that rating's deviation.
 
     Returns:
@@ -183,7 +183,7 @@ def worst(data: Table, most: int) -> list[tuple[int, Dimension, float]]:
     return list(chosen.values())
 
 
-def _group_score(data: Table, grouping: str, group: str, rows: NDArray[np.intp]) -> GroupScore:
+def _group_score(data: TestPredictions, grouping: str, group: str, rows: NDArray[np.intp]) -> GroupScore:
     scores: dict[Dimension, float | None] = {}
     rmse: dict[Dimension, float] = {}
     bias: dict[Dimension, float] = {}

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from serfit.errors import UserError
 from serfit.labels import Dimension
-from serfit.report.breakdown import GroupScore, Miscalibration, Table, breakdown, miscalibration, predicted, together
+from serfit.report.breakdown import (
+    GroupScore,
+    Miscalibration,
+    TestPredictions,
+    breakdown,
+    miscalibration,
+    predicted,
+    together,
+)
 from serfit.report.evidence import Evidence
 from serfit.runs.experiments import ExperimentResult
 from serfit.scores.metrics import Correlation
@@ -23,7 +31,7 @@ class Details:
         together: how every two dimensions go together.
     """
 
-    table: Table
+    table: TestPredictions
     groups: Sequence[GroupScore]
     miscalibration: Mapping[Dimension, Miscalibration]
     together: Sequence[Correlation]

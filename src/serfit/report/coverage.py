@@ -62,7 +62,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class Coverage:
     """Coverage of an interval of fixed width.
 
     Attributes:
@@ -115,7 +115,7 @@ class Findings:
 
     folds: int
     lines: tuple[Line, ...]
-    intervals: tuple[Interval, ...]
+    intervals: tuple[Coverage, ...]
     disagreements: tuple[Disagreement, ...]
     flat: tuple[Dimension, ...]
 
@@ -274,7 +274,7 @@ def _lines(name: Dimension, under: Mapping[Map, Sequence[Parts]]) -> list[Line]:
     return found
 
 
-def _interval(name: Dimension, kind: Map, runs: Sequence[Parts]) -> Interval | None:
+def _interval(name: Dimension, kind: Map, runs: Sequence[Parts]) -> Coverage | None:
     widths, inside = [], []
     for parts in runs:
         column = parts.test.dimensions.index(name)
@@ -283,7 +283,7 @@ def _interval(name: Dimension, kind: Map, runs: Sequence[Parts]) -> Interval | N
             return None
         widths.append(width)
         inside.append(np.abs(parts.test.values - parts.test.targets)[:, column] <= width)
-    return Interval(name, kind, float(np.mean(widths)), float(np.concatenate(inside).mean()))
+    return Coverage(name, kind, float(np.mean(widths)), float(np.concatenate(inside).mean()))
 
 
 def _disagreements(kind: Map, runs: Sequence[Parts]) -> tuple[Disagreement, ...]:

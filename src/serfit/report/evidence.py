@@ -13,7 +13,7 @@ from serfit.labels import DIMENSIONS, Dimension
 from serfit.runs.experiments import ExperimentResult, complete_seeds
 from serfit.runs.finished import FinishedRun
 from serfit.scores.reference import Measure, measure
-from serfit.scores.statistics.contrast import Cell, Contrast, Layout, contrast, layout, minus
+from serfit.scores.statistics.contrast import Cell, Clustering, Contrast, clustering, contrast, minus
 from serfit.scores.statistics.holm import holm
 from serfit.scores.statistics.interval import Estimate, estimate
 
@@ -187,7 +187,7 @@ def _ratings(run: FinishedRun, dimensions: Sequence[Dimension]) -> dict[str, lis
     return dict(zip(run.predictions.ids, run.predictions.targets[:, columns].tolist(), strict=True))
 
 
-def _layout(runs: Sequence[FinishedRun]) -> tuple[Layout, dict[Key, int]]:
+def _layout(runs: Sequence[FinishedRun]) -> tuple[Clustering, dict[Key, int]]:
     """The test utterances of all runs, grouped, and the row of each."""
     rows: dict[Key, int] = {}
     speakers: list[str] = []
@@ -203,12 +203,12 @@ def _layout(runs: Sequence[FinishedRun]) -> tuple[Layout, dict[Key, int]]:
                 folds.append(run.fold)
             speakers[row] = speakers[row] or speaker  # an older run may not know it
             dialogues[row] = dialogues[row] or dialogue
-    return layout(speakers, dialogues, folds), rows
+    return clustering(speakers, dialogues, folds), rows
 
 
 def _score(
     runs: Sequence[FinishedRun],
-    where: Layout,
+    where: Clustering,
     rows: Mapping[Key, int],
     name: Measure,
     dimensions: Sequence[Dimension],

@@ -25,7 +25,7 @@ from serfit.report.answers import (
     pair_rows,
     together_rows,
 )
-from serfit.report.breakdown import GROUPINGS, GroupScore, Table, worst
+from serfit.report.breakdown import GROUPINGS, GroupScore, TestPredictions, worst
 from serfit.report.clips import clips
 from serfit.report.comparison import Comparison, check_any, only
 from serfit.report.context import NO_RATERS, baseline_rows, rater_rows, what_stands_beside
@@ -182,7 +182,7 @@ def _scores(experiments: Sequence[ExperimentResult], evidence: Evidence, measure
     return Rows(header, rows, left=2)
 
 
-def _predictions(tables: dict[str, Table]) -> list[list[tuple[str, str]]]:
+def _predictions(tables: dict[str, TestPredictions]) -> list[list[tuple[str, str]]]:
     """Density of predictions and residuals, per dimension and experiment; one dimension has one scale."""
     dimensions = dict.fromkeys(name for table in tables.values() for name in table.targets)
     charts = []
@@ -215,7 +215,7 @@ def _errors(
     ]
 
 
-def _circumplexes(tables: dict[str, Table]) -> list[str]:
+def _circumplexes(tables: dict[str, TestPredictions]) -> list[str]:
     """Ratings and predictions on the plane of valence and arousal, where both are predicted."""
     both = {label: table for label, table in tables.items() if {"valence", "arousal"} <= set(table.targets)}
     if not both:
@@ -231,7 +231,7 @@ def _circumplexes(tables: dict[str, Table]) -> list[str]:
     return charts
 
 
-def _failures(result: ExperimentResult, table: Table, players: bool) -> tuple[list[Failure], str]:
+def _failures(result: ExperimentResult, table: TestPredictions, players: bool) -> tuple[list[Failure], str]:
     """The worst utterances, and a remark about their players."""
     found = worst(table, WORST)
     names = [table.ids[row] for row, _, _ in found]

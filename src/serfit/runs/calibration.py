@@ -12,7 +12,7 @@ from serfit.labels import Dimension, LabelScale
 from serfit.runs.directory import CALIBRATION, VALIDATION, Run
 from serfit.runs.finished import read_predictions
 from serfit.scores.calibration import KINDS, Calibration, Kind, fit, suffices
-from serfit.system.records import Document, Number, read_record, write_record
+from serfit.system.records import Number, VersionedRecord, read_record, write_record
 
 ABOUT = (
     "Monotone maps from predictions to ratings, both on [0, 1] of the scales below: straight lines through knots and "
@@ -23,7 +23,7 @@ ABOUT = (
 Scales = Mapping[Dimension, LabelScale]
 
 
-class Calibrations(Document):
+class Calibrations(VersionedRecord):
     """calibration.json.
 
     Attributes:

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, AliasPath, Field
 from serfit.corpus.utterance import Style
 from serfit.scores.agreement import Agreement
 from serfit.scores.metrics import Correlation, Scores
-from serfit.system.records import Count, Document, Record
+from serfit.system.records import Count, Record, VersionedRecord
 
 MOST_FOLDS = 10_000
 """Most folds that a record may speak of; those without a run are listed one by one."""
@@ -73,7 +73,7 @@ class CorpusRecord(Record):
         return sum(self.counts.values())
 
 
-class Environment(Document):
+class Environment(VersionedRecord):
     """environment.json: what a run is made of and where it runs. None is not recorded.
 
     Attributes:
@@ -125,7 +125,7 @@ class Environment(Document):
     folds: Fold | None = None
 
 
-class TestScores(Document):
+class TestScores(VersionedRecord):
     """scores.json: what the weights of the best epoch reach, and what belongs beside it.
 
     Attributes:

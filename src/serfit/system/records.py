@@ -1,7 +1,7 @@
 """Frozen records to and from JSON, strictly: whatever may be wrong with a file is one sentence that names the key.
 
-A record is a pydantic model (`Record`, or `Document` for one with a format of its own) or a frozen dataclass. Strings
-aren't taken for numbers, nor true for 1; infinities and NaN are refused; keys that nobody knows are passed over.
+A record is a pydantic model (`Record`, or `VersionedRecord` for one with a format of its own) or a frozen dataclass.
+Strings aren't taken for numbers, nor true for 1; infinities and NaN are refused; unknown keys are passed over.
 """
 
 import json
@@ -17,7 +17,7 @@ from serfit.errors import UserError, error_line
 from serfit.system.files import write_json, write_text
 
 FORMAT = 1
-"""Of every `Document` that is written; raised when older programs can't read what newer ones write."""
+"""Of every `VersionedRecord` that is written; raised when older programs can't read what newer ones write."""
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """How many there are of something."""
@@ -45,7 +45,7 @@ def _known(version: int) -> int:
     return version
 
 
-class Document(Record):
+class VersionedRecord(Record):
     """A record that is a file.
 
     Attributes:
@@ -58,7 +58,7 @@ class Document(Record):
 def plain(record: object) -> Any:
     """A record as plain data for JSON, keys in the order of its attributes; those that nobody set are left out."""
     data = _adapter(type(record)).dump_python(record, mode="json", exclude_unset=True)
-    return {"format": FORMAT} | {**data, "format": FORMAT} if isinstance(record, Document) else data
+    return {"format": FORMAT} | {**data, "format": FORMAT} if isinstance(record, VersionedRecord) else data
 
 
 def write_record(path: Path, record: object, *, durable: bool = True) -> None:

@@ -161,7 +161,7 @@ class Features:
 
 
 def build_features(
-    model: EmotionModel, features: schema.Features, augmentation: schema.Augmentation, *, crop: bool
+    model: EmotionModel, features: schema.FeatureSettings, augmentation: schema.Augmentation, *, crop: bool
 ) -> Features:
     """The features that training starts from, given what is trainable in the model.
 

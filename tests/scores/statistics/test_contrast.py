@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serfit.scores.metrics import ccc
-from serfit.scores.statistics.contrast import Cell, concordance, contrast, layout, minus
+from serfit.scores.statistics.contrast import Cell, clustering, concordance, contrast, minus
 from serfit.system.counters import generator
 from simulated import Design, System, draw, grouped, over_folds, pooled, predict
 
@@ -13,7 +13,7 @@ from simulated import Design, System, draw, grouped, over_folds, pooled, predict
 def test_sums_give_the_ccc_of_the_definition(pairs: list[tuple[int, int]], shift: float) -> None:
     x, y = (np.array(column, dtype=float) / 4 + shift for column in zip(*pairs, strict=True))
     names = [str(number % 3) for number in range(len(x))]
-    where = layout(names, ["d"] * len(x), [0] * len(x))
+    where = clustering(names, ["d"] * len(x), [0] * len(x))
     score = contrast(where, [Cell(np.arange(len(x)), x, y, 0, 0, 1.0)])
     expected = ccc(x, y)
     if expected is None:
@@ -48,7 +48,7 @@ def test_leaving_a_cluster_out_of_the_sums_is_leaving_its_utterances_out() -> No
 def test_weights_average_dimensions_and_seeds_and_differences_subtract() -> None:
     random = generator("weights")
     x, y, z = random.normal(size=(3, 30))
-    where = layout(["a", "b", "c"] * 10, [""] * 30, [0] * 30)
+    where = clustering(["a", "b", "c"] * 10, [""] * 30, [0] * 30)
     rows = np.arange(30)
     both = contrast(where, [Cell(rows, x, y, 0, 0, 0.5), Cell(rows, x, z, 0, 1, 0.5)])
     one = contrast(where, [Cell(rows, x, y, 0, 0, 1.0)])
@@ -59,14 +59,14 @@ def test_weights_average_dimensions_and_seeds_and_differences_subtract() -> None
 
 
 def test_one_unknown_speaker_is_counted_and_no_cluster() -> None:
-    where = layout(["a", "", "a", "b"], ["x", "y", "x", "y"], [0, 0, 0, 0])
+    where = clustering(["a", "", "a", "b"], ["x", "y", "x", "y"], [0, 0, 0, 0])
     assert set(where.groups) == {"fold", "dialogue"}
     assert where.unknown == {"fold": 0, "speaker": 1, "dialogue": 0}
 
 
 def test_a_fold_with_nothing_left_drops_out_of_the_mean_and_constants_are_undefined() -> None:
     x = np.array([1.0, 2, 3, 1, 2, 4])
-    where = layout(["a"] * 3 + ["b"] * 3, [""] * 6, [1, 1, 1, 2, 2, 2])
+    where = clustering(["a"] * 3 + ["b"] * 3, [""] * 6, [1, 1, 1, 2, 2, 2])
     cells = [Cell(np.arange(3), x[:3], x[:3], 1, 0, 1.0), Cell(np.arange(3, 6), x[3:], x[3:][::-1], 2, 0, 1.0)]
     score = contrast(where, cells)
     sums = score.clustered(where.groups["speaker"])

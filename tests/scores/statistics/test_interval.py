@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serfit.scores.metrics import ccc
 from serfit.scores.statistics import t_distribution
-from serfit.scores.statistics.contrast import Cell, Contrast, contrast, layout, minus
+from serfit.scores.statistics.contrast import Cell, Contrast, clustering, contrast, minus
 from serfit.scores.statistics.interval import Scope, estimate
 from serfit.system.counters import generator
 from simulated import Corpus, Design, System, as_good, draw, grouped, over_folds, pooled, predict, true_ccc
@@ -149,7 +149,7 @@ def test_an_interval_says_what_it_holds_for(names: str, varied: tuple[str, ...],
         speakers = dialogues = [""] * len(values)
     elif names == "half known":
         speakers = [name if index % 2 else "" for index, name in enumerate(speakers)]
-    where = layout(speakers, dialogues, corpus.session.tolist())
+    where = clustering(speakers, dialogues, corpus.session.tolist())
     found = estimate(over_folds(where, corpus, values))
     assert (found.scope.varied, str(found.scope)) == (varied, words)
     assert found.scope.testable == ("speaker" in varied)
@@ -158,7 +158,7 @@ def test_an_interval_says_what_it_holds_for(names: str, varied: tuple[str, ...],
 
 def test_one_fold_of_one_speaker_has_no_interval_and_a_scope_in_words() -> None:
     corpus, values = made(design=replace(SMALL, sessions=1))
-    where = layout(["a"] * len(values), ["d"] * len(values), [1] * len(values))
+    where = clustering(["a"] * len(values), ["d"] * len(values), [1] * len(values))
     found = estimate(pooled(where, corpus, values))
     assert found.interval is None
     assert str(found.scope) == "these trained models, this speaker and this dialogue"
@@ -167,7 +167,7 @@ def test_one_fold_of_one_speaker_has_no_interval_and_a_scope_in_words() -> None:
 
 def test_undefined_scores_have_no_interval() -> None:
     x = np.array([1.0, 2, 3, 4, 5, 6])
-    where = layout(list("abcdef"), list("abcdef"), [0] * 6)
+    where = clustering(list("abcdef"), list("abcdef"), [0] * 6)
     nothing = contrast(where, [Cell(np.arange(6), x, np.where(x > 5, np.nan, x), 0, 0, 1.0)])
     assert (estimate(nothing).value, estimate(nothing).interval) == (None, None)
     same = contrast(where, [Cell(np.arange(6), x, x + 0.5, 0, 0, 1.0)])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from serfit.labels import Dimension
 from serfit.report.answers import heading
-from serfit.report.breakdown import GroupScore, Table
+from serfit.report.breakdown import GroupScore, TestPredictions
 from serfit.report.drawing.svg import Chart, ticks
 from serfit.report.evidence import Evidence, Pair
 from serfit.runs.experiments import ExperimentResult
@@ -157,7 +157,7 @@ def learning_curves(label: str, courses: Sequence[Course], name: Dimension, *, t
     return str(chart)
 
 
-def scatter(data: Table, name: Dimension, reach: tuple[float, float], label: str) -> str:
+def scatter(data: TestPredictions, name: Dimension, reach: tuple[float, float], label: str) -> str:
     """Where predictions (of all seeds) lie against ratings, as a density, with the mean rating per prediction."""
     seeds = len(data.values[name])
     targets, values = np.tile(data.targets[name], seeds), data.values[name].reshape(-1)
@@ -172,7 +172,7 @@ def scatter(data: Table, name: Dimension, reach: tuple[float, float], label: str
     return str(chart)
 
 
-def residuals(data: Table, name: Dimension, title: str) -> str:
+def residuals(data: TestPredictions, name: Dimension, title: str) -> str:
     """Prediction minus rating by rating: median, and the range of the middle 80 %."""
     seeds = len(data.values[name])
     targets, values = np.tile(data.targets[name], seeds), data.values[name].reshape(-1)

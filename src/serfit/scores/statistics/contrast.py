@@ -25,7 +25,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class Clustering:
     """The test utterances of an experiment, grouped by fold, speaker and dialogue.
 
     An atom is all utterances of one speaker in one dialogue in one fold, the finest group that is ever left out.
@@ -46,7 +46,7 @@ class Layout:
         return len(self.groups["fold"])
 
 
-def layout(speakers: Sequence[str], dialogues: Sequence[str], folds: Sequence[int]) -> Layout:
+def clustering(speakers: Sequence[str], dialogues: Sequence[str], folds: Sequence[int]) -> Clustering:
     """Group utterances.
 
     Args:
@@ -58,7 +58,7 @@ def layout(speakers: Sequence[str], dialogues: Sequence[str], folds: Sequence[in
     distinct, atoms = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     unknown = dict(zip(KINDS, (0, list(speakers).count(""), list(dialogues).count("")), strict=True))
     groups = {kind: distinct[:, column] for column, kind in enumerate(KINDS) if not unknown[kind]}
-    return Layout(atoms.reshape(-1).astype(np.intp), groups, unknown)
+    return Clustering(atoms.reshape(-1).astype(np.intp), groups, unknown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +95,7 @@ class Contrast:
         bounded: whether the value lies between -1 and 1 as a CCC does (else it is a difference).
     """
 
-    layout: Layout
+    clustering: Clustering
     sums: Floats
     weights: Floats
     folds: Integers
@@ -124,7 +124,7 @@ class Contrast:
         return _added(self.sums, clusters)
 
 
-def contrast(where: Layout, cells: Sequence[Cell]) -> Contrast:
+def contrast(where: Clustering, cells: Sequence[Cell]) -> Contrast:
     """Add up the sums of cells. Targets and values are both shifted by the mean target, which leaves CCC as it is."""
     shift = float(np.concatenate([cell.targets for cell in cells]).mean())
     sums = np.zeros((len(cells), where.count, MOMENTS))
@@ -133,7 +133,7 @@ def contrast(where: Layout, cells: Sequence[Cell]) -> Contrast:
         for column, moment in enumerate((np.ones_like(x), x, y, x * x, y * y, x * y)):
             sums[row, :, column] = np.bincount(where.atoms[cell.rows], moment, where.count)
     return Contrast(
-        layout=where,
+        clustering=where,
         sums=sums,
         weights=np.array([cell.weight for cell in cells]),
         folds=np.array([cell.fold for cell in cells], dtype=np.intp),
@@ -144,7 +144,7 @@ def contrast(where: Layout, cells: Sequence[Cell]) -> Contrast:
 
 def minus(first: Contrast, second: Contrast) -> Contrast:
     """The difference of two scores on the same utterances."""
-    assert first.layout is second.layout, "a paired difference needs one layout"
+    assert first.clustering is second.clustering, "a paired difference needs one layout"
     return replace(
         first,
         sums=np.concatenate([first.sums, second.sums]),

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from serfit.scores.statistics import t_distribution
-from serfit.scores.statistics.contrast import KINDS, Contrast, Integers, Kind, Layout
+from serfit.scores.statistics.contrast import KINDS, Clustering, Contrast, Integers, Kind
 
 CONFIDENCE = 0.95
 
@@ -101,7 +101,7 @@ def estimate(score: Contrast) -> Estimate:
     Degrees of freedom are one less than the effective number of clusters, the smallest of all clusterings (`_degrees`).
     """
     value = score.value
-    scope, groups = _scope(score.layout)
+    scope, groups = _scope(score.clustering)
     if not math.isfinite(value):
         return Estimate(None, None, scope)
     if not groups:
@@ -116,7 +116,7 @@ def estimate(score: Contrast) -> Estimate:
     return Estimate(value, _interval(score, value, variance, degrees) if math.isfinite(variance) else None, scope)
 
 
-def _scope(where: Layout) -> tuple[Scope, list[Integers]]:
+def _scope(where: Clustering) -> tuple[Scope, list[Integers]]:
     """What can be varied, and the clusterings to do it by, those inside another left out."""
     counts = {kind: int(where.groups[kind].max()) + 1 for kind in KINDS if kind in where.groups}
     coarse: dict[Kind, Integers] = {}
