@@ -264,3 +264,9 @@ def test_what_keeps_a_rule_is_left_alone() -> None:
     assert missing_names("serfit.errors.UserError, `serfit.load`, serfit.corpus.iemocap, serfit.runs") == []
     assert untested("errors.py") is False
     assert untested("nn/nothing.py")
+
+
+def test_the_index_of_the_docs_names_every_page() -> None:
+    index = REPOSITORY / "docs" / "index.md"
+    pages = {page.name for page in index.parent.glob("*.md")} - {index.name}
+    assert pages - set(re.findall(r"\]\(([\w-]+\.md)\)", index.read_text())) == set()
