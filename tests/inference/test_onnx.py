@@ -27,6 +27,8 @@ from serfit.inference.publish.heldout import heldout_speech
 from serfit.inference.source import calibrated_members, open_members
 from serfit.runs import directory as runs
 
+pytestmark = pytest.mark.slow  # exporting a network takes seconds
+
 onnx = need("onnx", "onnx")
 
 WAVEFORMS = [
@@ -77,7 +79,6 @@ def test_one_network_says_what_it_said(published: Path) -> None:
         assert heard[0].values == pytest.approx(heard[1].values, abs=1e-4)
 
 
-@pytest.mark.slow
 def test_an_ensemble_with_maps_inside_says_what_its_members_say(ensemble: Path, folds: list[Path]) -> None:
     assert ensemble.with_name("both.onnx.data").is_file()
     model, network = serfit.load(ensemble), serfit.load(*folds, calibrate="isotonic")
@@ -181,7 +182,6 @@ def opened(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options)
 
 
-@pytest.mark.slow
 def test_the_difference_is_measured_on_the_test_set_of_the_run(published: Path, tmp_path: Path) -> None:
     (run,) = (published / "runs").glob("*fold1*")
     for file in yaml.safe_load((published / "published" / "model.yaml").read_text())["files"]:
@@ -202,7 +202,6 @@ def test_the_difference_is_measured_on_the_test_set_of_the_run(published: Path, 
     assert file["measured_on"].startswith("7 synthetic waveforms")
 
 
-@pytest.mark.slow
 def test_eight_bits_need_nothing_that_an_older_onnxruntime_lacks(
     folds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +213,6 @@ def test_eight_bits_need_nothing_that_an_older_onnxruntime_lacks(
     assert [one.version for one in model.opset_import if one.domain == ""] <= [21]
 
 
-@pytest.mark.slow
 def test_the_exact_file_stays_when_eight_bits_fail(
     folds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

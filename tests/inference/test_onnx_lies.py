@@ -18,6 +18,8 @@ from serfit.inference.publish import export
 from serfit.inference.publish.export import write_onnx
 from serfit.inference.source import open_members
 
+pytestmark = pytest.mark.slow  # exporting a network takes seconds
+
 onnx = need("onnx", "onnx")
 
 WAVEFORMS = [np.random.default_rng(7).standard_normal(800).astype(np.float32)]
@@ -49,7 +51,6 @@ def predicts_or_refuses(path: Path) -> str | None:
     return None
 
 
-@pytest.mark.slow
 def test_any_value_of_any_metadata_predicts_or_gives_one_sentence(lying: Path) -> None:
     model = onnx.load(lying, load_external_data=False)
     (told,) = (entry for entry in model.metadata_props if entry.key == METADATA)

@@ -170,6 +170,7 @@ def test_two_launches_at_once_submit_each_run_once(cluster: Path) -> None:
     assert submissions(cluster) == 1
 
 
+@pytest.mark.slow
 @needs_submitit
 def test_a_repeated_launch_submits_no_run_twice(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "1")
@@ -191,6 +192,7 @@ def test_a_repeated_launch_submits_no_run_twice(cluster: Path, monkeypatch: pyte
     assert most_at_once(journal(cluster)) <= 2
 
 
+@pytest.mark.slow
 @needs_submitit
 def test_asked_to_stop_it_cancels_everything(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "4")

@@ -163,6 +163,7 @@ ENDS = {
 """What happens to which of two processes, and how the run ends: exit code and words."""
 
 
+@pytest.mark.slow
 def test_what_ends_one_process_ends_the_run_in_one_sentence(release: Path, tmp_path: Path) -> None:
     """Whichever it is, and wherever the other one waits; and what couldn't begin leaves no directory."""
     script = tmp_path / "lead.py"
