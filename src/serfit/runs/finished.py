@@ -131,7 +131,7 @@ def finished_directories(runs_dir: Path) -> list[Path]:
 def trained_on_everything(directory: Path) -> bool:
     """Whether a run kept nothing to test on (data.split.scheme: everything), so that it has no scores."""
     try:
-        return read_record(Which, directory / CONFIG, REMEDY).scheme == "everything"
+        return read_record(Which, directory / CONFIG, REMEDY).untested
     except UserError:
         return False  # whoever reads the run will say what is wrong with it
 
@@ -148,9 +148,9 @@ def read_run(directory: Path) -> FinishedRun:
         raise UserError(
             f"{directory} is not a finished run: it has no file {FINISHED}; only finished runs have results"
         )
-    if trained_on_everything(directory):
-        raise UserError(f"{directory} was trained on everything, so it has no test scores; it is there to be used")
     which = read_record(Which, directory / CONFIG, REMEDY)
+    if which.untested:
+        raise UserError(f"{directory} was trained on everything, so it has no test scores; it is there to be used")
     predictions, described = read_predictions(directory / PREDICTIONS)
     run = FinishedRun(
         directory=directory,

@@ -192,6 +192,11 @@ class Which(Record):
     fold: Fold = Field(validation_alias=_either("data", "split", "fold"))
     folds: Fold | None = Field(None, validation_alias=_either("data", "split", "folds"))
 
+    @property
+    def untested(self) -> bool:
+        """Whether nothing was kept to test on, so that there are no scores."""
+        return self.scheme == "everything"
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
