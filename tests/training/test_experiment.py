@@ -1,6 +1,5 @@
 """The whole path on a tiny corpus: same seed, same bytes; with and without the store; interrupted or not."""
 
-import io
 import json
 import os
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
 from serfit.config.schema import ExperimentConfig
@@ -17,25 +15,9 @@ from serfit.errors import NumericalError, UserError
 from serfit.report.compare import read_run
 from serfit.runs import directory as runs
 from serfit.system.interrupt import Interrupted
-from serfit.system.log import Log
 from serfit.training import progress as story
 from serfit.training.executor import Executor
-from serfit.training.experiment import run_experiment
-from support import RESULTS, settings, small_release
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_release(tmp_path_factory.mktemp("iemocap"))
-
-
-@pytest.fixture
-def run(release: Path, tmp_path: Path) -> Callable[..., Path]:
-    def runner(directory: Path | None = None, resume: bool = False, **changes: Any) -> Path:
-        config = ExperimentConfig.model_validate(settings(release, tmp_path, **changes))
-        return run_experiment(config, Log(Console(file=io.StringIO())), directory=directory, resume=resume)
-
-    return runner
+from support import RESULTS
 
 
 def contents(directory: Path) -> dict[str, bytes]:

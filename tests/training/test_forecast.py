@@ -26,11 +26,6 @@ from serfit.training.memory import state_bytes
 from support import settings, small_release
 
 
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_release(tmp_path_factory.mktemp("iemocap"))
-
-
 @pytest.mark.parametrize("layers", ["last", "weighted"])
 @pytest.mark.parametrize(
     "how",

@@ -1,6 +1,5 @@
 """What timing.jsonl and progress.json say about a real, tiny training."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,37 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
-from serfit.config.schema import ExperimentConfig
 from serfit.errors import NumericalError
 from serfit.runs import directory as runs
 from serfit.runs.directory import Run
 from serfit.scores.records import EpochTime, Progress
-from serfit.system.log import Log
 from serfit.system.records import from_plain, plain, read_lines, read_record
 from serfit.system.runtime import gpu_busy, gpu_memory
 from serfit.system.timer import Timer
 from serfit.training import progress as story
-from serfit.training.experiment import run_experiment
 from serfit.training.progress import EpochTimer
-from support import settings, small_release
 
 Runner = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_release(tmp_path_factory.mktemp("iemocap"))
-
-
-@pytest.fixture
-def run(release: Path, tmp_path: Path) -> Runner:
-    def runner(directory: Path | None = None, again: bool = False, **changes: Any) -> Path:
-        config = ExperimentConfig.model_validate(settings(release, tmp_path, **changes))
-        return run_experiment(config, Log(Console(file=io.StringIO())), directory=directory, resume=again)
-
-    return runner
 
 
 def times(directory: Path) -> list[EpochTime]:
@@ -131,7 +111,7 @@ def test_how_a_run_ended_is_recorded_until_it_goes_on(
     assert said["message"].startswith(
         "the loss isn't finite. To try: clip harder and halve the rate (train.grad_clip=0.3 "
     )
-    run(directory, again=True, train__checkpoint_minutes=0)
+    run(directory, resume=True, train__checkpoint_minutes=0)
     assert not (directory / runs.STOPPED).exists()
 
 

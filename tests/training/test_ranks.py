@@ -25,7 +25,7 @@ from serfit.system.interrupt import Interrupted
 from serfit.system.log import silent_log
 from serfit.training.experiment import run_experiment
 from serfit.training.ranks import ALONE, Ranks, _gpu_of, deal, in_company, parsed_gpus
-from support import PATIENCE, RESULTS, eventually, is_gone, settings, small_release
+from support import PATIENCE, RESULTS, eventually, is_gone, settings
 
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 9))
@@ -65,11 +65,6 @@ def test_predictions_are_gathered(tmp_path: Path) -> None:
     alone = ranked.predict(ALONE, 8)
     for found in in_processes(2, tmp_path, ranked.predict, 8):
         np.testing.assert_allclose(found, alone, rtol=0, atol=1e-12)
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_release(tmp_path_factory.mktemp("iemocap"))
 
 
 def contents(directory: Path) -> dict[str, bytes]:

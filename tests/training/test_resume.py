@@ -15,7 +15,6 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from serfit.cli import main
-from serfit.config.schema import ExperimentConfig
 from serfit.errors import NumericalError, UserError
 from serfit.runs import directory as runs
 from serfit.runs.directory import locked
@@ -25,9 +24,8 @@ from serfit.system.log import Log
 from serfit.training import checkpoint, resume
 from serfit.training import progress as story
 from serfit.training.executor import Executor
-from serfit.training.experiment import run_experiment
 from serfit.training.store import FeatureStore
-from support import RESULTS, config_file, settings, small_release
+from support import RESULTS, config_file, small_release
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +34,6 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 Runner = Callable[..., Path]
-
-
-@pytest.fixture
-def run(release: Path, tmp_path: Path) -> Runner:
-    def runner(directory: Path | None = None, again: bool = False, **changes: Any) -> Path:
-        config = ExperimentConfig.model_validate(settings(release, tmp_path, **changes))
-        return run_experiment(config, Log(Console(file=io.StringIO())), directory=directory, resume=again)
-
-    return runner
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -130,7 +119,7 @@ def test_a_run_that_is_being_written_is_left_alone(
         assert exit_code("train", "--config", config, "--resume", "auto") == 2
         assert "is being run at the moment: " in capsys.readouterr().err
         with pytest.raises(UserError, match=r"is being written by process \d+ on "):
-            run(directory, again=True)
+            run(directory, resume=True)
         assert sorted(path.name for path in directory.rglob("*")) == before
     assert not (directory / runs.LOCK).exists()
 
@@ -139,14 +128,14 @@ def test_leftovers_of_a_kill_are_swept(cut: Callable[..., Path], run: Runner) ->
     directory = cut()
     for name in (".metrics.jsonl.1-a.tmp", "checkpoints/.step-00000003.safetensors.1-a.tmp"):
         (directory / name).write_bytes(b"half")
-    run(directory, again=True)
+    run(directory, resume=True)
     assert not list(directory.rglob("*.tmp"))
 
 
 def test_another_configuration_is_refused(cut: Callable[..., Path], run: Runner) -> None:
     directory = cut()
     with pytest.raises(UserError, match=r"begun with another configuration \(train\.epochs differs: .* was 2 and is 3"):
-        run(directory, again=True, train__epochs=3)
+        run(directory, resume=True, train__epochs=3)
 
 
 def test_another_corpus_or_encoder_is_refused(cut: Callable[..., Path], run: Runner, release: Path) -> None:
@@ -163,11 +152,11 @@ def test_another_corpus_or_encoder_is_refused(cut: Callable[..., Path], run: Run
         change(about)
         path.write_text(json.dumps(about))
         with pytest.raises(UserError, match=f"{words} since this run was begun"):
-            run(directory, again=True)
+            run(directory, resume=True)
     about = json.loads(whole)
     about["packages"]["torch"] = "1.0"
     path.write_text(json.dumps(about))
-    run(directory, again=True)
+    run(directory, resume=True)
     assert "begun with other packages" in (directory / runs.TRAIN_LOG).read_text()
 
 
@@ -183,7 +172,7 @@ def test_labels_corrected_since_are_named(cut: Callable[..., Path], run: Runner)
     about["corpus"]["digest"] = "0" * 64
     (directory / runs.ENVIRONMENT).write_text(json.dumps(about))
     with pytest.raises(UserError, match=rf"the corpus has changed .*3 of {len(valence)} valence ratings differ"):
-        run(directory, again=True)
+        run(directory, resume=True)
 
 
 @pytest.mark.parametrize("damage", ["foreign", "torn"])
@@ -193,7 +182,7 @@ def test_without_a_whole_checkpoint_nothing_is_guessed(cut: Callable[..., Path],
     for path in (directory / runs.CHECKPOINTS).iterdir():
         path.write_bytes((other / runs.CHECKPOINTS / path.name).read_bytes() if damage == "foreign" else b"")
     with pytest.raises(UserError, match=r"none of the 2 checkpoints in .* is whole and of this run"):
-        run(directory, again=True)
+        run(directory, resume=True)
 
 
 def test_records_that_were_changed_are_refused(cut: Callable[..., Path], run: Runner) -> None:
@@ -201,10 +190,10 @@ def test_records_that_were_changed_are_refused(cut: Callable[..., Path], run: Ru
     assert (directory / runs.METRICS).exists()
     (directory / runs.METRICS).write_text("{}\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: epoch is missing; start a new run"):
-        run(directory, again=True)
+        run(directory, resume=True)
     (directory / runs.METRICS).unlink()
     with pytest.raises(UserError, match=r"holds 0 epochs, and the checkpoint of step"):
-        run(directory, again=True)
+        run(directory, resume=True)
 
 
 def test_a_disk_that_is_full_for_a_while_costs_only_checkpoints(
@@ -240,7 +229,7 @@ def test_a_full_disk_at_the_end_of_an_epoch_stops_and_the_run_goes_on(
         with pytest.raises(WriteError):
             run(directory)
     assert directory.exists()
-    run(directory, again=True)
+    run(directory, resume=True)
     assert contents(directory) == whole
 
 
@@ -280,7 +269,7 @@ def test_a_number_that_is_not_finite_leaves_a_checkpoint_of_the_state_before(
     (saved,) = (directory / runs.CHECKPOINTS).iterdir()
     assert saved.name == "step-00000002.safetensors"
     assert all(tensor.isfinite().all() for tensor in load_file(saved).values())
-    run(directory, again=True)
+    run(directory, resume=True)
     assert contents(directory) == whole
 
 
@@ -306,7 +295,7 @@ def test_a_signal_in_the_middle_of_an_evaluation_stops_there(
         with pytest.raises(Interrupted, match=r"stopped by SIGUSR1, everything is saved; go on with: .*--resume"):
             run(directory)
     assert calls[0] == call
-    run(directory, again=True)
+    run(directory, resume=True)
     assert contents(directory) == whole
 
 
@@ -327,7 +316,7 @@ def test_a_signal_while_the_store_is_filled_stops_there(
             run(directory)
     assert calls[0] == 5
     whole = contents(run())
-    run(directory, again=True)
+    run(directory, resume=True)
     assert contents(directory) == whole
 
 
