@@ -1,4 +1,4 @@
-"""Using a trained model: what a run, a bundle or an exported file says about speech it has never heard.
+"""Using a trained model: what a run, a bundle or an exported file predicts for new speech.
 
     run directory | bundle | hub id | .onnx  ->  Network(s)  ->  Recogniser  ->  Emotion, Curve, tables, pages
 

@@ -135,7 +135,7 @@ def _estimates(result: ExperimentResult, *, pool: bool) -> dict[Measure, Estimat
     if pool and all(value is None for value in result.pooled.values()):
         return {}
     runs = [run for same in complete_seeds(result.runs) for run in same] if pool else list(result.runs)
-    where, rows = _layout(runs)
+    where, rows = _clustering(runs)
     measures: list[Measure] = [*result.dimensions, "average"]
     return {name: estimate(_score(runs, where, rows, name, result.dimensions, pool)) for name in measures}
 
@@ -147,7 +147,7 @@ def _compared(one: ExperimentResult, other: ExperimentResult) -> list[Pair]:
     if not folds or not dimensions:
         return []
     ours, theirs = ([run for run in result.runs if run.fold in folds] for result in (one, other))
-    where, rows = _layout([*ours, *theirs])
+    where, rows = _clustering([*ours, *theirs])
     measures: list[Measure] = [*dimensions] if len(dimensions) == 1 else [*dimensions, "average"]
     scores = {
         name: tuple(_score(runs, where, rows, name, dimensions, pool=False) for runs in (ours, theirs))
@@ -187,7 +187,7 @@ def _ratings(run: FinishedRun, dimensions: Sequence[Dimension]) -> dict[str, lis
     return dict(zip(run.predictions.ids, run.predictions.targets[:, columns].tolist(), strict=True))
 
 
-def _layout(runs: Sequence[FinishedRun]) -> tuple[Clustering, dict[Key, int]]:
+def _clustering(runs: Sequence[FinishedRun]) -> tuple[Clustering, dict[Key, int]]:
     """The test utterances of all runs, grouped, and the row of each."""
     rows: dict[Key, int] = {}
     speakers: list[str] = []

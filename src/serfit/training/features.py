@@ -49,7 +49,7 @@ class Features:
         stage: the stage at which they end; 0 is the encoder's input (see `serfit.nn`).
         store: where they are kept; None computes them every time.
         waveforms: where decoded audio is kept; None decodes it every time.
-        tally: what reading and computing features has cost so far.
+        timer: what reading and computing features has cost so far.
     """
 
     model: EmotionModel

@@ -46,7 +46,7 @@ class EpochTimer:
 
     Attributes:
         device: whose memory and use are measured.
-        tally: what the loading of utterances has cost.
+        timer: what the loading of utterances has cost.
     """
 
     device: torch.device

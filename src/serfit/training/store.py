@@ -7,8 +7,8 @@
 The prefix key hashes everything that computes a feature, the audio key everything it is computed from
 (`serfit.training.features` makes both), so a stale or foreign hit can't happen. Entries are written under a temporary
 name and renamed; an entry that can't be read back whole counts as missing and is computed again. Processes that fill
-one store at the same time share the work by claims (see `claims`); a claim only saves work, and what is read is right
-without it.
+one store at the same time share the work by claims (see `serfit.system.lease`); a claim only saves work, and what is
+read is right without it.
 """
 
 import json

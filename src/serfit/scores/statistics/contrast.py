@@ -66,7 +66,7 @@ class Cell:
     """One CCC that takes part in a score.
 
     Attributes:
-        rows: [n] which utterances of the layout.
+        rows: [n] which utterances of the clustering.
         targets: [n].
         values: [n] predictions.
         fold: fold that the CCC belongs to, or one number for all where folds are pooled.
@@ -87,7 +87,7 @@ class Contrast:
     """The mean over folds of a weighted sum of CCCs.
 
     Attributes:
-        layout: of the utterances.
+        clustering: of the utterances.
         sums: [K, C, 6] n, x, y, x^2, y^2 and xy of each cell's utterances in each atom.
         weights: [K] weights inside the fold.
         folds: [K] fold of each cell.
@@ -144,7 +144,7 @@ def contrast(where: Clustering, cells: Sequence[Cell]) -> Contrast:
 
 def minus(first: Contrast, second: Contrast) -> Contrast:
     """The difference of two scores on the same utterances."""
-    assert first.clustering is second.clustering, "a paired difference needs one layout"
+    assert first.clustering is second.clustering, "a paired difference needs one clustering"
     return replace(
         first,
         sums=np.concatenate([first.sums, second.sums]),
