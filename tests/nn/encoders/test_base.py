@@ -37,24 +37,19 @@ def test_nobody_else_knows_how_an_encoder_is_built() -> None:
 
 
 class Spectrogram(Encoder):
-    """A family whose input has two dimensions: log power spectra, a strided convolution, feed-forward layers."""
-
-    input_name = "log power spectra"
+    """A family that begins with spectra: log powers, a strided convolution, feed-forward layers."""
 
     def __init__(self, **options: Any) -> None:
         hf = nn.Module()
         hf.config = SimpleNamespace(to_dict=dict)
         hf.conv, hf.layers = nn.Conv1d(9, 12, 3, 2), nn.ModuleList(nn.Linear(12, 12) for _ in range(2))
-        super().__init__(hf, Sizes(12, 2, 12, 12, hop=320, entry=160, bands=9), 2, normalise=False, **options)
+        super().__init__(hf, Sizes(12, 2, 12, 12, hop=320), 2, normalise=False, **options)
 
     shortest_input = 480
     architecture: dict[str, Any] = {"model_type": "spectrogram"}  # noqa: RUF012
 
-    def prepare(self, waveform: Tensor) -> Tensor:
-        return waveform[: len(waveform) // 160 * 160].view(-1, 160)[:, :9].square().log1p()
-
-    def frame_count(self, entries: Any) -> Any:
-        return frame_count(entries, (3,), (2,))
+    def frame_count(self, samples: Any) -> Any:
+        return frame_count(samples // 160, (3,), (2,))
 
     def stage_modules(self, stage: int) -> dict[str, nn.Module]:
         hf = self.hf
@@ -67,7 +62,8 @@ class Spectrogram(Encoder):
         raise NotImplementedError
 
     def _front(self, inputs: Tensor, layout: Layout, call: Any) -> tuple[Tensor, Layout]:
-        hidden = call(lambda x: self.hf.conv(x.transpose(1, 2)).transpose(1, 2), inputs)
+        spectra = inputs[:, : inputs.shape[1] // 160 * 160].view(len(inputs), -1, 160)[..., :9].square().log1p()
+        hidden = call(lambda x: self.hf.conv(x.transpose(1, 2)).transpose(1, 2), spectra)
         counts = [self.frame_count(count) for count in layout.counts]
         return hidden, Layout.of(counts, hidden.shape[1], hidden.device)
 

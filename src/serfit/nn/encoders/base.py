@@ -54,8 +54,6 @@ class Sizes:
         inner: width of a layer's feed-forward block.
         channels: C, the width of the CNN's output.
         hop: samples per frame.
-        entry: samples per entry of the input, 1 where it is the waveform itself.
-        bands: width of an entry of the input; None for a waveform, whose entries are numbers.
     """
 
     width: int
@@ -63,8 +61,6 @@ class Sizes:
     inner: int
     channels: int
     hop: int
-    entry: int = 1
-    bands: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +77,10 @@ class Activations:
 
 
 class Encoder(nn.Module, ABC):
-    """A pretrained speech encoder: input, CNN, transformer.
+    """A pretrained speech encoder: waveform, CNN, transformer.
+
+    The input is always the waveform, so that augmentation, crops and stored audio are the same for every family; one
+    that wants spectra computes them as the first step of its CNN.
 
     Attributes:
         hf: transformers' model, the owner of all parameters.
@@ -93,8 +92,6 @@ class Encoder(nn.Module, ABC):
         attention_p: dropout of attention weights in the same stages.
         gradient_checkpointing: recompute activations of trainable stages in the backward pass.
     """
-
-    input_name = "waveform"
 
     def __init__(
         self,
@@ -125,8 +122,8 @@ class Encoder(nn.Module, ABC):
         """Fewest samples that give one frame."""
 
     @abstractmethod
-    def frame_count(self, entries: Any) -> Any:
-        """Frames T of an input with so many entries, for ints and integer tensors."""
+    def frame_count(self, samples: Any) -> Any:
+        """Frames T of a waveform with so many samples, for ints and integer tensors."""
 
     @property
     @abstractmethod
@@ -159,7 +156,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def _front(self, inputs: Tensor, layout: Layout, call: Any) -> tuple[Tensor, Layout]:
-        """The CNN: inputs [B, ...] to [B, T, C], whose valid frames depend on valid entries alone."""
+        """The CNN: waveforms [B, S] to [B, T, C], whose valid frames depend on valid samples alone."""
 
     @abstractmethod
     def _embed(self, frames: Tensor, layout: Layout, noise: DropoutSeeds | None, time_mask: Tensor | None) -> Tensor:
@@ -170,7 +167,7 @@ class Encoder(nn.Module, ABC):
         """One transformer layer [B, T, H] -> [B, T, H], with the final norm after the last one where there is one."""
 
     def prepare(self, waveform: Tensor) -> Tensor:
-        """The input [S] or [entries, bands] of one utterance, before any padding, from its waveform [S] as read."""
+        """The input [S] of one utterance, before any padding, from its waveform [S] as read."""
         return normalised(waveform) if self.normalise else waveform
 
     def _shared(self, layout: Layout) -> Any:
@@ -208,22 +205,21 @@ class Encoder(nn.Module, ABC):
         assert 0 <= stage <= self.last_stage, f"no stage {stage} in an encoder of {self.last_stage}"
         if stage == self.last_stage:
             return "output of the encoder"
-        names = (self.input_name, "output of the CNN", "input of the transformer")
+        names = ("waveform", "output of the CNN", "input of the transformer")
         return names[stage] if stage < 3 else f"output of transformer layer {stage - EMBEDDING} of {self.depth}"
 
     def entries_per_second(self, stage: int) -> float:
         """Entries on the time axis of a feature, per second of speech: samples or frames."""
-        return SAMPLE_RATE / (self.sizes.hop if stage else self.sizes.entry)
+        return SAMPLE_RATE / (self.sizes.hop if stage else 1)
 
     def feature_shape(self, samples: int, stage: int) -> tuple[int, ...]:
         """Shape of the feature that a waveform of so many samples has at a stage, time first."""
-        entries = samples // self.sizes.entry
-        return (int(self.frame_count(entries)) if stage else entries, *self.entry_shape(stage))
+        return (int(self.frame_count(samples)) if stage else samples, *self.entry_shape(stage))
 
     def entry_shape(self, stage: int) -> tuple[int, ...]:
         """Shape of one entry on the time axis of a feature."""
         if stage == INPUT:
-            return () if self.sizes.bands is None else (self.sizes.bands,)
+            return ()
         if stage == CNN:
             return (self.sizes.channels,)
         return (stage - EMBEDDING + 1, self.width) if self.keep_all else (self.width,)

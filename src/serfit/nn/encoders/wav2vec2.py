@@ -76,9 +76,9 @@ class Wav2Vec2Encoder(Encoder):
         """See `Encoder`."""
         return shortest_input(self.config.conv_kernel, self.config.conv_stride)
 
-    def frame_count(self, entries: Any) -> Any:
+    def frame_count(self, samples: Any) -> Any:
         """See `Encoder`."""
-        return frame_count(entries, self.config.conv_kernel, self.config.conv_stride)
+        return frame_count(samples, self.config.conv_kernel, self.config.conv_stride)
 
     @property
     def architecture(self) -> dict[str, Any]:
