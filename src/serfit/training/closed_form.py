@@ -1,0 +1,122 @@
+"""What is fitted in closed form instead of trained: its folds, and the finished run directories that it leaves."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from serfit.config.load import plain_config
+from serfit.config.schema import ExperimentConfig
+from serfit.corpus.load import rating_scales
+from serfit.errors import UserError
+from serfit.labels import letter
+from serfit.report.markdown import number
+from serfit.runs import directory as runs
+from serfit.runs.calibration import keep_calibrations
+from serfit.runs.directory import Run, opened_run
+from serfit.runs.records import Environment
+from serfit.runs.results import results
+from serfit.scores.metrics import Scores
+from serfit.scores.records import Predictions
+from serfit.system.files import write_json, write_text
+from serfit.system.log import Log
+from serfit.training.material import Material, prepare
+from serfit.training.messages import prediction_tables
+from serfit.training.ridge import Floats, Ridge
+from serfit.training.trainer import Part
+
+SETTINGS = ("corpus", "root", "dimensions", "table", "scales", "split", "unreadable")
+"""Keys of the data section that matter here; config.json holds no others of it."""
+
+
+def folds_of(
+    config: ExperimentConfig, suffix: str, fold: int | None = None
+) -> Iterator[tuple[ExperimentConfig, Material]]:
+    """The configuration of every fold (or only one), named `<experiment>_<suffix>`, with what it is made from.
+
+    Raises:
+        UserError: as for a training on the same configuration; or it keeps nothing to test on.
+    """
+    if config.data.split.scheme == "everything":
+        raise UserError(
+            "data.split.scheme is everything, which leaves nothing to score a baseline on; choose another scheme"
+        )
+    first = _on_fold(config, suffix, fold or 1)
+    material = prepare(first)
+    yield first, material
+    for later in range(2, material.split.folds + 1) if fold is None else ():
+        chosen = _on_fold(config, suffix, later)
+        yield chosen, prepare(chosen)
+
+
+def ratings_of(part: Part) -> Floats:
+    """[N, D] ratings of a part."""
+    return np.array([[utterance.ratings[name] for name in part.dimensions] for utterance in part.utterances])
+
+
+def predictions_of(part: Part, line: Ridge, features: Floats) -> Predictions:
+    """What a line predicts from the features [N, F] of a part."""
+    ids = tuple(utterance.id for utterance in part.utterances)
+    return Predictions(ids, part.dimensions, ratings_of(part), line.predict(features))
+
+
+@contextmanager
+def opened(config: ExperimentConfig, log: Log, model: Mapping[str, Any] | None = None) -> Iterator[Run]:
+    """A locked run directory, as `serfit.runs.directory.opened_run`, whose config.json holds only what matters.
+
+    Args:
+        config: of one fold.
+        log: where to say what happens.
+        model: the section model for config.json; None leaves it out.
+    """
+    plain = plain_config(config)
+    data = {key: plain["data"][key] for key in SETTINGS if key in plain["data"]}
+    settings = {"experiment": plain["experiment"], "data": data}
+    with opened_run(config, log, None, False) as run:
+        write_json(run / runs.CONFIG, settings if model is None else settings | {"model": model})
+        yield run
+
+
+def finish_run(
+    run: Run,
+    config: ExperimentConfig,
+    material: Material,
+    about: Environment,
+    validated: Predictions,
+    tested: Predictions,
+) -> Scores:
+    """Write the records of a run without epochs, and mark it as finished.
+
+    Args:
+        run: its directory.
+        config: of its fold.
+        material: likewise.
+        about: content of environment.json.
+        validated: predictions of the validation part.
+        tested: predictions of the test part.
+
+    Returns:
+        Scores of the test part.
+    """
+    run.keep({runs.LABELS: material.labels().to_text()})
+    run.describe(about)
+    write_text(run / runs.METRICS, "")
+    scores = results(0, validated.scores(), validated, tested, material.split)
+    run.keep(prediction_tables(material, validated, tested))
+    keep_calibrations(run, config.data.dimensions, rating_scales(config.data))
+    run.finish(scores, _words(config, about.system or "", scores.test))
+    return scores.test
+
+
+def _on_fold(config: ExperimentConfig, suffix: str, fold: int) -> ExperimentConfig:
+    experiment = config.experiment.model_copy(update={"name": f"{config.experiment.name}_{suffix}"})
+    split = config.data.split.model_copy(update={"fold": fold})
+    return config.model_copy(update={"experiment": experiment, "data": config.data.model_copy(update={"split": split})})
+
+
+def _words(config: ExperimentConfig, system: str, scores: Scores) -> str:
+    """The content of best_result.txt."""
+    lines = [f"ccc_{letter(name).lower()}: {number(scores.ccc(name))}" for name in scores.dimensions]
+    lines += [f"ccc_avg: {number(scores.average)}", f"experiment: {config.experiment.name}"]
+    return "\n".join([*lines, f"fold: {config.data.split.fold}", f"system: {system}"]) + "\n"
