@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from nn.small import LAYOUTS, build_hf, load_encoder
 from serfit.config.schema import ModelParams
@@ -60,7 +59,7 @@ def as_microsoft(hf: Any) -> dict[str, Any]:
         "num_buckets": 64,
         "max_distance": 200,
     }
-    return {"cfg": cfg, "model": tensors | {"label_embs_concat": torch.zeros(3)}}
+    return {"cfg": cfg, "model": tensors | {"label_embs_concat": torch.zeros(3), "final_proj.weight": torch.zeros(3)}}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -137,7 +136,13 @@ def test_convolutions_are_parsed_not_evaluated() -> None:
         convolutions("__import__('os').getcwd()")
 
 
-def test_tensors_of_other_parts_are_left_out() -> None:
-    from serfit.nn.encoders.microsoft import renamed
-
-    assert renamed({"final_proj.weight": Tensor(), "encoder.layers.0.fc3.weight": Tensor()}) == {}
+def test_tensors_of_heads_are_left_out_and_unknown_ones_of_the_encoder_are_not(tmp_path: Path) -> None:
+    good = as_microsoft(build_hf("wavlm", "large", num_buckets=64, max_bucket_distance=200))
+    for name in (
+        "encoder.layers.0.fc3.weight",
+        "encoder.layers.3.fc1.weight",
+        "feature_extractor.conv_layers.0.3.bias",
+    ):
+        torch.save({**good, "model": good["model"] | {name: torch.zeros(3)}}, tmp_path / "WavLM.pt")
+        with pytest.raises(UserError, match=r"holds weights that its configuration leaves out \((encoder|feature)"):
+            load_encoder(ModelParams(speech_encoder=str(tmp_path / "WavLM.pt")), seed=1)

@@ -123,8 +123,8 @@ def read_weights(folder: Path, name: str) -> dict[str, Tensor]:
             return read_tensors(folder / single, name)
         if index.exists():
             found: dict[str, Tensor] = {}
-            for shard in _shards(index, kind):
-                found |= read_tensors(shard, name)
+            for shard, listed in _shards(index, kind).items():
+                found |= {key: tensor for key, tensor in read_tensors(shard, name).items() if key in listed}
             return found
     raise UserError(
         f"{name} holds no weights: neither model.safetensors nor pytorch_model.bin is in {folder}; "
@@ -161,18 +161,20 @@ def load_pickle(path: Path) -> Any:
         raise ValueError("it is cut off, or no file of tensors and plain data alone; nothing in it was run") from error
 
 
-def _shards(index: Path, kind: str) -> list[Path]:
+def _shards(index: Path, kind: str) -> dict[Path, set[str]]:
+    """The names of the tensors that each file holds, by a list of shards."""
     listed = read_json(index).get("weight_map")
-    files = sorted({str(file) for file in listed.values()}) if isinstance(listed, dict) else []
-    if not files:
-        raise UserError(f"{index} names no files of weights; fetch the encoder again")
-    for file in files:
-        if Path(file).name != file or not file.endswith(f".{kind}"):
+    held: dict[Path, set[str]] = {}
+    for key, file in listed.items() if isinstance(listed, dict) else ():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(f".{kind}"):
             raise UserError(
                 f"{index} names the file {file!r}, and weights must be *.{kind} files in the same folder; fetch the "
                 "encoder again from a place that you trust"
             )
-    return [index.parent / file for file in files]
+        held.setdefault(index.parent / file, set()).add(key)
+    if not held:
+        raise UserError(f"{index} names no files of weights; fetch the encoder again")
+    return held
 
 
 def _inside(path: Path) -> Path:

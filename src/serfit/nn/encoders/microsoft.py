@@ -28,13 +28,15 @@ _RENAMED = {
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's tensors under transformers' names; pretraining heads and the like are left out."""
-    found = {}
-    for name, tensor in tensors.items():
-        for pattern, new in _RENAMED.items():
-            if match := re.fullmatch(pattern, name):
-                found[match.expand(new)] = tensor
-    return found
+    """A checkpoint's tensors under transformers' names; those that aren't the encoder's keep their own."""
+    return {_renamed(name): tensor for name, tensor in tensors.items()}
+
+
+def _renamed(name: str) -> str:
+    for pattern, new in _RENAMED.items():
+        if match := re.fullmatch(pattern, name):
+            return match.expand(new)
+    return name
 
 
 _DEFAULTS: Mapping[str, Any] = {

@@ -1,14 +1,11 @@
 """WavLM, HuBERT and wav2vec 2.0: seven convolutions over the waveform, a convolution for positions, a transformer."""
 
 import math
-import re
-from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from serfit.errors import UserError, counted, listed
 from serfit.nn.dropout import DropoutSeeds, dropout
 from serfit.nn.encoders.attention import PositionBias, attend, position_bias
 from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, Sizes, States
@@ -16,14 +13,8 @@ from serfit.nn.encoders.convolution import convolution, grouped_convolution
 from serfit.nn.encoders.source import Source
 from serfit.nn.encoders.wav2vec2_config import configured, refuse_unknown_parts, skeleton
 from serfit.nn.encoders.wav2vec2_graph import bias_of_pairs, convolved, normalised_rows
+from serfit.nn.encoders.weights import with_weights
 from serfit.nn.frames import Layout, frame_count, shortest_input, valid_mask
-from serfit.nn.saved import finite_or_complain
-
-_HARMLESS = ("masked_spec_embed",)
-"""Weights that a checkpoint may lack: only SpecAugment reads them."""
-
-_LAYER = re.compile(r"(encoder\.layers|feature_extractor\.conv_layers)\.\d+\.")
-"""Begins the names of weights that decide what an encoder computes."""
 
 _ARCHITECTURE = (
     "model_type", "conv_kernel", "conv_stride", "feat_extract_norm", "feat_extract_activation", "do_stable_layer_norm",
@@ -67,8 +58,13 @@ class Wav2Vec2Encoder(Encoder):
 
     @classmethod
     def of(cls, source: Source, **options: Any) -> Self:
-        """Build the encoder of a source; options as for `Encoder`. Raises UserError as `transformers_model`."""
-        hf = transformers_model(source.settings, source.tensors, source.name, source.where)
+        """Build the encoder of a source; options as for `Encoder`.
+
+        Raises:
+            UserError: the settings can't be, the weights don't belong to them, or aren't finite.
+        """
+        config = configured(source.settings, source.where)
+        hf = with_weights(lambda: skeleton(config, source.where), source.tensors, source.name)
         return cls(hf, normalise=source.normalisation.normalise, **options)
 
     @property
@@ -226,70 +222,3 @@ def group_norm(norm: nn.GroupNorm, hidden: Tensor, counts: tuple[int, ...]) -> T
     for index, (row, count) in enumerate(zip(rows, counts, strict=True)):
         padded[index, :, :count] = row[0]
     return padded
-
-
-def transformers_model(settings: Mapping[str, Any], tensors: Mapping[str, Tensor] | None, name: str, where: str) -> Any:
-    """A transformers model of settings that anybody may have written, with its weights.
-
-    Args:
-        settings: the configuration as read.
-        tensors: the weights as read; None draws them from torch's generator, or leaves them out on the meta device.
-        name: of the encoder, for messages.
-        where: the file of the settings, for messages.
-
-    Raises:
-        UserError: the settings can't be, the weights don't belong to them, or aren't finite.
-    """
-    config = configured(settings, where)
-    if tensors is None:
-        return skeleton(config, where)
-    with torch.device("meta"):
-        bare = skeleton(config, where)
-    wanted = {key: tuple(tensor.shape) for key, tensor in bare.state_dict().items()}
-    found = {plain_name(key, config.model_type): tensor for key, tensor in tensors.items()}
-    present = {key: tensor for key, tensor in found.items() if key in wanted}
-    wrong = [key for key, one in present.items() if tuple(one.shape) != wanted[key] or not one.is_floating_point()]
-    _check_complete(wanted.keys() - present.keys(), wrong, name)
-    _refuse_left_over(found.keys() - wanted.keys(), config, name)
-    finite_or_complain(present, name)
-    hf, report = type(bare).from_pretrained(
-        None, config=config, state_dict=present, dtype=torch.float32, output_loading_info=True
-    )
-    _check_complete(report["missing_keys"], [key for key, *_ in report["mismatched_keys"]], name)
-    for tensor in hf.state_dict(keep_vars=True).values():
-        tensor.data = tensor.data.clone()  # from views of the file to memory of its own: see tensors.read_tensors
-    return hf
-
-
-def plain_name(name: str, model_type: str) -> str:
-    """A tensor's name in the bare encoder: without the model around it, and with torch's present name of a weight norm.
-
-    >>> plain_name("wavlm.encoder.pos_conv_embed.conv.weight_g", "wavlm")
-    'encoder.pos_conv_embed.conv.parametrizations.weight.original0'
-    """
-    bare = name.removeprefix(f"{model_type}.")
-    for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
-        if bare.endswith(f".{old}"):
-            bare = f"{bare.removesuffix(old)}parametrizations.weight.{new}"
-    return bare
-
-
-def _check_complete(missing: Any, mismatched: Any, name: str) -> None:
-    """Raise UserError where weights of the encoder were not in the file and stayed random."""
-    random = sorted({*(key for key in missing if not key.endswith(_HARMLESS)), *mismatched})
-    if random:
-        raise UserError(
-            f"{name} lacks weights that its configuration promises ({listed(random)}), and training would start from "
-            "random numbers there; the file is incomplete or of another architecture: fetch it again"
-        )
-
-
-def _refuse_left_over(unused: Any, config: Any, name: str) -> None:
-    """Raise UserError where layers of the encoder itself would be left out; heads for other tasks may be."""
-    left = sorted(key for key in unused if _LAYER.match(key))
-    if left:
-        raise UserError(
-            f"{name} holds weights that its configuration leaves out ({listed(left)}): it states num_hidden_layers: "
-            f"{config.num_hidden_layers} and {counted(len(config.conv_dim), 'layer')} of the CNN (conv_dim), and the "
-            "encoder would be another than the one that was trained; fetch config.json and weights again, together"
-        )
