@@ -41,6 +41,7 @@ def test_a_finished_run_describes_itself(run: Callable[..., Path]) -> None:
         runs.CONFIG,
         runs.ENVIRONMENT,
         runs.LABELS,
+        runs.TRAINED,
         runs.FINISHED,
         runs.TIMING,
         runs.TRAIN_LOG,
@@ -53,6 +54,10 @@ def test_a_finished_run_describes_itself(run: Callable[..., Path]) -> None:
     environment = json.loads((directory / runs.ENVIRONMENT).read_text())
     assert environment["encoder"]["sha256"]
     assert environment["packages"]["transformers"]
+    trained = runs.read_trained(directory)
+    assert trained is not None
+    assert len(trained.speakers) == 3 * 2  # sessions 3 to 5
+    assert len(trained.recordings) == environment["corpus"]["counts"]["train"]
     assert "  2/2 " in (directory / runs.TRAIN_LOG).read_text()
     assert ExperimentConfig.model_validate_json((directory / runs.CONFIG).read_text()).train.epochs == 2
 

@@ -192,18 +192,18 @@ def loudness(
 
 
 def content_digest(path: Path, start: float = 0.0, end: float | None = None) -> str:
-    """A name for what `read_audio` would read: SHA-256 (hex) of the file's bytes and the segment's bounds.
+    """A name for what `read_audio` would read: SHA-256 (hex) of `file_digest` and the segment's bounds."""
+    bounds = f"{file_digest(path)} {float(start)!r} {None if end is None else float(end)!r}"
+    return hashlib.sha256(bounds.encode()).hexdigest()
 
-    Raises:
-        UserError: when the file can't be read.
-    """
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes. Raises UserError when it can't be read."""
     try:
         with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
-    bounds = f"{content} {float(start)!r} {None if end is None else float(end)!r}"
-    return hashlib.sha256(bounds.encode()).hexdigest()
 
 
 @contextmanager

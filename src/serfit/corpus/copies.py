@@ -6,7 +6,6 @@ Wilkerson and Aiken, 2003), so that recordings that share a stretch choose the s
 Sound that was changed (another level, a lossy format, another sampling rate) isn't found again.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serfit.corpus.audio import read_audio
+from serfit.corpus.audio import file_digest, read_audio
 from serfit.corpus.folds import Split
 from serfit.corpus.utterance import Part, Utterance
 from serfit.errors import UserError, counted, listed
@@ -274,7 +273,7 @@ def _content(paths: Iterable[Path]) -> dict[Path, str]:
         for path, sample in zip(unique, samples, strict=True):
             alike[sample].append(path)
         suspects = [path for group in alike.values() if len(group) > 1 for path in group]
-        digests = dict(zip(suspects, pool.map(_digest, suspects), strict=True))
+        digests = dict(zip(suspects, pool.map(file_digest, suspects), strict=True))
     return {path: digests.get(path, f"only {path}") for path in unique}
 
 
@@ -289,8 +288,3 @@ def _sample(path: Path) -> tuple[int, bytes]:
         raise UserError(
             f"can't read the audio file {path}: {error.strerror or error}; check its permissions"
         ) from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -37,8 +37,8 @@ SHARED = "model.safetensors"
 PARTIAL = ".partial"
 FORMAT = 1
 
-MOST_BYTES = 16 * 1024**2
-"""Longest description that is parsed; one takes some kilobytes per member."""
+MOST_BYTES = 64 * 1024**2
+"""Longest description that is parsed; a member takes some kilobytes, and 40 bytes for each recording trained on."""
 
 
 @dataclass(frozen=True, slots=True)

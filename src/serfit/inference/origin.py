@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
+from serfit.corpus.overlap import TrainedOn
 from serfit.runs.records import NOT_RECORDED, CorpusRecord, EncoderRecord, Fold, TestScores
 from serfit.scores.reference import Measure
 from serfit.system.records import Count, Number, Record
@@ -91,6 +92,7 @@ class Origin(Record):
         scores: on its test part.
         cross_validation: what to expect of it, where it was trained on everything.
         calibration: that was put into an ONNX file.
+        trained_on: digests of the speakers and recordings that it was trained on; None where not recorded.
         members: of an ONNX file with several networks; then nothing else is recorded.
     """
 
@@ -109,6 +111,7 @@ class Origin(Record):
     scores: TestScores | None = None
     cross_validation: CrossValidation | None = None
     calibration: Applied | None = None
+    trained_on: TrainedOn | None = None
     members: "tuple[Origin, ...]" = ()
 
     @property

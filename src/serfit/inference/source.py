@@ -254,6 +254,7 @@ def _about(
         corpus=environment.corpus.model_copy(update={"notes": public_notes(environment.corpus)}),
         **{key: getattr(environment, key) for key in KEPT if key in environment.model_fields_set},
         scores=scores,
+        trained_on=runs.read_trained(directory, _ANEW),
     )
     return About(
         name=config.experiment.name,

@@ -3,6 +3,7 @@
     config.json          the whole configuration; `--config <run>/config.json` repeats the run
     environment.json     versions, commit, device, encoder revision and weight digest, corpus counts, protocol
     labels.json          utterances and ratings of the whole corpus: runs of different ones are never averaged
+    trained.json         digests of the speakers and recordings that were trained on; they travel in bundles
     train.log            what was said, with times
     metrics.jsonl        one EpochRecord per line
     timing.jsonl         one EpochTime per line: where the time of each epoch went
@@ -35,6 +36,7 @@ from typing import ClassVar
 from serfit.config.load import WITHOUT_EFFECT, config_differences, load_config, plain_config, result_fingerprint
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import Labels
+from serfit.corpus.overlap import TrainedOn
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, listed
 from serfit.runs.records import REMEDY, Environment, Stopped, TestScores
@@ -47,6 +49,7 @@ from serfit.system.records import read_lines, read_record, write_lines, write_re
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 LABELS = "labels.json"
+TRAINED = "trained.json"
 TRAIN_LOG = "train.log"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
@@ -234,6 +237,12 @@ def read_labels(directory: Path) -> Labels | None:
         return Labels.from_text((directory / LABELS).read_text(encoding="utf-8"))
     except (OSError, UserError, ValueError):
         return None
+
+
+def read_trained(directory: Path, remedy: str = REMEDY) -> TrainedOn | None:
+    """What a run was trained on; None in runs of older versions. Raises UserError where the record was damaged."""
+    path = directory / TRAINED
+    return read_record(TrainedOn, path, remedy) if path.is_file() else None
 
 
 def read_environment(directory: Path, remedy: str = REMEDY) -> Environment | None:

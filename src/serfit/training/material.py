@@ -9,6 +9,7 @@ from serfit.corpus.copies import check_copies
 from serfit.corpus.folds import Split, check_varying, make_split
 from serfit.corpus.identity import Labels, labels_of
 from serfit.corpus.load import load_corpus
+from serfit.corpus.overlap import TrainedOn, trained_on
 from serfit.corpus.preflight import (
     Measured,
     check_durations,
@@ -55,6 +56,10 @@ class Material:
     def labels(self) -> Labels:
         """The utterances of the whole corpus and their ratings of the trained dimensions, whatever the parts."""
         return labels_of(self.corpus, self.train.dimensions)
+
+    def trained_on(self) -> TrainedOn:
+        """The training part's speakers and recordings, as digests."""
+        return trained_on(self.corpus.name, self.split.train)
 
     def digest(self) -> str:
         """SHA-256 (hex) of which utterances stand in which part, where their audio begins and ends, and their ratings.

@@ -17,13 +17,23 @@ from serfit.nn.model import EmotionModel
 from serfit.report.diagnosis.diagnose import diagnose, doubts
 from serfit.report.drawing.plots import plot_curves
 from serfit.report.text import LINE, result_lines
-from serfit.runs.directory import ENVIRONMENT, LABELS, PREDICTIONS, VALIDATION, Run, predictions_csv, read_labels
+from serfit.runs.directory import (
+    ENVIRONMENT,
+    LABELS,
+    PREDICTIONS,
+    TRAINED,
+    VALIDATION,
+    Run,
+    predictions_csv,
+    read_labels,
+)
 from serfit.runs.live import Reader
 from serfit.runs.records import EncoderRecord, Environment, Stopped, TestScores
 from serfit.scores.records import Predictions, StepRecord
 from serfit.scores.reference import Reference
 from serfit.system.files import WriteError
 from serfit.system.log import Log
+from serfit.system.records import write_record
 from serfit.system.runtime import choose_precision, environment, version_of
 from serfit.training.features import Features
 from serfit.training.material import Material
@@ -99,6 +109,8 @@ def introduce(
     for line in check_unchanged(run.before, about, "" if before is None else differences(before, labels)):
         log.say(line)
     run.keep({LABELS: labels.to_text()})
+    if run.written:
+        write_record(run / TRAINED, material.trained_on())
     run.describe(about)
 
 

@@ -349,10 +349,16 @@ def _yaml(
         "scales": {name: [scale.minimum, scale.maximum] for name, scale in about.scales.items()},
         "members": count,
         "calibration": [None if one is None else plain(one) for one in calibrations],
-        "origin": plain(about.origin),
+        "origin": _readable(plain(about.origin)),
     }
     text: str = yaml.dump(said, Dumper=_Blocks, sort_keys=False, allow_unicode=True, width=110)
     return text
+
+
+def _readable(origin: dict[str, Any]) -> dict[str, Any]:
+    """An origin without thousands of digests, which the ONNX file itself holds."""
+    read = {key: value for key, value in origin.items() if key != "trained_on"}
+    return read | ({"members": [_readable(one) for one in read["members"]]} if "members" in read else {})
 
 
 class _Blocks(yaml.SafeDumper):
