@@ -49,6 +49,7 @@ TESTED_ELSEWHERE = {
     "sweep/child.py": "sweep/test_sweep.py",
     "system/records.py": "runs/test_finished.py",
     "training/filling.py": "cli/test_cli.py",
+    "training/predictors.py": "training/test_evaluation.py",
 }
 """Modules that no test of their own room imports, and the test that runs them."""
 

@@ -14,7 +14,7 @@ from support import config_file, small_release
 
 VERBS = (
     *("train", "cv", "check", "watch", "compare", "report", "baseline", "verdict", "demo", "doctor"),
-    *("cache show", "cache fill", "cache clear", "predict", "stream", "serve", "export", "calibration"),
+    *("cache show", "cache fill", "cache clear", "predict", "evaluate", "stream", "serve", "export", "calibration"),
 )
 
 

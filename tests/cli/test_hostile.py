@@ -65,6 +65,8 @@ READS = (
     "predict BAD {wav}",
     "predict {model} BAD",
     "predict {model} {wav} --model BAD",
+    "evaluate BAD --config {config}",
+    "evaluate {model} --config BAD",
     "stream BAD",
     "serve BAD",
     "export BAD --to bundle --output {new}",
@@ -89,6 +91,7 @@ WRITES = (
     "predict {model} {wav} --output BAD/labels.csv",
     "predict {model} {wav} --output {new}.csv --embeddings BAD/vectors.npz",
     "predict {model} {wav} --window 0.2 --picture BAD",
+    "evaluate {model} --config {config} experiment.runs_dir=BAD",
     "export {model} --to bundle --output BAD/model",
     "export {run} --to hub-folder --output BAD/model",
     "report {runs} --output BAD/report.html",
@@ -293,6 +296,7 @@ def test_too_little_memory_for_torch_gets_a_sentence_before_torch_aborts(desk: D
         "train": "{config}", "cv": "{config}", "check": "{config}", "baseline": "{config}", "demo": "--folder {new}",
         "doctor": "", "predict": "{model} {wav}", "stream": "{model}", "serve": "{model}", "cache fill": "{config}",
         "export": "{model} --to bundle --output {new}", "cache show": "--store {store}",
+        "evaluate": "{model} --config {config}",
         "cache clear": "--store {store}",
     }  # fmt: skip
     light = {"compare": "{runs}", "report": "{runs}", "watch": "--once {runs}", "verdict": "{run}"}

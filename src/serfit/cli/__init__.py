@@ -38,6 +38,7 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
     (training.check, "Check settings, labels and all audio before training."),
     (watching.watch, "Show the progress of runs, and problems with a remedy."),
     (using.predict, "Label recordings, whole or over time."),
+    (using.evaluate, "Score a trained model on any rated corpus."),
     (using.stream, "Label speech from standard input as it arrives."),
     (publishing.export, "Write a model as ONNX, bundle or folder for the hub."),
     (publishing.calibration, "Show what calibration changes."),

@@ -50,9 +50,10 @@ def experiment(
                 "--resume goes on with a run exactly as it was begun; "
                 "leave out --config, --run-dir, --fold, --seed and key=value settings"
             )
-        from serfit.runs.directory import CONFIG, check_unfinished
+        from serfit.runs.directory import CONFIG, check_trains, check_unfinished
 
         check_unfinished(resume)
+        check_trains(resume)
         return load_config(resume / CONFIG)
     if config is None and overrides and "=" not in overrides[0]:
         config, overrides = Path(overrides[0]), overrides[1:]

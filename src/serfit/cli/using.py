@@ -1,4 +1,4 @@
-"""The verbs that use a trained model: predict, stream."""
+"""The verbs that use a trained model: predict, evaluate, stream."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from serfit.cli.boundary import forget_output, needs_torch
-from serfit.cli.options import Cpu
+from serfit.cli.options import Config, Cpu, experiment, new_log
 from serfit.errors import UserError, below, counted, listed, visible
 from serfit.labels import SAMPLE_RATE
 
@@ -110,6 +110,57 @@ def predict(
             f"{counted(len(errors), 'recording')} couldn't be used completely; the column error gives the reason, "
             f"everything else is done:\n{below(errors, MOST_TOLD)}"
         )
+
+
+@needs_torch
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL... [KEY=VALUE]...",
+            help="Finished runs, folders of runs of one experiment, bundles, their names on the hub or ONNX files, of "
+            "which the mean is scored; and settings that replace those of the file.",
+        ),
+    ],
+    config: Config = None,
+    part: Annotated[
+        str, typer.Option("--part", help="What to score: test, validation, train, or all of the corpus.")
+    ] = "test",
+    fold: Annotated[int | None, typer.Option("--fold", help="Fold to score, from 1 [data.split.fold].")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name in tables; default: that of the model, with _evaluated.")
+    ] = None,
+    gpu: Gpu = None,
+    cpu: Cpu = False,
+    calibrate: Calibrate = None,
+) -> None:
+    """Score a trained model on any rated corpus, and write a finished run that compare and report show with others.
+
+    The configuration says on what: of it, the sections data, features and experiment.runs_dir are used. The model's
+    scale is mapped to that of the corpus. A model that was trained on speakers or recordings that are to be scored is
+    refused. Repeat the command after any interruption: it goes on where it stopped.
+
+    Example: serfit evaluate runs/ema_iemocap_finetune_fold1_seed1_20260101-120000 --config configs/finetune.yaml
+    """
+    overrides = [given for given in models if "=" in given]
+    overrides += [] if fold is None else [f"data.split.fold={fold}"]
+    overrides += [] if name is None else [f"experiment.name={name}"]
+    named = [given for given in models if "=" not in given]
+    _one_of("--part", part, ("test", "validation", "train", "all"))
+    _options("fp32", calibrate)
+    if not named:
+        raise UserError("no model is named; give a run directory, a bundle, its name on the hub or an ONNX file")
+    if config is None:
+        raise UserError("nothing says what to score; name the configuration of a corpus with --config")
+    on = experiment(config, overrides, None, None)
+    from serfit.report.compare import write_comparison
+    from serfit.training.evaluation import run_evaluation
+
+    directory = run_evaluation(
+        on, named, new_log(), part=cast(Any, part), name=name, gpu=gpu, calibrate=cast(Any, calibrate)
+    )
+    print(f"run directory: {directory}")
+    print(f"comparison of all finished runs: {write_comparison(directory.parent)}")
 
 
 @needs_torch

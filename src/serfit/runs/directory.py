@@ -271,6 +271,15 @@ def check_unfinished(directory: Path) -> None:
         raise UserError(f"{directory} is finished and is never changed; start a new run without --resume")
 
 
+def check_trains(directory: Path) -> None:
+    """Raise a UserError where a run is one of a verb that trains no network, and so has no settings for that."""
+    if "train" not in read_record(dict[str, object], directory / CONFIG, REMEDY):
+        raise UserError(
+            f"{directory} trains no network: it is an evaluation, a baseline or a probe; give the command again that "
+            "began it"
+        )
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Be the only process that writes a run directory. Raises UserError naming the one that does."""

@@ -229,7 +229,11 @@ def ranges(noun: str, numbers: Sequence[int]) -> str:
 
 def _identity(run: FinishedRun, corpus: str) -> dict[str, Any]:
     """Everything that makes a run part of an experiment."""
-    return {"corpus": corpus} | {key: value for key, value in run.settings.items() if key not in IRRELEVANT}
+    evaluation = run.environment.evaluation
+    scored = {} if evaluation is None else {"model": evaluation.model, "part": evaluation.part}
+    if evaluation is not None and evaluation.calibration is not None:
+        scored["calibration"] = evaluation.calibration
+    return {"corpus": corpus, **scored} | {key: value for key, value in run.settings.items() if key not in IRRELEVANT}
 
 
 def _name(identity: Mapping[str, Any]) -> str:
@@ -354,4 +358,4 @@ def _shared_test_utterances(result: ExperimentResult) -> list[str]:
 
 
 def _random_encoder(result: ExperimentResult) -> bool:
-    return str(result.runs[0].settings.get("model.params.speech_encoder")).startswith(UNTRAINED)
+    return result.runs[0].environment.encoder.name.startswith(UNTRAINED)

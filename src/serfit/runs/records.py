@@ -73,10 +73,44 @@ class CorpusRecord(Record):
         return sum(self.counts.values())
 
 
+class EvaluatedNetwork(Record):
+    """A network that was scored.
+
+    Attributes:
+        name: of its experiment.
+        run: name of the run directory that it was trained in; None where not recorded.
+        sha256: digest of its weights, or of its ONNX file.
+    """
+
+    name: str
+    run: str | None = None
+    sha256: str
+
+
+class Evaluation(Record):
+    """What an evaluation scored: the mean of networks that were trained elsewhere, on a part of a corpus.
+
+    Attributes:
+        model: the networks in short; evaluations of equal ones are of one experiment.
+        networks: their names and digests.
+        part: "test", "validation", "train" or "all".
+        calibration: kind that the predictions went through; None for none.
+        unknown: names of networks whose training data, in part at least, isn't recorded.
+    """
+
+    model: str
+    networks: tuple[EvaluatedNetwork, ...]
+    part: str
+    calibration: str | None = None
+    unknown: tuple[str, ...] = ()
+
+
 class Environment(VersionedRecord):
     """environment.json: what a run is made of and where it runs. None is not recorded.
 
     Attributes:
+        kind: "evaluation" where nothing was trained; None for a training or a baseline.
+        evaluation: what was scored there.
         packages: versions by name.
         python: version.
         platform: operating system.
@@ -88,7 +122,7 @@ class Environment(VersionedRecord):
         visible_gpus: which GPUs the run was given (CUDA_VISIBLE_DEVICES); None where it may use all, or none.
         threads: of torch.
         cuda: version that torch was built for.
-        system: what was trained, where that is no network.
+        system: what was fitted or scored, where no network was trained.
         precision: "fp32", "bf16" or "fp64".
         encoder: what training began with.
         features: number of hand-made features.
@@ -101,6 +135,8 @@ class Environment(VersionedRecord):
         folds: how many there are.
     """
 
+    kind: str | None = None
+    evaluation: Evaluation | None = None
     packages: dict[str, str | None] = Field(default_factory=dict)
     python: str | None = None
     platform: str | None = None

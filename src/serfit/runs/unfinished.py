@@ -1,5 +1,6 @@
-"""Which run the same command, given again, means to go on with (`--resume auto`)."""
+"""Which run the same command, given again, means to go on with."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,13 +11,16 @@ from serfit.runs.directory import CHECKPOINTS, CONFIG, FINISHED, LOCK
 from serfit.system.lock import take
 
 
-def run_to_go_on_with(config: ExperimentConfig, directory: Path | None = None) -> Path | None:
+def run_to_go_on_with(
+    config: ExperimentConfig, directory: Path | None = None, fits: Callable[[Path], bool] = lambda candidate: True
+) -> Path | None:
     """The unfinished run of this very experiment, fold and seed; None where a new one must be begun.
 
     Args:
         config: the experiment. Runs whose configuration can't give another result count as the same.
         directory: the run directory, where the command names one; None looks through experiment.runs_dir. Of several,
             the one that got furthest is taken.
+        fits: what else a run directory must fulfil.
 
     Raises:
         UserError: all such runs are being written by living processes.
@@ -24,7 +28,7 @@ def run_to_go_on_with(config: ExperimentConfig, directory: Path | None = None) -
     if directory is not None:
         return directory if directory.exists() else None
     busy: list[str] = []
-    for candidate in sorted(_unfinished(config), key=_progress, reverse=True):
+    for candidate in sorted(filter(fits, _unfinished(config)), key=_progress, reverse=True):
         lock = take(candidate / LOCK)
         if isinstance(lock, ExitStack):
             lock.close()
@@ -32,8 +36,8 @@ def run_to_go_on_with(config: ExperimentConfig, directory: Path | None = None) -
         busy.append(f"{candidate} ({lock})")
     if busy:
         raise UserError(
-            f"this experiment is being run at the moment: {', '.join(busy)}; wait for it to end, or leave out "
-            "--resume auto to run it a second time at once"
+            f"this is being run at the moment: {', '.join(busy)}; wait for it to end (`serfit train` runs it "
+            "a second time without --resume auto)"
         )
     return None
 

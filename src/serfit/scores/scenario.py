@@ -25,11 +25,12 @@ def scenario_baseline(split: Split, dimensions: Sequence[Dimension]) -> Predicti
     training and validation utterances.
 
     Returns:
-        Predictions of all test utterances in order, or None when no test utterance has a scenario.
+        Predictions of all test utterances in order, or None when no test utterance has a scenario, or when there are
+        no other utterances.
     """
-    if all(utterance.scenario is None for utterance in split.test):
-        return None
     others = [*split.train, *split.validation]
+    if not others or all(utterance.scenario is None for utterance in split.test):
+        return None
     ratings = _ratings(others, dimensions)
     means = _means([utterance.scenario for utterance in others], ratings)
     overall = ratings.mean(axis=0)

@@ -1,7 +1,8 @@
-"""What is fitted in closed form instead of trained: its folds, and the finished run directories that it leaves."""
+"""What is fitted in closed form, or only scored: its folds, and the finished run directories that it leaves."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,18 +63,21 @@ def predictions_of(part: Part, line: Ridge, features: Floats) -> Predictions:
 
 
 @contextmanager
-def opened(config: ExperimentConfig, log: Log, model: Mapping[str, Any] | None = None) -> Iterator[Run]:
+def opened(
+    config: ExperimentConfig, log: Log, model: Mapping[str, Any] | None = None, unfinished: Path | None = None
+) -> Iterator[Run]:
     """A locked run directory, as `serfit.runs.directory.opened_run`, whose config.json holds only what matters.
 
     Args:
         config: of one fold.
         log: where to say what happens.
         model: the section model for config.json; None leaves it out.
+        unfinished: the run directory to go on with; None makes a new one.
     """
     plain = plain_config(config)
     data = {key: plain["data"][key] for key in SETTINGS if key in plain["data"]}
     settings = {"experiment": plain["experiment"], "data": data}
-    with opened_run(config, log, None, False) as run:
+    with opened_run(config, log, unfinished, unfinished is not None) as run:
         write_json(run / runs.CONFIG, settings if model is None else settings | {"model": model})
         yield run
 

@@ -235,34 +235,50 @@ def _close_epoch(
 def evaluate(
     executor: Executor, features: Features, part: Part, workers: int = 0, check: Callable[[], None] = lambda: None
 ) -> Predictions:
-    """Predict every utterance of a part, whole and without augmentation, in the part's own order.
+    """Predict every utterance of a part, in the part's own order; `check` and errors as for `predictions_of`."""
+    groups = evaluated_together(part.seconds, executor.ranks.count)
+    by_length = [index for group in groups for index in group]
+    predicted = predictions_of(executor, features, part.utterances, groups, workers, check)
+    values = torch.cat([torch.zeros(0, len(part.dimensions)), *predicted])
+    ordered = torch.empty_like(values)
+    ordered[by_length] = values
+    return part.predictions(range(len(by_length)), ordered)
 
-    `check` is called before each pass, and may raise to stop.
+
+def evaluated_together(seconds: Sequence[float], processes: int = 1) -> list[list[int]]:
+    """The indices of utterances of these lengths, sorted by length, in the groups in which they are predicted."""
+    by_length = sorted(range(len(seconds)), key=lambda index: (seconds[index], index))
+    size = EVALUATED_TOGETHER * processes
+    return [by_length[first : first + size] for first in range(0, len(by_length), size)]
+
+
+def predictions_of(
+    executor: Executor,
+    features: Features,
+    utterances: Sequence[Utterance],
+    groups: Sequence[Sequence[int]],
+    workers: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[torch.Tensor]:
+    """Predictions [n, D] on [0, 1] of each group of n utterances, whole and without augmentation.
+
+    `check` is called before each group, and may raise to stop.
 
     Raises:
         NumericalError: a prediction isn't finite; the message names the utterances.
     """
-    by_length = sorted(range(len(part.utterances)), key=lambda index: (part.seconds[index], index))
-    size = EVALUATED_TOGETHER * executor.ranks.count
-    groups = [by_length[first : first + size] for first in range(0, len(by_length), size)]
+    unknown = torch.zeros(executor.model.head.dimensions)
 
     def prepare(index: int) -> Example:
-        utterance = part.utterances[index]
-        return Example(utterance.id, features(utterance), part.unit_target(index))
+        return Example(utterances[index].id, features(utterances[index]), unknown)
 
-    passes = [torch.zeros(0, len(part.dimensions))]
-    for examples in prefetched(groups, prepare, workers):
+    for group, examples in zip(groups, prefetched(groups, prepare, workers), strict=True):
         check()
-        passes.append(executor.predict(examples))
-    values = torch.cat(passes)
-    broken = [
-        part.utterances[index].id for index, row in zip(by_length, values, strict=True) if not row.isfinite().all()
-    ]
-    if broken:
-        raise NumericalError(f"the predictions for {listed(broken)} aren't finite; the weights have diverged")
-    ordered = torch.empty_like(values)
-    ordered[by_length] = values
-    return part.predictions(range(len(by_length)), ordered)
+        values = executor.predict(examples)
+        broken = [utterances[index].id for index, row in zip(group, values, strict=True) if not row.isfinite().all()]
+        if broken:
+            raise NumericalError(f"the predictions for {listed(broken)} aren't finite; the weights have diverged")
+        yield values
 
 
 def training_example(index: int, part: Part, features: Features, config: ExperimentConfig, epoch: int) -> Example:

@@ -75,7 +75,7 @@ def recorded_tests(abouts: Sequence[About], where: str) -> list[Tested]:
 
 def check_one_experiment(origins: Sequence[Origin]) -> None:
     """Raise UserError where networks are known to be of several experiments."""
-    first, *others = [_decisive(origin) for origin in origins]
+    first, *others = [decisive(origin) for origin in origins]
     keys = sorted(first.keys() | {key for other in others for key in other})
     differing = [key for key in keys if any(other.get(key) != first.get(key) for other in others)]
     labels = [origin.corpus.labels for origin in origins]
@@ -87,7 +87,8 @@ def check_one_experiment(origins: Sequence[Origin]) -> None:
         )
 
 
-def _decisive(origin: Origin) -> dict[str, object]:
+def decisive(origin: Origin) -> dict[str, object]:
+    """What makes a network one of an experiment, whatever its fold and seed."""
     kept = {key: value for key, value in origin.settings.items() if key not in IRRELEVANT}
     weights = None if origin.encoder.name.startswith(UNTRAINED) else origin.encoder.sha256  # those follow the seed
     return {**kept, "corpus": origin.corpus.name, "encoder weights": weights}
