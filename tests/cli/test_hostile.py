@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from inference.public.published import odyssey
 from serfit.cli import VERBS, main
 from serfit.cli.boundary import TORCH_NEEDS, system_trouble
 from serfit.errors import is_out_of_memory
@@ -46,6 +47,7 @@ def desk(trained: Callable[..., Path], release: Path, tmp_path_factory: pytest.T
         "model": str(folder / "bundle"),
         "wav": str(next(release.rglob("*.wav"))),
         "new": str(folder / "new"),
+        "public": str(odyssey(folder / "public").folder),
     }
     return Desk(folder, words)
 
@@ -69,6 +71,7 @@ READS = (
     "evaluate {model} --config BAD",
     "stream BAD",
     "serve BAD",
+    "import BAD {new}",
     "export BAD --to bundle --output {new}",
     "calibration BAD",
     "compare BAD",
@@ -92,6 +95,7 @@ WRITES = (
     "predict {model} {wav} --output {new}.csv --embeddings BAD/vectors.npz",
     "predict {model} {wav} --window 0.2 --picture BAD",
     "evaluate {model} --config {config} experiment.runs_dir=BAD",
+    "import {public} BAD/model",
     "export {model} --to bundle --output BAD/model",
     "export {run} --to hub-folder --output BAD/model",
     "report {runs} --output BAD/report.html",
@@ -295,7 +299,7 @@ def test_too_little_memory_for_torch_gets_a_sentence_before_torch_aborts(desk: D
     commands = {
         "train": "{config}", "cv": "{config}", "check": "{config}", "baseline": "{config}", "demo": "--folder {new}",
         "doctor": "", "predict": "{model} {wav}", "stream": "{model}", "serve": "{model}", "cache fill": "{config}",
-        "export": "{model} --to bundle --output {new}", "cache show": "--store {store}",
+        "export": "{model} --to bundle --output {new}", "import": "{public} {new}", "cache show": "--store {store}",
         "evaluate": "{model} --config {config}",
         "cache clear": "--store {store}",
     }  # fmt: skip

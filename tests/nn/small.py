@@ -26,8 +26,7 @@ def build_hf(family: str, layout: str, **changes: Any) -> Any:
         initializer_range=0.2,
         feat_extract_norm="layer" if layout == "large" else "group",
         do_stable_layer_norm=layout == "large",
-        conv_bias=layout == "large",
-        **changes,
+        **{"conv_bias": layout == "large"} | changes,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from serfit.nn.frames import Layout
 from serfit.nn.pooling import AttentionPooling, LayerMix, build_pooling, mean_weights, weighted_mean
+from serfit.nn.variant import TRAINED, Variant
 
 CPU = torch.device("cpu")
 
@@ -21,13 +22,15 @@ def pool(kind: str, x: Tensor, layout: Layout) -> Tensor:
     if kind == "mean":
         return weighted_mean(x, mean_weights(layout, x.dtype))
     torch.manual_seed(3)
-    module = build_pooling(kind, 8)  # type: ignore[arg-type]
-    assert isinstance(module, AttentionPooling)
+    if kind == "projected mean":
+        module = build_pooling("mean", 8, Variant(projection=5))
+    else:
+        module = build_pooling(kind, 8)  # type: ignore[arg-type]
     pooled: Tensor = module.double()(x, layout)
     return pooled
 
 
-@pytest.mark.parametrize("kind", ["mean", "attention", "attentive_statistics"])
+@pytest.mark.parametrize("kind", ["mean", "projected mean", "attention", "attentive_statistics"])
 def test_padding_has_no_influence(kind: str) -> None:
     x, layout = batch(0.0)
     y, _ = batch(1e6)
@@ -54,6 +57,41 @@ def test_gradients_are_finite_for_a_single_frame() -> None:
     AttentionPooling(8, deviation=True).double()(x, layout).sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+def test_a_variant_changes_widths_and_floors_and_nothing_else() -> None:
+    x, layout = batch(0.0)
+    module = build_pooling("attentive_statistics", 8, Variant(attention_width=3, least_variance=0.25)).double()
+    pooled = module(x, layout)
+    torch.testing.assert_close(pooled[1, 8:], torch.full((8,), 0.5, dtype=torch.float64))
+    assert [tuple(one.shape) for one in module.parameters()] == [(3, 8), (3,), (1, 3)]
+    for kind in ("mean", "attention", "attentive_statistics"):
+        torch.manual_seed(1)
+        one = build_pooling(kind, 8).state_dict()  # type: ignore[arg-type]
+        torch.manual_seed(1)
+        other = build_pooling(kind, 8, TRAINED).state_dict()  # type: ignore[arg-type]
+        assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
+
+
+def test_projected_frames_are_averaged_after_three_layers() -> None:
+    x, layout = batch(0.0)
+    module = build_pooling("mean", 8, Variant(projection=5)).double()
+    assert (module.width, module.linear) == (5, False)
+    (first, a), (second, b), (third, c) = zip(*[iter(module.state_dict().values())] * 2, strict=True)
+    frames = (torch.relu(torch.relu(x @ first.T + a) @ second.T + b) @ third.T + c).detach()
+    torch.testing.assert_close(module(x, layout)[2], frames[2, :6].mean(0))
+
+
+def test_a_mix_without_norm_is_the_weighted_sum_of_the_states_themselves() -> None:
+    states = [10.0**k * torch.randn(2, 5, 8, dtype=torch.float64) for k in range(3)]
+    mix = LayerMix(3, norm=False).double()
+    assert mix.weights is not None
+    with torch.no_grad():
+        mix.weights.copy_(torch.tensor([0.3, -1.0, 0.5]))
+    expected = torch.einsum("k,kbth->bth", mix.weights.softmax(0), torch.stack(states))
+    torch.testing.assert_close(mix(tuple(states)), expected)
+    means = torch.stack([mix.normalised(state).mean(1) for state in states], dim=1)
+    torch.testing.assert_close(mix.pooled(means), expected.mean(1))
 
 
 def test_mix_is_the_softmax_weighted_sum_of_normalised_states() -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from serfit import __version__
-from serfit.cli import cache, publishing, reading, serving, training, using, watching
+from serfit.cli import cache, importing, publishing, reading, serving, training, using, watching
 from serfit.cli.boundary import lasting_output, system_trouble
 from serfit.cli.wording import USAGE_ERROR, help_text, usage_words
 from serfit.errors import NumericalError, UserError, visible
@@ -40,6 +40,7 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
     (using.predict, "Label recordings, whole or over time."),
     (using.evaluate, "Score a trained model on any rated corpus."),
     (using.stream, "Label speech from standard input as it arrives."),
+    (importing.import_, "Make a bundle of a public model."),
     (publishing.export, "Write a model as ONNX, bundle or folder for the hub."),
     (publishing.calibration, "Show what calibration changes."),
     (reading.compare, "Compare finished runs, with intervals and tests."),

@@ -28,6 +28,7 @@ from serfit.nn.encoders.folder import Normalisation
 from serfit.nn.encoders.source import Source
 from serfit.nn.model import EmotionModel, build_model
 from serfit.nn.saved import finite_or_complain, weights_digest
+from serfit.nn.variant import TRAINED, Variant
 from serfit.system.files import write_json
 from serfit.system.records import Record, from_plain, plain
 from serfit.system.tensors import Shapes, read_tensors, write_tensors
@@ -35,7 +36,8 @@ from serfit.system.tensors import Shapes, read_tensors, write_tensors
 DESCRIPTION = "serfit.json"
 SHARED = "model.safetensors"
 PARTIAL = ".partial"
-FORMAT = 1
+FORMAT = 2
+"""Newest format: that of bundles with a member of another variant than serfit trains. All others are of format 1."""
 
 MOST_BYTES = 64 * 1024**2
 """Longest description that is parsed; a member takes some kilobytes, and 40 bytes for each recording trained on."""
@@ -50,12 +52,14 @@ class Member:
         params: encoder, pooling and head as configured.
         model: the network, on the CPU, in evaluation mode.
         calibration: what was fitted to its validation part, or None.
+        variant: how it differs from the networks that serfit trains.
     """
 
     about: About
     params: ModelParams
     model: EmotionModel
     calibration: Kept | None = None
+    variant: Variant = TRAINED
 
 
 def write_bundle(folder: Path, members: Sequence[Member]) -> None:
@@ -88,9 +92,11 @@ def write_bundle(folder: Path, members: Sequence[Member]) -> None:
             "calibration": None if member.calibration is None else plain(member.calibration),
             "sha256": weights_digest(state),
         }
+        | ({} if member.variant == TRAINED else {"variant": plain(member.variant)})
         for member, state in zip(members, states, strict=True)
     ]
-    write_json(partial / DESCRIPTION, {"format": FORMAT, "members": described})
+    version = FORMAT if any("variant" in one for one in described) else 1
+    write_json(partial / DESCRIPTION, {"format": version, "members": described})
     for written in sorted(partial.iterdir(), key=lambda path: path.name == DESCRIPTION):
         written.rename(folder / written.name)
     partial.rmdir()
@@ -139,11 +145,16 @@ class _Named(Record):
     origin: Origin = Field(Origin(), validation_alias=AliasPath("about", "origin"))
 
 
+def check_free(folder: Path) -> None:
+    """Raise UserError where a bundle may not be written to a folder."""
+    if not is_free(folder):
+        raise UserError(f"{folder} isn't empty; name a new folder for the bundle, nothing is overwritten")
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not is_free(folder):
-            raise UserError(f"{folder} isn't empty; name a new folder for the bundle, nothing is overwritten")
+        check_free(folder)
     except OSError as error:
         raise UserError(
             f"can't make the folder {folder}: {error.strerror or error}; choose one that you may write to"
@@ -193,7 +204,8 @@ def _member(described: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> 
         raise UserError(
             f"{path} has settings of a model that this serfit doesn't know ({error.errors()[0]['msg']}); update serfit"
         ) from error
-    model = _skeleton(described.get("encoder"), params, about, path)
+    variant = from_plain(Variant, described.get("variant", {}), f"{path}, variant", "update serfit")
+    model = _skeleton(described.get("encoder"), params, about, path, variant)
     wanted: Shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: Shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != found or weights_digest(tensors) != described.get("sha256"):
@@ -209,7 +221,7 @@ def _member(described: Any, tensors: Mapping[str, torch.Tensor], path: Path) -> 
         )
     finite_or_complain(tensors, str(path.parent))
     model.load_state_dict(dict(tensors), assign=True)
-    return Member(about, params, model.requires_grad_(False).eval(), _kept(described, path))
+    return Member(about, params, model.requires_grad_(False).eval(), _kept(described, path), variant)
 
 
 def _kept(described: Mapping[str, Any], path: Path) -> Kept | None:
@@ -217,14 +229,14 @@ def _kept(described: Mapping[str, Any], path: Path) -> Kept | None:
     return None if kept is None else from_plain(Kept, kept, f"{path}, calibration", "export the run again")
 
 
-def _skeleton(stated: Any, params: ModelParams, about: About, path: Path) -> EmotionModel:
+def _skeleton(stated: Any, params: ModelParams, about: About, path: Path, variant: Variant) -> EmotionModel:
     """The network without weights, on the meta device: whatever the configuration asks for costs no memory."""
     if not isinstance(stated, Mapping):
         raise UserError(f"{path} doesn't describe the encoder; export the run again")
     source = Source(params.speech_encoder, stated, str(path), Normalisation(about.normalise, "bundle"))
     try:
         with torch.device("meta"):
-            return build_model(params, len(about.dimensions), seed=0, source=source)
+            return build_model(params, len(about.dimensions), seed=0, source=source, variant=variant)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path} describes a network that can't be built ({type(error).__name__}: {error_line(error)}); export the "

@@ -75,8 +75,8 @@ def chosen(kept: Kept | None, choice: Choice, dimensions: Sequence[Dimension], w
     if found is None:
         raise UserError(
             f"{where} has no {wanted} calibration: its run wrote no predictions of the validation part "
-            "(validation.csv; one trained on everything has none); train it again with this serfit, or leave "
-            "--calibrate out"
+            "(validation.csv; one trained on everything has none, nor has a public model); train it again with this "
+            "serfit, or leave --calibrate out"
         )
     found.check(dimensions, where, "export the run again")
     return found

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from serfit.corpus.overlap import TrainedOn
+from serfit.labels import Dimension
 from serfit.runs.records import NOT_RECORDED, CorpusRecord, EncoderRecord, Fold, TestScores
 from serfit.scores.reference import Measure
 from serfit.system.records import Count, Number, Record
@@ -73,6 +74,35 @@ class Applied(Record):
     utterances: Count
 
 
+class Imported(Record):
+    """The public model that a network was imported from.
+
+    Attributes:
+        name: hub id, or name of the folder.
+        revision: commit on the hub; None where there is none.
+        layout: what its tensors are called and mean.
+        outputs: the dimension of each of its outputs, in its own order.
+        licence: of its weights.
+        licence_from: where that was read.
+        terms: what its page on the hub adds; "" for nothing.
+        assumed: sentences about what its files don't state.
+    """
+
+    name: str
+    revision: str | None = None
+    layout: str
+    outputs: tuple[Dimension, ...]
+    licence: str
+    licence_from: str
+    terms: str = ""
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def in_words(self) -> str:
+        """The licence and its terms."""
+        return f"{self.licence} ({self.licence_from})" + (f"; {self.terms}" if self.terms else "")
+
+
 class Origin(Record):
     """The origin of a network. What isn't recorded is None or empty.
 
@@ -93,6 +123,7 @@ class Origin(Record):
         cross_validation: what to expect of it, where it was trained on everything.
         calibration: that was put into an ONNX file.
         trained_on: digests of the speakers and recordings that it was trained on; None where not recorded.
+        imported: the public model that it is; None where serfit trained it.
         members: of an ONNX file with several networks; then nothing else is recorded.
     """
 
@@ -112,6 +143,7 @@ class Origin(Record):
     cross_validation: CrossValidation | None = None
     calibration: Applied | None = None
     trained_on: TrainedOn | None = None
+    imported: Imported | None = None
     members: "tuple[Origin, ...]" = ()
 
     @property

@@ -153,6 +153,11 @@ def member_of_run(directory: Path) -> Member:
         UserError: the run isn't finished, has no network, its encoder can't be had, or its calibrations are damaged.
     """
     if not (directory / runs.FINISHED).is_file():
+        if any(directory.glob("model*.safetensors*")) or any(directory.glob("pytorch_model*.bin*")):
+            raise UserError(
+                f"{directory} is a model in hub layout, and no serfit bundle; if it is a public dimensional model, "
+                f"make a bundle of it: serfit import {directory} FOLDER"
+            )
         raise UserError(f"{directory} isn't finished; go on with it: serfit train --resume {directory}")
     if not (directory / runs.BEST_WEIGHTS).is_file():
         raise UserError(
@@ -289,5 +294,8 @@ def _fetched(name: str) -> Path:
             f"machine with a network run `hf download {name} --local-dir DIR` and name DIR"
         ) from error
     if not is_bundle(folder):
-        raise UserError(f"{name} on the hub is no serfit bundle: it has no serfit.json")
+        raise UserError(
+            f"{name} on the hub is no serfit bundle: it has no serfit.json; if it is a public dimensional model, make "
+            f"a bundle of it: serfit import {name} FOLDER"
+        )
     return folder

@@ -13,6 +13,7 @@ from serfit.nn.encoders.build import Provenance, build_encoder, seeded
 from serfit.nn.encoders.source import Source, find_encoder
 from serfit.nn.frames import Layout
 from serfit.nn.pooling import LayerMix, build_pooling, mean_weights, weighted_mean
+from serfit.nn.variant import TRAINED, Variant
 
 _HEAD_SITE = 0
 
@@ -24,13 +25,20 @@ class Head(nn.Module):
     """
 
     def __init__(
-        self, width: int, hidden: int, dimensions: int, p: float, output: Literal["linear", "sigmoid"]
+        self,
+        width: int,
+        hidden: int,
+        dimensions: int,
+        p: float,
+        output: Literal["linear", "sigmoid"],
+        variant: Variant = TRAINED,
     ) -> None:
         """A head from width inputs over hidden units to dimensions outputs, with dropout p."""
         super().__init__()
         self.dimensions = dimensions
         self.hidden = nn.Linear(width, hidden)
-        self.norm = nn.LayerNorm(hidden)
+        self.norm = nn.LayerNorm(hidden) if variant.head_norm else nn.Identity()
+        self.activation = torch.tanh if variant.activation == "tanh" else torch.relu
         self.out = nn.Linear(hidden, dimensions)
         self.p = p
         self.squash = output == "sigmoid"
@@ -39,7 +47,7 @@ class Head(nn.Module):
 
     def forward(self, pooled: Tensor, noise: DropoutSeeds | None = None) -> Tensor:
         """[B, P] to [B, D]."""
-        hidden = torch.relu(self.norm(self.hidden(pooled)))
+        hidden = self.activation(self.norm(self.hidden(pooled)))
         values: Tensor = self.out(dropout(hidden, self.p, noise, _HEAD_SITE))
         return values.sigmoid() if self.squash else values
 
@@ -55,14 +63,23 @@ class EmotionModel(nn.Module):
         provenance: where the encoder's weights came from.
     """
 
-    def __init__(self, encoder: Encoder, params: ModelParams, dimensions: int, provenance: Provenance) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        params: ModelParams,
+        dimensions: int,
+        provenance: Provenance,
+        variant: Variant = TRAINED,
+    ) -> None:
         """Put a head for so many dimensions on an encoder, initialised from torch's global generator."""
         super().__init__()
         self.encoder = encoder
-        self.mix = LayerMix(encoder.kept)
-        self.pooling = build_pooling(params.pooling, encoder.width)
+        self.mix = LayerMix(encoder.kept, norm=variant.mix_norm)
+        self.pooling = build_pooling(params.pooling, encoder.width, variant)
         self.embedding_width = self.pooling.width
-        self.head = Head(self.embedding_width, params.head_hidden, dimensions, params.head_dropout, params.output)
+        self.head = Head(
+            self.embedding_width, params.head_hidden, dimensions, params.head_dropout, params.output, variant
+        )
         self.provenance = provenance
 
     @property
@@ -180,6 +197,7 @@ def build_model(
     seed: int,
     gradient_checkpointing: bool = False,
     source: Source | None = None,
+    variant: Variant = TRAINED,
 ) -> EmotionModel:
     """The network that a configuration describes, in evaluation mode, in float32, on torch's default device.
 
@@ -189,6 +207,7 @@ def build_model(
         seed: decides the head's first weights (whatever the encoder) and an untrained encoder's.
         gradient_checkpointing: recompute the encoder's activations in the backward pass.
         source: what the encoder is made of; None finds what the configuration names.
+        variant: other parts than those of networks that serfit trains, for public models.
 
     Raises:
         UserError: as `find_encoder` and `build_encoder`.
@@ -196,7 +215,7 @@ def build_model(
     source = find_encoder(params.speech_encoder, params.encoder_revision) if source is None else source
     encoder = build_encoder(source, params, seed, gradient_checkpointing)
     with seeded("head", seed):
-        return EmotionModel(encoder, params, dimensions, Provenance.of(source, encoder)).eval()
+        return EmotionModel(encoder, params, dimensions, Provenance.of(source, encoder), variant).eval()
 
 
 def model_of(config: schema.ExperimentConfig) -> EmotionModel:

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serfit.nn.frames import Layout
-
-_ATTENTION_WIDTH = 128
-_SMALLEST_VARIANCE = 1e-6
+from serfit.nn.variant import TRAINED, Variant
 
 
 def mean_weights(layout: Layout, dtype: torch.dtype) -> Tensor:
@@ -28,13 +26,14 @@ class LayerMix(nn.Module):
     """Softmax-weighted sum of K hidden states, each normalised over H without parameters of its own.
 
     Hidden states of different depth differ in scale by orders of magnitude; without the norm the weights would mean
-    nothing. A single state passes unchanged.
+    little, but public models have learnt theirs so. A single state passes unchanged.
     """
 
-    def __init__(self, states: int) -> None:
-        """A mix of so many states (K), equal at first."""
+    def __init__(self, states: int, *, norm: bool = True) -> None:
+        """A mix of so many states (K), equal at first; without norm, states enter the sum as they are."""
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(states)) if states > 1 else None
+        self.norm = norm
 
     def forward(self, states: tuple[Tensor, ...]) -> Tensor:
         """K states [B, T, H] to one."""
@@ -42,16 +41,19 @@ class LayerMix(nn.Module):
             return states[0]
         shares = self.weights.softmax(0)
         assert len(states) == len(shares), f"{len(states)} hidden states for a mix of {len(shares)}"
-        width = states[0].shape[-1]
-        # as the norm's scale the share costs neither a pass nor a stored copy of the normalised state
-        mixed = F.layer_norm(states[0], (width,), shares[0].expand(width))
+        mixed = self._share(states[0], shares[0])
         for state, share in zip(states[1:], shares[1:], strict=True):
-            mixed = mixed + F.layer_norm(state, (width,), share.expand(width))
+            mixed = mixed + self._share(state, share)
         return mixed
+
+    def _share(self, state: Tensor, share: Tensor) -> Tensor:
+        """As the norm's scale, the share costs neither a pass nor a stored copy of the normalised state."""
+        width = state.shape[-1]
+        return F.layer_norm(state, (width,), share.expand(width)) if self.norm else state * share
 
     def normalised(self, state: Tensor) -> Tensor:
         """One state [B, T, H] as it enters the sum."""
-        return state if self.weights is None else F.layer_norm(state, state.shape[-1:])
+        return state if self.weights is None or not self.norm else F.layer_norm(state, state.shape[-1:])
 
     def pooled(self, means: Tensor) -> Tensor:
         """Mix of states [B, K, H] that were normalised and averaged over time before: the mean commutes with it."""
@@ -78,6 +80,21 @@ class Pooling(nn.Module):
         return weighted_mean(frames, mean_weights(layout, frames.dtype))
 
 
+class ProjectedMean(Pooling):
+    """Mean over frames of what three layers, with ReLU between them, make of each."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        """Pool states of a width H into as many values as each layer has units."""
+        super().__init__(hidden, 4.0 * width + 12.0 * hidden)
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden)
+        )
+
+    def forward(self, frames: Tensor, layout: Layout) -> Tensor:
+        """[B, T, H] to [B, P]."""
+        return super().forward(self.layers(frames), layout)
+
+
 class AttentionPooling(Pooling):
     """Attention-weighted mean over frames, and standard deviation where asked for.
 
@@ -85,12 +102,12 @@ class AttentionPooling(Pooling):
     output bias: softmax would cancel it.
     """
 
-    def __init__(self, width: int, deviation: bool) -> None:
+    def __init__(self, width: int, deviation: bool, variant: Variant = TRAINED) -> None:
         """Pool states of a width H into H values, or 2 H with the standard deviation."""
         super().__init__(2 * width if deviation else width, (12.0 if deviation else 4.0) * width)
-        self.hidden = nn.Linear(width, _ATTENTION_WIDTH)
-        self.score = nn.Linear(_ATTENTION_WIDTH, 1, bias=False)
-        self.deviation = deviation
+        self.hidden = nn.Linear(width, variant.attention_width)
+        self.score = nn.Linear(variant.attention_width, 1, bias=False)
+        self.deviation, self.least_variance = deviation, variant.least_variance
 
     def forward(self, frames: Tensor, layout: Layout) -> Tensor:
         """[B, T, H] to [B, H], or [B, 2 H]: mean, then standard deviation."""
@@ -102,15 +119,19 @@ class AttentionPooling(Pooling):
         if not self.deviation:
             return mean
         variance = weighted_mean((frames - mean[:, None]).square(), weights)
-        return torch.cat([mean, variance.clamp(min=_SMALLEST_VARIANCE).sqrt()], dim=-1)
+        return torch.cat([mean, variance.clamp(min=self.least_variance).sqrt()], dim=-1)
 
 
-def build_pooling(kind: Literal["mean", "attention", "attentive_statistics"], width: int) -> Pooling:
+def build_pooling(
+    kind: Literal["mean", "attention", "attentive_statistics"], width: int, variant: Variant = TRAINED
+) -> Pooling:
     """The pooling of a kind, for states of a width H."""
     match kind:
+        case "mean" if variant.projection is not None:
+            return ProjectedMean(width, variant.projection)
         case "mean":
             return Pooling(width, 4.0 * width, linear=True)
         case "attention":
-            return AttentionPooling(width, deviation=False)
+            return AttentionPooling(width, deviation=False, variant=variant)
         case "attentive_statistics":
-            return AttentionPooling(width, deviation=True)
+            return AttentionPooling(width, deviation=True, variant=variant)

@@ -1,6 +1,7 @@
 """The model card of a hub folder, written from the runs' records: nothing in it is typed by hand or remembered."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,54 @@ def model_card(
     return "\n\n".join(blocks) + "\n"
 
 
+def imported_card(member: Member, folder: str) -> str:
+    """README.md of a hub folder with a public model, whose licence goes along.
+
+    Args:
+        member: the model, with `origin.imported`.
+        folder: the folder's name, for the example.
+    """
+    about, imported = member.about, member.about.origin.imported
+    assert imported is not None, "only for public models"
+    known = re.fullmatch(r"[a-z0-9.-]+", imported.licence) is not None
+    front: dict[str, Any] = {
+        "library_name": "serfit",
+        "pipeline_tag": "audio-classification",
+        "license": imported.licence if known else "other",
+        **({} if known else {"license_name": imported.licence}),
+        "tags": ["speech-emotion-recognition", "regression", *about.dimensions],
+        **({"base_model": imported.name} if imported.revision else {}),
+    }
+    corpus = about.origin.corpus.name
+    at = f" at commit {imported.revision}" if imported.revision else ""
+    blocks = [
+        f"---\n{_yaml(front)}---",
+        f"# {escaped(about.name)}: {_order(about.dimensions)} from speech",
+        f"The public model {escaped(imported.name)}{at}, in serfit's format: its weights, computed by serfit. It "
+        f"predicts {_scales(about)}, the scale of {corpus}.",
+        "## Use",
+        _use(folder),
+        "## Results",
+        "None are recorded here; its authors publish theirs.",
+        "## Data and protocol",
+        bullets(
+            [
+                f"Layout: {imported.layout}.",
+                f"Order of its own outputs: {', '.join(imported.outputs)}; here they are in serfit's order.",
+                f"It was trained on {corpus}, with ratings mapped to [0, 1], which are `unit` here.",
+                *(f"Assumed: {escaped(one)}." for one in imported.assumed),
+                f"{about.origin.protocol}.".capitalize(),
+            ]
+        ),
+        "## Limits",
+        bullets(limits(corpus, ["en"])),
+        "## Licences",
+        bullets([f"Weights: {escaped(imported.in_words)}.", "serfit itself: Apache-2.0."]),
+        f"Written by serfit {__version__}.",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
 def _only(comparison: Comparison, members: Sequence[Member]) -> ExperimentResult:
     """The experiment of a comparison. Raises UserError where it isn't one, or isn't of exactly these networks."""
     among = sum(len(one.runs) + len(one.incomplete) for one in comparison.experiments)
@@ -187,13 +236,9 @@ def _scored(experiment: str, corpus: str, folds: str, means: Mapping[Measure, fl
 
 
 def _what(members: Sequence[Member], subject: _Subject, runs: str, applied: Kind | None) -> str:
-    about = members[0].about
-    scales = ", ".join(
-        f"{name} from {about.scales[name].minimum:g} to {about.scales[name].maximum:g}" for name in about.dimensions
-    )
     said = [
-        f"A fine-tuned speech encoder ({escaped(subject.encoder)}) that predicts {scales}, the scale of "
-        f"{escaped(subject.corpus)}."
+        f"A fine-tuned speech encoder ({escaped(subject.encoder)}) that predicts {_scales(members[0].about)}, the "
+        f"scale of {escaped(subject.corpus)}."
     ]
     if len(members) > 1:
         said.append(
@@ -208,6 +253,12 @@ def _what(members: Sequence[Member], subject: _Subject, runs: str, applied: Kind
             "networks do. The results below are without calibration."
         )
     return " ".join(said)
+
+
+def _scales(about: About) -> str:
+    return ", ".join(
+        f"{name} from {about.scales[name].minimum:g} to {about.scales[name].maximum:g}" for name in about.dimensions
+    )
 
 
 def _use(folder: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from serfit.errors import UserError
 from serfit.inference.bundle import Member, is_bundle, write_bundle
-from serfit.inference.publish.card import model_card
+from serfit.inference.publish.card import imported_card, model_card
 from serfit.report.compare import chosen_directories, compare
 from serfit.runs.directory import BEST_WEIGHTS
 from serfit.scores.calibration import Kind
@@ -20,7 +20,7 @@ def write_hub_folder(folder: Path, sources: Sequence[Path], members: Sequence[Me
     Args:
         folder: must not exist, or be empty.
         sources: what the members are from. Run directories, or folders of them, are what the card tells of; of
-            bundles, and of a network trained on everything, it tells what is inside.
+            bundles, of a network trained on everything, and of a public model, it tells what is inside.
         members: their networks, in any order.
         applied: the calibration that the members apply.
 
@@ -33,6 +33,13 @@ def write_hub_folder(folder: Path, sources: Sequence[Path], members: Sequence[Me
 
 
 def _card(name: str, sources: Sequence[Path], members: Sequence[Member], applied: Kind | None) -> str:
+    if any(member.about.origin.imported for member in members):
+        if len(members) > 1:
+            raise UserError(
+                f"a public model is among the {len(members)} networks, and its model card describes it alone; name it "
+                "by itself, or use --to bundle"
+            )
+        return imported_card(members[0], name)
     untested = any(member.about.origin.untested for member in members)
     if untested and len(members) > 1:
         raise UserError(

@@ -15,7 +15,7 @@ from serfit.nn.encoders.folder import Normalisation, load_pickle, normalisation,
 from serfit.nn.encoders.microsoft import completed, configuration, renamed
 from serfit.system.files import refuse_lfs_pointer
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 """Owner and name; encoders without an owner are none that serfit reads."""
 
 
@@ -57,12 +57,12 @@ def find_encoder(name: str, revision: str | None) -> Source:
         return _in_folder(path, name)
     if path.suffix == ".pt":
         return _in_microsofts_file(path, name)
-    if not _HUB_ID.fullmatch(name):
+    if not HUB_ID.fullmatch(name):
         raise UserError(
             f"model.params.speech_encoder is {name}, but there is no folder {path.absolute()}; name a folder in "
             "hub layout, or a hub id such as microsoft/wavlm-large"
         )
-    folder = _download(name, revision)
+    folder = downloaded(name, revision, "set model.params.speech_encoder to DIR")
     return _in_folder(folder, name, folder.name)
 
 
@@ -129,11 +129,20 @@ def _in_microsofts_file(path: Path, name: str) -> Source:
     return Source(name, settings, str(path), Normalisation(bool(cfg["normalize"]), "cfg"), tensors)
 
 
-def _download(name: str, revision: str | None) -> Path:
-    """Snapshot folder of a hub id, named by its commit, from the local cache where it is there."""
+def downloaded(name: str, revision: str | None, remedy: str) -> Path:
+    """Snapshot folder of a hub id, named by its commit, from the local cache where it is there.
+
+    Args:
+        name: owner and name.
+        revision: commit, branch or tag; None takes the default branch.
+        remedy: what to do with a folder DIR that was fetched elsewhere, for the message.
+
+    Raises:
+        UserError: it can't be had.
+    """
     from huggingface_hub import snapshot_download
 
-    texts = ["config.json", "preprocessor_config.json", "processor_config.json"]
+    texts = ["README.md", "config.json", "preprocessor_config.json", "processor_config.json"]
     try:
         with quiet_transformers():
             folder = snapshot_download(name, revision=revision, allow_patterns=[*texts, "model*.safetensors*"])
@@ -144,7 +153,7 @@ def _download(name: str, revision: str | None) -> Path:
         raise UserError(
             f"the weights of {name}{at} can't be had ({type(error).__name__}), neither from a folder of that name nor "
             "from the hub or its local cache; on a machine with a network run `hf download "
-            f"{name} --local-dir DIR` and set model.params.speech_encoder to DIR, or set HF_ENDPOINT to a mirror"
+            f"{name} --local-dir DIR` and {remedy}, or set HF_ENDPOINT to a mirror"
         ) from error
     return Path(folder)
 
