@@ -1,6 +1,7 @@
 """`serfit import`: the example of its help, from the hub's cache, and a bundle that every verb takes."""
 
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,18 @@ def test_the_example_of_the_help_says_what_has_to_be_known(
     assert "--order names joy; give valence" in failed(capsys, "import", HUB_ID, "new", "--order", "joy,valence")
     assert "can't be had" in failed(capsys, "import", HUB_ID, "new", "--revision", "elsewhere")
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("page", ["docs/importing.md", "README.md"])
+def test_the_commands_of_the_pages_label_speech(page: str, published: Published) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    (block,) = [one for one in re.findall(r"^```bash\n(.*?)^```", text, flags=re.M | re.S) if "serfit import" in one]
+    for folder in ("speech", "recordings"):
+        Path(folder).mkdir()
+        shutil.copy("speech.wav", folder)
+    for command in block.splitlines():
+        type_in(command)
+    assert len(Path("labels.csv").read_text().splitlines()) == 2
 
 
 def test_verbs_take_the_bundle(published: Published, capsys: pytest.CaptureFixture[str]) -> None:

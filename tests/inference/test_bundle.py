@@ -95,7 +95,7 @@ def _broken(bundle: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda data: data.update(format=2), "bundle format 2, and this serfit reads up to 1"),
+        (lambda data: data.update(format=3), "bundle format 3, and this serfit reads up to 2"),
         (lambda data: data.update(members=[]), "names no members"),
         (lambda data: data["members"][0].update(about=None), "doesn't describe a serfit model"),
         (lambda data: data["members"][0]["about"].update(sample_rate=8000), "must be 16000"),

@@ -22,10 +22,8 @@ def pool(kind: str, x: Tensor, layout: Layout) -> Tensor:
     if kind == "mean":
         return weighted_mean(x, mean_weights(layout, x.dtype))
     torch.manual_seed(3)
-    if kind == "projected mean":
-        module = build_pooling("mean", 8, Variant(projection=5))
-    else:
-        module = build_pooling(kind, 8)  # type: ignore[arg-type]
+    variant = Variant(projection=5) if kind == "projected mean" else TRAINED
+    module = build_pooling(kind.split()[-1], 8, variant)  # type: ignore[arg-type]
     pooled: Tensor = module.double()(x, layout)
     return pooled
 

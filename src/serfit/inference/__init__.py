@@ -13,6 +13,7 @@
     pictures, png a curve as SVG and as PNG: over time, and as a path on the circumplex
     stream        the same windows while somebody speaks
     labelling/    lists of recordings, resumably: `serfit predict`
+    public/       public models of others, as bundles
     publish/      bundles, ONNX files, folders for the hub and their model card
     page/         the page that asks a model
 

@@ -81,7 +81,7 @@ def _opened(name: str, revision: str | None, order: tuple[Dimension, ...]) -> tu
                 f"there is no folder {folder.absolute()}; name a folder in hub layout, or a hub id such as "
                 "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim"
             )
-        folder = downloaded(name, revision, "name DIR")
+        folder = downloaded(name, revision, "name DIR", "README.md")
         commit = folder.name
     elif revision is not None:
         raise UserError(f"--revision {revision} is for names on the hub, and {name} is a folder; leave it out")

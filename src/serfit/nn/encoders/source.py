@@ -129,20 +129,21 @@ def _in_microsofts_file(path: Path, name: str) -> Source:
     return Source(name, settings, str(path), Normalisation(bool(cfg["normalize"]), "cfg"), tensors)
 
 
-def downloaded(name: str, revision: str | None, remedy: str) -> Path:
+def downloaded(name: str, revision: str | None, remedy: str, *more: str) -> Path:
     """Snapshot folder of a hub id, named by its commit, from the local cache where it is there.
 
     Args:
         name: owner and name.
         revision: commit, branch or tag; None takes the default branch.
         remedy: what to do with a folder DIR that was fetched elsewhere, for the message.
+        more: files besides those of an encoder.
 
     Raises:
         UserError: it can't be had.
     """
     from huggingface_hub import snapshot_download
 
-    texts = ["README.md", "config.json", "preprocessor_config.json", "processor_config.json"]
+    texts = ["config.json", "preprocessor_config.json", "processor_config.json", *more]
     try:
         with quiet_transformers():
             folder = snapshot_download(name, revision=revision, allow_patterns=[*texts, "model*.safetensors*"])
