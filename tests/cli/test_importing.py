@@ -1,5 +1,6 @@
 """`serfit import`: the example of its help, from the hub's cache, and a bundle that every verb takes."""
 
+import csv
 import re
 import shutil
 import sys
@@ -18,6 +19,7 @@ from serfit.cli import main
 from serfit.inference.page.answers import Limits, opening
 from serfit.inference.page.words import LANGUAGES
 from serfit.labels import DIMENSIONS
+from support import config_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB_ID = "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim"
@@ -116,6 +118,24 @@ def test_a_stream_takes_the_bundle(
         values = [float(cell) for cell in row.split(",")[2:5]]
         assert values == pytest.approx([1 + 6 * expected[name] for name in DIMENSIONS], abs=1e-4)
     assert len(rows) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [audeering, odyssey, vox_profile])
+def test_each_layout_is_scored_on_a_corpus(
+    write: Callable[[Path], Published], published: Published, release: Path, tmp_path: Path
+) -> None:
+    made = write(tmp_path / "public-model")
+    type_in(f"serfit import {made.folder} bundle")
+    type_in(f"serfit evaluate bundle --config {config_file(tmp_path / 'tiny.yaml', release, tmp_path)} --fold 1")
+    (predictions,) = (tmp_path / "runs").glob("*/predictions.csv")
+    rows = list(csv.DictReader(predictions.read_text().splitlines()))
+    waveforms = {path.stem: path for path in release.rglob("*.wav")}
+    assert len(rows) == 8
+    for row in rows:
+        expected = made.computed(soundfile.read(waveforms[row["id"]], dtype="float32")[0])
+        for name in ("valence", "arousal"):
+            assert float(row[f"{name}_predicted"]) == pytest.approx(1 + 4 * expected[name], abs=1e-4)
 
 
 @pytest.mark.slow

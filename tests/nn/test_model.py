@@ -9,6 +9,7 @@ from serfit.config.schema import ModelParams
 from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, build_model
+from serfit.nn.variant import Variant
 
 POOLINGS = ("mean", "attention", "attentive_statistics")
 
@@ -214,6 +215,9 @@ def test_the_recipe_of_a_prefix_is_plain_data() -> None:
     assert a.prefix_recipe(3) != a.prefix_recipe(4)
     assert a.prefix_recipe(3) != b.prefix_recipe(3)
     assert a.prefix_recipe(3) != tiny(layers="last").prefix_recipe(3)
+    unlike = build_model(ModelParams(speech_encoder="random:tiny"), 2, seed=1, variant=Variant(mix_norm=False))
+    assert a.prefix_recipe(5) != unlike.prefix_recipe(5), "pooled states that weren't normalised are other features"
+    assert set(a.prefix_recipe(5)) == {"stage", "keep_all", "architecture"}, "keys of the store stay as they were"
 
 
 def test_adapters_on_a_frozen_encoder_learn_and_move_the_cut(waveforms: list[Tensor]) -> None:

@@ -115,7 +115,8 @@ class EmotionModel(nn.Module):
 
     def prefix_recipe(self, stop: int) -> dict[str, Any]:
         """What else a feature at a stage depends on: the stage, which states are kept, and the architecture."""
-        return {"stage": stop, "keep_all": self.encoder.keep_all, "architecture": self.encoder.architecture}
+        recipe = {"stage": stop, "keep_all": self.encoder.keep_all, "architecture": self.encoder.architecture}
+        return recipe if self.mix.norm else recipe | {"mix_norm": False}
 
     @torch.no_grad()
     def prefix(self, prepared: Tensor, stop: int) -> Tensor:
