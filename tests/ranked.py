@@ -98,7 +98,7 @@ class Tight(torch.nn.Module):
     def __init__(self, model: EmotionModel, room: int) -> None:
         super().__init__()
         self.model, self.room, self.encoder = model, room, model.encoder
-        self.feature_shape = model.feature_shape
+        self.feature_shape, self.computed_entries = model.feature_shape, model.computed_entries
 
     def forward(self, inputs: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         if inputs.shape[0] * inputs.shape[1] > self.room:

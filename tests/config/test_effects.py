@@ -68,6 +68,7 @@ ELSEWHERE = {
     "data.split.folds": "tests/corpus/test_folds.py",
     "data.split.group": "tests/corpus/test_folds.py",
     "model.params.encoder_revision": "tests/nn/test_weights.py",
+    "model.params.encoder_input": "tests/nn/encoders/test_whisper.py",
 }
 """Keys whose effect another test looks for."""
 

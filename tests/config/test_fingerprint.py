@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -50,6 +51,7 @@ CHANGED: dict[str, Any] = {
     "data.unreadable": "skip",
     "model.params.speech_encoder": "random:tiny",
     "model.params.encoder_revision": "v1",
+    "model.params.encoder_input": "window",
     "model.params.layers": "last",
     "model.params.pooling": "mean",
     "model.params.output": "sigmoid",
@@ -74,6 +76,14 @@ def test_every_key_counts_in_the_fingerprint_but_those_without_effect(load):
         assert config_differences(base, new) == {key: (flatten(base)[key], value)}, key
         assert (result_fingerprint(new) == result_fingerprint(base)) == (key in WITHOUT_EFFECT), key
     assert set(changed(base)) >= WITHOUT_EFFECT
+
+
+def test_fingerprints_are_those_of_runs_that_older_versions_stopped():
+    """The recipe's, as it was before `ADDED` had a key; a new key without its place there would restart such runs."""
+    recipe = Path(__file__).resolve().parents[2] / "configs/finetune.yaml"
+    assert result_fingerprint(load_config(recipe, ["data.root=/data/iemocap"])) == (
+        "82f50b0c65122c29f3f7712863b8508fa96ddd76c8d0571210d79d2cdeb9fc87"
+    )
 
 
 def test_tables_count_in_the_fingerprint(load):

@@ -37,6 +37,38 @@ def build_hf(family: str, layout: str, **changes: Any) -> Any:
     return model
 
 
+def build_whisper(positions: int = 50, **changes: Any) -> Any:
+    """Whisper's encoder with three narrow layers and windows of `positions` frames; its sinusoids are as they are."""
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    config = WhisperConfig(
+        d_model=32,
+        encoder_layers=3,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        max_source_positions=positions,
+        decoder_layers=1,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=48,
+        vocab_size=60,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=3,
+        init_std=0.2,
+        **changes,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = WhisperEncoder(config).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if not name.startswith("embed_positions"):
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
 def padded(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """A batch [B, T, ...] and its lengths [B]."""
     return pad_sequence(tensors, batch_first=True), torch.tensor([len(tensor) for tensor in tensors])

@@ -9,6 +9,8 @@ import torch
 from serfit.config.schema import ModelParams, Train
 from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.encoders import source
+from serfit.nn.encoders.folder import LAYOUT, Normalisation
+from serfit.nn.encoders.source import Source
 from serfit.nn.model import EmotionModel, build_model
 from serfit.training.memory import activation_bytes, first_budget, memory_warning, peak_bytes, state_bytes, total_memory
 from tracked import Allocations, as_on_a_gpu
@@ -60,6 +62,20 @@ def test_activations_are_what_autograd_keeps(size: str, cnn: bool, seconds: floa
     model = build_model(ModelParams(speech_encoder=f"random:{size}", freeze_cnn=not cnn), dimensions=2, seed=1)
     kept = kept_bytes(model, seconds, half=half)
     predicted = activation_bytes(model, model.frozen_stages, seconds, half=half, checkpointing=False, gpu=False)
+    assert predicted.kept == pytest.approx(kept, rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("frozen", [{}, {"freeze_cnn": False}, {"freeze_layers": 2}])
+@pytest.mark.parametrize("input", ["utterance", "window"])
+def test_activations_of_whisper_are_what_autograd_keeps(input: str, frozen: dict[str, Any], half: bool) -> None:
+    settings = {"model_type": "whisper", "d_model": 128, "encoder_ffn_dim": 512, "encoder_attention_heads": 4}
+    params = ModelParams.model_validate({"encoder_input": input, **frozen})
+    origin = Source("small", settings, "config.json", Normalisation(None, LAYOUT))
+    model = build_model(params, 2, 1, source=origin)
+    kept = kept_bytes(model, 4, half=half)
+    predicted = activation_bytes(model, model.frozen_stages, 4, half=half, checkpointing=False, gpu=False)
     assert predicted.kept == pytest.approx(kept, rel=0.2)
 
 

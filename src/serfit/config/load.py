@@ -30,6 +30,9 @@ WITHOUT_EFFECT = frozenset(
 )
 """Keys that move memory, time or files about, or describe, and leave the result as it is."""
 
+ADDED: Mapping[str, Any] = {"model.params.encoder_input": "utterance"}
+"""Keys that came later than runs that may still be resumed, each with the value that leaves these as they were."""
+
 
 def load_config(
     path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
@@ -88,9 +91,10 @@ def config_differences(a: ExperimentConfig, b: ExperimentConfig) -> dict[str, tu
 def result_fingerprint(config: ExperimentConfig) -> str:
     """A hash of everything that can change the result; 64 hexadecimal digits.
 
-    Left out are the keys `WITHOUT_EFFECT`; the experiment's name counts.
+    Left out are the keys `WITHOUT_EFFECT`, and those of `ADDED` at the value given there; the experiment's name counts.
     """
     counted = {key: value for key, value in flatten(config).items() if key not in WITHOUT_EFFECT}
+    counted = {key: value for key, value in counted.items() if key not in ADDED or value != ADDED[key]}
     return hashlib.sha256(json.dumps(counted, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 

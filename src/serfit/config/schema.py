@@ -189,6 +189,8 @@ class ModelParams(Section):
     """Hub id, local folder in hub layout, or random:tiny / random:base / random:large for untrained weights."""
     encoder_revision: str | None = None
     """Commit, branch or tag on the hub; null takes the default branch."""
+    encoder_input: Literal["utterance", "window"] = "utterance"
+    """utterance: the encoder processes the utterance alone; window (Whisper only): 30 s, filled up with silence."""
     freeze_speech_encoder: bool = False
     """Freeze the whole encoder: its output is computed once and stored."""
     freeze_cnn: bool = True

@@ -91,7 +91,7 @@ class TorchNetwork:
         """See `Network`."""
         seconds = self.pass_seconds or LARGEST_PASS.get(self.device.type, LARGEST_PASS["cpu"])
         overhead = PASS_SECONDS.get(self.device.type, 0.0) * SAMPLE_RATE
-        lengths = [len(waveform) for waveform in waveforms]
+        lengths = [self.model.encoder.computed_samples(len(waveform)) for waveform in waveforms]
         unit = np.empty((len(waveforms), len(self.about.dimensions)), dtype=np.float64)
         embeddings = np.empty((len(waveforms), self.about.embedding_width), dtype=np.float32)
         while True:

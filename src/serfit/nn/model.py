@@ -91,7 +91,7 @@ class EmotionModel(nn.Module):
     def frozen_stages(self) -> int:
         """The last stage before the first trainable parameter, whose features may be stored."""
         frozen = self.encoder.frozen_stages
-        return self.last_stage if frozen == self.encoder.last_stage else frozen
+        return self.last_stage if frozen == self.encoder.last_stage else self.encoder.entry(frozen)
 
     def stage_name(self, stage: int) -> str:
         """Describe a feature at a stage in words; part of a stored feature's identity."""
@@ -107,6 +107,10 @@ class EmotionModel(nn.Module):
     def entries_per_second(self, stage: int) -> float | None:
         """Entries on the time axis of a feature, per second of speech; None once pooled over time."""
         return None if stage > self.encoder.last_stage else self.encoder.entries_per_second(stage)
+
+    def computed_entries(self, entries: int, stage: int) -> int:
+        """Entries of a feature at a stage that one of so many is worth when passes are planned."""
+        return self.encoder.computed_samples(entries) if stage == INPUT else entries
 
     def prefix_parameters(self, stop: int) -> dict[str, Tensor]:
         """Everything a feature at a stage depends on, by name: parameters and buffers of the stages up to it."""
@@ -132,8 +136,8 @@ class EmotionModel(nn.Module):
         if stop > self.encoder.last_stage:
             return self._layer_means(states)
         if stop < EMBEDDING or not self.encoder.keep_all:
-            return states.newest[0]
-        return torch.stack(states.tensors, dim=2)[0]
+            return states.newest[0, : states.layout.counts[0]]
+        return torch.stack(states.tensors, dim=2)[0, : states.layout.counts[0]]
 
     def forward(
         self,

@@ -103,7 +103,7 @@ class Executor:
 
     def _plans(self, examples: Sequence[Example], again: float) -> list[list[list[int]]]:
         """The micro-batches of each process, as places among the examples."""
-        lengths = [example.length for example in examples]
+        lengths = self._lengths(examples)
         overhead = PASS_SECONDS.get(self.device.type, 0.0) * self.model.feature_shape(SAMPLE_RATE, self.stage)[0]
 
         def cut(share: list[int]) -> list[list[int]]:
@@ -111,6 +111,9 @@ class Executor:
             return [[share[index] for index in micro] for micro in passes]
 
         return [cut(share) for share in deal(lengths, self.ranks.count)]
+
+    def _lengths(self, examples: Sequence[Example]) -> list[int]:
+        return [self.model.computed_entries(example.length, self.stage) for example in examples]
 
     def _agreed(self, work: Callable[[], Outcome]) -> Outcome:
         """Do this process's work; where memory ran out in one process, all raise, so that none waits for another."""
@@ -130,7 +133,7 @@ class Executor:
         self.model.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        lengths = [example.length for example in examples]
+        lengths = self._lengths(examples)
         shared = [len(micro) * max(lengths[index] for index in micro) for micro in plan if len(micro) > 1]
         if not shared and not self.model.encoder.gradient_checkpointing:
             self.model.encoder.gradient_checkpointing = True

@@ -7,7 +7,7 @@ machine always makes the same plan (and thereby the same bytes).
 import torch
 
 from serfit.config.schema import Train
-from serfit.nn.encoders.base import CNN, Activations
+from serfit.nn.encoders.base import Activations
 from serfit.nn.model import EmotionModel
 from serfit.system.runtime import computer_memory
 
@@ -53,7 +53,7 @@ def peak_bytes(
         held = max(batch * cost.kept + copies, 4 * trained)
     shared = 0.0
     if stage < model.encoder.last_stage:
-        shared = model.encoder.shared_bytes(stage, model.encoder.entries_per_second(CNN) * seconds, half=half)
+        shared = model.encoder.shared_bytes(stage, model.encoder.computed_frames(seconds), half=half)
     return state_bytes(model, half=False) - 4 * trained + held + batch * cost.passing + shared
 
 
@@ -64,7 +64,7 @@ def activation_bytes(
     if stage > model.encoder.last_stage:
         return Activations(0.0, 0.0)
     encoder = model.encoder.activations(stage, seconds, half=half, checkpointing=checkpointing, gpu=gpu)
-    pooled = model.encoder.entries_per_second(CNN) * seconds * model.pooling.frame_bytes
+    pooled = model.encoder.computed_frames(seconds) * model.pooling.frame_bytes
     return Activations(encoder.kept + pooled, encoder.passing)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import serfit
-from nn.small import FAMILIES, LAYOUTS, build_hf, padded
+from nn.small import FAMILIES, LAYOUTS, build_hf, build_whisper, padded
 from serfit.config.schema import ModelParams
 from serfit.corpus.preflight import SHORTEST_SECONDS
 from serfit.labels import SAMPLE_RATE
@@ -21,6 +21,7 @@ from serfit.nn.encoders.folder import Normalisation
 from serfit.nn.encoders.source import Source
 from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
 from serfit.nn.encoders.wav2vec2_config import Settings
+from serfit.nn.encoders.whisper import WhisperEncoder
 from serfit.nn.frames import Layout, frame_count
 from serfit.nn.model import EmotionModel
 
@@ -75,12 +76,14 @@ class Spectrogram(Encoder):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "attentive_statistics"])
-@pytest.mark.parametrize("family", ["wavlm", "hubert", "spectrogram"])
+@pytest.mark.parametrize("family", ["wavlm", "hubert", "spectrogram", "whisper"])
 def test_every_stage_is_as_it_is_said_to_be(family: str, pooling: str, waveforms: list[Tensor]) -> None:
     torch.manual_seed(1)
     encoder: Encoder
     if family == "spectrogram":
         encoder = Spectrogram(keep_all=True)
+    elif family == "whisper":
+        encoder = WhisperEncoder(build_whisper(), keep_all=True, normalise=False)
     else:
         encoder = Wav2Vec2Encoder(build_hf(family, "large"), keep_all=True)
     params = ModelParams.model_validate({"pooling": pooling, "freeze_layers": 1})

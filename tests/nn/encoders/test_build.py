@@ -133,7 +133,7 @@ def test_missing_weights_are_never_replaced_by_random_ones(folder: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: edit(f, model_type="whisper"), "is of type whisper.*use a wavlm, hubert, wav2vec2 encoder"),
+        (lambda f: edit(f, model_type="bert"), "is of type bert.*use a wavlm, hubert, wav2vec2 or whisper encoder"),
         (lambda f: edit(f, conv_pos_batch_norm=True, model_type="hubert"), "batch norm in the positional convolution"),
         (lambda f: (f / "config.json").unlink(), "config.json is missing or no JSON object.*must hold config.json"),
         (lambda f: (f / "config.json").write_text("[1]"), "config.json is missing or no JSON object"),

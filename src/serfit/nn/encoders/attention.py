@@ -141,19 +141,21 @@ def attend(
     p: float = 0.0,
     noise: DropoutSeeds | None = None,
     site: int = 0,
+    keys: Tensor | None = None,
 ) -> Tensor:
     """Self-attention [B, T, H] -> [B, T, H] through a transformers attention module's projections.
 
     Equals the module's own forward on valid frames; padded frames are neither attended to nor meaningful.
 
     Args:
-        attention: WavLM's, HuBERT's or wav2vec2's attention module.
+        attention: an attention module with `num_heads`, `q_proj`, `k_proj`, `v_proj` and `out_proj`.
         hidden: [B, T, H].
         layout: which frames are valid.
         bias: for WavLM, which gates it; None for plain attention.
         p: dropout probability of attention weights; above 0 and with noise, the fused kernel can't be used.
         noise: dropout seeds, None for no dropout.
         site: the dropout site.
+        keys: bool, broadcastable to [B, heads, T, T], which frames each frame attends to; None takes the valid ones.
     """
     batch, frames, width = hidden.shape
     if torch.is_autocast_enabled(hidden.device.type):  # once, instead of once per projection, each kept for backward
@@ -169,6 +171,8 @@ def attend(
     mask: Tensor | None
     if bias is not None:
         mask = additive_mask(bias_gate(attention, hidden).to(query.dtype), bias, layout)
+    elif keys is not None:
+        mask = keys
     else:
         mask = None if layout.valid is None else layout.valid[:, None, None, :]
     noise = noise if p > 0.0 else None

@@ -166,6 +166,18 @@ class Encoder(nn.Module, ABC):
     def _layer(self, stage: int, hidden: Tensor, layout: Layout, shared: Any, noise: DropoutSeeds | None) -> Tensor:
         """One transformer layer [B, T, H] -> [B, T, H], with the final norm after the last one where there is one."""
 
+    def entry(self, stage: int) -> int:
+        """The last stage, up to a given one, at which a stored feature can enter."""
+        return stage
+
+    def computed_samples(self, samples: int) -> int:
+        """Samples that an utterance of so many is worth when passes are planned: more where silence is added to it."""
+        return samples
+
+    def computed_frames(self, seconds: float) -> float:
+        """About how many frames are computed of an utterance of so many seconds."""
+        return self.computed_samples(round(seconds * SAMPLE_RATE)) / self.sizes.hop
+
     def prepare(self, waveform: Tensor) -> Tensor:
         """The input [S] of one utterance, before any padding, from its waveform [S] as read."""
         return normalised(waveform) if self.normalise else waveform
@@ -173,6 +185,11 @@ class Encoder(nn.Module, ABC):
     def _shared(self, layout: Layout) -> Any:
         """What all layers of a pass use, made once for them; None where there is nothing."""
         return None
+
+    @property
+    def keeps_pairs(self) -> bool:
+        """Whether trained layers keep a number for each head and pair of frames: a weight, or one of a learned mask."""
+        return self.attention_p > 0.0
 
     def shared_bytes(self, stage: int, frames: float, *, half: bool) -> float:
         """Bytes that a pass from a stage keeps once, whatever its batch, with so many frames in its longest row."""
@@ -325,8 +342,8 @@ class Encoder(nn.Module, ABC):
 
         Counted from what autograd saves (tests/training/test_memory.py does, with what the kernels on a GPU save). With
         H the width and F the feed-forward width, a trained layer keeps per frame: 8 H bytes of its residual stream in
-        float32, 6 H + 2 F numbers in the precision of the pass, and one row of the gated bias per head (on CPUs of the
-        attention weights, and 2 H bytes of dropout masks; on GPUs both are computed again). Checkpointing keeps a
+        float32, 6 H + 2 F numbers in the precision of the pass, and where pairs are kept, one row of the gated bias per
+        head (on CPUs of the attention weights); on CPUs also 2 H bytes of dropout masks. Checkpointing keeps a
         layer's input, and one layer while it is computed again. A layer's backward pass holds up to 2 F + 1.5 H numbers
         more, or two masks less what it has freed.
 
@@ -338,10 +355,11 @@ class Encoder(nn.Module, ABC):
             gpu: whether it runs on a GPU, with its fused kernels.
         """
         word = 2 if half else 4
-        frames = self.entries_per_second(CNN) * seconds
+        frames = self.computed_frames(seconds)
         width, inner, heads = self.sizes.width, self.sizes.inner, self.sizes.heads
         row = -(-frames // 16) * 16 if gpu else frames
         layer: float = 8 * width + word * (6 * width + 2 * inner)
+        row *= self.keeps_pairs
         layer += heads * (word * row + 20) if gpu else heads * (3 if half else 4) * row + 2 * width
         layers = self.layers_above(stage)
         numbers = torch.Size(self.entry_shape(stage)).numel()
@@ -356,8 +374,8 @@ class Encoder(nn.Module, ABC):
         return Activations(kept, passing)
 
     def layers_above(self, stage: int) -> int:
-        """Transformer layers above a stage."""
-        return max(0, self.last_stage - max(stage, EMBEDDING))
+        """Transformer layers above a stage that are trained, or lie above one that is."""
+        return max(0, self.last_stage - max(stage, EMBEDDING, self.frozen_stages))
 
 
 def normalised(waveform: Tensor) -> Tensor:

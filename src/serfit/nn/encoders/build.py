@@ -13,6 +13,7 @@ from serfit.labels import SAMPLE_RATE
 from serfit.nn.encoders.base import Encoder
 from serfit.nn.encoders.source import Source, quiet_transformers
 from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
+from serfit.nn.encoders.whisper import WhisperEncoder
 from serfit.nn.saved import weights_digest
 from serfit.system.counters import address
 
@@ -36,16 +37,24 @@ def build_encoder(source: Source, params: ModelParams, seed: int, gradient_check
         "attention_p": params.attention_dropout,
         "gradient_checkpointing": gradient_checkpointing,
     }
+    family = source.settings.get("model_type")
+    if params.encoder_input == "window" and family != "whisper":
+        raise UserError(
+            f"model.params.encoder_input is window, which is for Whisper alone, and {params.speech_encoder} was never "
+            "trained on windows of one length; set it to utterance"
+        )
     encoder: Encoder
     with seeded("encoder", seed), quiet_transformers():
-        match source.settings.get("model_type"):
+        match family:
             case "wavlm" | "hubert" | "wav2vec2":
                 encoder = Wav2Vec2Encoder.of(source, **options)
+            case "whisper":
+                encoder = WhisperEncoder.of(source, windows=params.encoder_input == "window", **options)
             case other:
                 kind = other if isinstance(other, str) and other.isidentifier() else repr(other)
                 raise UserError(
                     f"{source.where} is of type {kind[:40]}, which serfit doesn't support; use a wavlm, hubert, "
-                    "wav2vec2 encoder"
+                    "wav2vec2 or whisper encoder"
                 )
     encoder.freeze(params)
     return encoder

@@ -115,6 +115,11 @@ class Wav2Vec2Encoder(Encoder):
         numbers: float = sum(made) + 2.5 * made[0] if checkpointing else 3.5 * sum(made)
         return kept + seconds * word * numbers
 
+    @property
+    def keeps_pairs(self) -> bool:
+        """See `Encoder`. The position bias of WavLM is gated by every layer and learns."""
+        return self.config.model_type == "wavlm" or super().keeps_pairs
+
     def shared_bytes(self, stage: int, frames: float, *, half: bool) -> float:
         """The position bias, and the weights of the positional convolution."""
         config = self.config

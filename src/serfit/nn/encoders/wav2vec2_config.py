@@ -4,7 +4,7 @@ They come from files that anybody may have written. What isn't listed here (drop
 tokens) has no effect in serfit and is left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -108,12 +108,13 @@ def refuse_unknown_parts(config: Any) -> None:
             )
 
 
-def configured(stated: Mapping[str, Any], where: str) -> Any:
+def configured(stated: Mapping[str, Any], where: str, known: type[BaseModel] = Settings) -> Any:
     """Transformers' configuration of the settings that matter; what isn't stated is left to its defaults.
 
     Args:
         stated: the configuration as read.
         where: its file, for messages.
+        known: the settings of the family.
 
     Raises:
         UserError: a setting that can't be, or one that contradicts another.
@@ -122,7 +123,7 @@ def configured(stated: Mapping[str, Any], where: str) -> Any:
 
     refuse_unknown_parts(stated)
     try:
-        settings = Settings.model_validate(dict(stated)).model_dump(exclude_unset=True)
+        settings = known.model_validate(dict(stated)).model_dump(exclude_unset=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if not first["loc"]:  # of several settings together
@@ -135,12 +136,21 @@ def configured(stated: Mapping[str, Any], where: str) -> Any:
         _refuse(where, f"its settings contradict each other ({error_line(error.__cause__ or error)})", error)
 
 
-def skeleton(config: Any, where: str) -> Any:
-    """An encoder of a configuration, on torch's default device. Raises UserError where it can't be built."""
+def skeleton(config: Any, where: str, build: Callable[[Any], Any] | None = None) -> Any:
+    """An encoder of a configuration, on torch's default device.
+
+    Args:
+        config: of transformers.
+        where: the file that it was read from, for messages.
+        build: makes the encoder; None takes transformers' bare model of the configuration.
+
+    Raises:
+        UserError: it can't be built.
+    """
     from transformers import AutoModel
 
     try:
-        return AutoModel.from_config(config)
+        return (build or AutoModel.from_config)(config)
     except (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, AttributeError) as error:
         _refuse(where, f"transformers can't build it ({type(error).__name__})", error)
 
