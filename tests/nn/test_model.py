@@ -1,14 +1,16 @@
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nn.small import padded
+from nn.small import FAMILIES, LAYOUTS, build_hf, encode, padded
 from serfit.config.schema import ModelParams
 from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.losses import ccc_loss
-from serfit.nn.model import EmotionModel, build_model
+from serfit.nn.model import EmotionModel, build_model, layer_statistics
 from serfit.nn.variant import Variant
 
 POOLINGS = ("mean", "attention", "attentive_statistics")
@@ -50,6 +52,37 @@ def test_feature_shapes(waveforms: list[Tensor]) -> None:
     last = tiny(pooling="mean", layers="last")
     shapes = [tuple(last.prefix(waveforms[0], stage).shape) for stage in range(2, 6)]
     assert shapes == [(49, 64), (49, 64), (49, 64), (1, 1, 64)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layer_statistics_are_those_of_transformers_hidden_states(
+    family: str, layout: str, waveforms: list[Tensor], tmp_path: Path
+) -> None:
+    hf = build_hf(family, layout)
+    hf.save_pretrained(tmp_path)
+    model = build_model(ModelParams(speech_encoder=str(tmp_path), freeze_speech_encoder=True), 2, seed=1)
+    for waveform in waveforms:
+        prepared = model.encoder.prepare(waveform)
+        found = model.prefix(prepared, model.statistics_stage)
+        assert found.shape == model.feature_shape(len(waveform), model.statistics_stage)
+        with torch.no_grad():
+            theirs = hf(prepared[None], output_hidden_states=True)
+        # their list of wavlm's large layout ends before the final norm
+        for layer, state in enumerate((*theirs.hidden_states[:-1], theirs.last_hidden_state)):
+            frames = state[0].double().numpy()
+            np.testing.assert_allclose(found[0, layer], frames.mean(axis=0), rtol=1e-5, atol=3e-5)
+            np.testing.assert_allclose(found[1, layer], frames.std(axis=0), rtol=1e-5, atol=3e-5)
+
+
+def test_layer_statistics_are_blind_to_padding(waveforms: list[Tensor]) -> None:
+    model = tiny()
+    batch, lengths = padded(waveforms)
+    together = encode(model.encoder, batch, lengths, 0, model.encoder.last_stage)
+    for row, waveform in enumerate(waveforms):
+        alone = model.prefix(waveform, model.statistics_stage)
+        with torch.no_grad():
+            torch.testing.assert_close(layer_statistics(together)[row], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_double_precision(waveforms: list[Tensor]) -> None:

@@ -93,15 +93,22 @@ class EmotionModel(nn.Module):
         frozen = self.encoder.frozen_stages
         return self.last_stage if frozen == self.encoder.last_stage else self.encoder.entry(frozen)
 
+    @property
+    def statistics_stage(self) -> int:
+        """The stage of `layer_statistics`, beside the chain that leads to predictions."""
+        return self.encoder.last_stage + 2
+
     def stage_name(self, stage: int) -> str:
         """Describe a feature at a stage in words; part of a stored feature's identity."""
+        if stage == self.statistics_stage:
+            return "mean and standard deviation over time of every hidden state"
         assert stage <= self.last_stage, f"no stage {stage} in a model of {self.last_stage}"
         return "pooled output of the encoder" if stage > self.encoder.last_stage else self.encoder.stage_name(stage)
 
     def feature_shape(self, samples: int, stage: int) -> tuple[int, ...]:
         """Shape of the feature that a waveform of so many samples has at a stage, time first."""
         if stage > self.encoder.last_stage:
-            return 1, self.encoder.kept, self.encoder.width
+            return 1 + (stage == self.statistics_stage), self.encoder.kept, self.encoder.width
         return self.encoder.feature_shape(samples, stage)
 
     def entries_per_second(self, stage: int) -> float | None:
@@ -133,6 +140,8 @@ class EmotionModel(nn.Module):
         inputs = prepared[None].to(self.encoder.device, self.encoder.dtype)
         states = States((inputs,), Layout.of((len(prepared),), len(prepared), inputs.device))
         states = self.encoder.run(states, INPUT, min(stop, self.encoder.last_stage))
+        if stop == self.statistics_stage:
+            return layer_statistics(states)[0]
         if stop > self.encoder.last_stage:
             return self._layer_means(states)
         if stop < EMBEDDING or not self.encoder.keep_all:
@@ -194,6 +203,17 @@ class EmotionModel(nn.Module):
             weights = mean_weights(states.layout, self.encoder.dtype)
             kept = (self.mix.normalised(tensor.to(self.encoder.dtype)) for tensor in states.tensors)
             return torch.stack([weighted_mean(tensor, weights) for tensor in kept], dim=1)
+
+
+def layer_statistics(states: States) -> Tensor:
+    """Mean and standard deviation over valid frames of each hidden state as it comes, [B, 2, K, H]."""
+    weights = mean_weights(states.layout, states.newest.dtype)
+    means = [weighted_mean(tensor, weights) for tensor in states.tensors]
+    variances = [
+        weighted_mean((tensor - mean[:, None]).square(), weights)
+        for tensor, mean in zip(states.tensors, means, strict=True)
+    ]
+    return torch.stack([torch.stack(means, dim=1), torch.stack(variances, dim=1).sqrt()], dim=1)
 
 
 def build_model(

@@ -187,13 +187,18 @@ def build_features(
             f"data.loader.crop_seconds crops what training starts from, but the {frozen} is frozen and has no time "
             "axis left; set it to null, or unfreeze the encoder"
         )
-    most = None if features.max_gb is None else round(features.max_gb * 1e9)
-    if stage == 0 or features.store is None:
-        waveforms = None if features.store is None else open_waveforms(features.store, most)
+    return features_at(model, stage, features)
+
+
+def features_at(model: EmotionModel, stage: int, settings: schema.FeatureSettings) -> Features:
+    """The features of a stage at or below which nothing is trained, in the store where there is one."""
+    most = None if settings.max_gb is None else round(settings.max_gb * 1e9)
+    if stage == 0 or settings.store is None:
+        waveforms = None if settings.store is None else open_waveforms(settings.store, most)
         return Features(model, stage, store=None, waveforms=waveforms)
-    about = prefix_description(model, stage, features.dtype)
+    about = prefix_description(model, stage, settings.dtype)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    store = FeatureStore(features.store / key[:32], getattr(torch, features.dtype), most)
+    store = FeatureStore(settings.store / key[:32], getattr(torch, settings.dtype), most)
     store.describe(about | {"encoder": model.provenance.name})
     return Features(model, stage, store)
 
