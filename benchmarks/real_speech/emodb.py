@@ -1,6 +1,9 @@
 """Does the whole path learn from real speech? EMO-DB, true against permuted targets, over held-out speakers.
 
     uv run python benchmarks/real_speech/emodb.py PATH_TO_EMODB [--folds 1-5] [--epochs 20]
+    uv run python benchmarks/real_speech/emodb.py PATH_TO_EMODB --table proxy.csv [--permuted]
+
+The second form only writes the table that configs/emodb_proxy.yaml reads.
 
 EMO-DB has emotion classes and no ratings: the classes are placed on the circumplex, a proxy that is good enough to see
 learning and must never be quoted as accuracy. The encoder is tiny and starts from random weights. Each fold is trained
@@ -56,7 +59,14 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="folder with utterances.csv and the audio")
     parser.add_argument("--folds", default="1-5", help="for example 1-5 or 2-2")
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--table", type=Path, help="write the proxy targets here, and train nothing")
+    parser.add_argument(
+        "--permuted", action="store_true", help="with --table: deal the targets to the wrong utterances"
+    )
     arguments = parser.parse_args()
+    if arguments.table is not None:
+        write_table(arguments.corpus, arguments.table, permute=arguments.permuted)
+        return
     first, last = (int(part) for part in arguments.folds.split("-"))
     pooled: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"true": [], "permuted": []}
     with tempfile.TemporaryDirectory() as scratch:

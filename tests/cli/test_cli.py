@@ -13,7 +13,7 @@ from serfit.cli import app, cache, main
 from support import config_file, small_release
 
 VERBS = (
-    *("train", "cv", "check", "watch", "compare", "report", "baseline", "verdict", "demo", "doctor"),
+    *("train", "cv", "check", "watch", "compare", "report", "baseline", "probe", "verdict", "demo", "doctor"),
     *("cache show", "cache fill", "cache clear", "predict", "evaluate", "stream", "serve", "export", "calibration"),
 )
 
@@ -72,6 +72,26 @@ def test_a_run_from_the_command_line(release: Path, tmp_path: Path, capsys: pyte
     assert "is finished and is never changed" in capsys.readouterr().err
     assert exit_code("train", "--config", run / "config.json", "train.epochs=1") == 0
     assert len(list((tmp_path / "runs").glob("tiny_fold2_seed7_*"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", ["{config} --encoders random:tiny random:tiny-base features.dtype=float16",
+    "features.dtype=float16 random:tiny-base --config {config} --encoders random:tiny"])  # fmt: skip
+def test_encoders_to_probe_follow_one_another(
+    named: str, release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_file(tmp_path / "tiny.yaml", release, tmp_path)
+    assert exit_code("probe", *named.format(config=config).split()) == 0
+    shown = capsys.readouterr().out
+    for encoder in ("random:tiny", "random:tiny-base"):
+        assert f"{encoder} on iemocap: test CCC" in shown
+        assert f"\n{encoder}: chosen on validation: layer " in shown
+        assert f"\nwhat fine-tuning {encoder} would cost:\n" in shown
+    assert f"written: {tmp_path}/runs/tiny_probe/layers.md" in shown
+    assert exit_code("cache", "show", "--store", tmp_path / "store") == 0
+    kept = capsys.readouterr().out
+    assert "mean and standard deviation over time of every hidden state of random:tiny-base, 40 utterances" in kept
+    assert "in float16" in kept
 
 
 def test_check_tells_what_would_happen(release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

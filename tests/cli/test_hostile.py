@@ -63,6 +63,8 @@ READS = (
     "cv BAD",
     "cache fill BAD",
     "baseline BAD",
+    "probe BAD",
+    "probe {config} --encoders random:tiny BAD",
     "watch --once BAD",
     "predict BAD {wav}",
     "predict {model} BAD",
@@ -91,6 +93,8 @@ WRITES = (
     "cv {config} --folds 1 --retrain BAD/model",
     "cache fill {config} features.store=BAD",
     "baseline {config} --fold 1 experiment.runs_dir=BAD",
+    "probe {config} experiment.runs_dir=BAD",
+    "probe {config} features.store=BAD",
     "predict {model} {wav} --output BAD/labels.csv",
     "predict {model} {wav} --output {new}.csv --embeddings BAD/vectors.npz",
     "predict {model} {wav} --window 0.2 --picture BAD",
@@ -297,7 +301,8 @@ def test_too_little_memory_for_torch_gets_a_sentence_before_torch_aborts(desk: D
     """Every verb of `serfit --help`, below and above what it needs."""
     words = {**desk.words, "store": str(desk.folder / "store")}
     commands = {
-        "train": "{config}", "cv": "{config}", "check": "{config}", "baseline": "{config}", "demo": "--folder {new}",
+        "train": "{config}", "cv": "{config}", "check": "{config}", "baseline": "{config}",
+        "probe": "{config}", "demo": "--folder {new}",
         "doctor": "", "predict": "{model} {wav}", "stream": "{model}", "serve": "{model}", "cache fill": "{config}",
         "export": "{model} --to bundle --output {new}", "import": "{public} {new}", "cache show": "--store {store}",
         "evaluate": "{model} --config {config}",

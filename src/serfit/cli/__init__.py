@@ -47,6 +47,7 @@ VERBS: tuple[tuple[Callable[..., None], str], ...] = (
     (reading.report, "Write one HTML page about finished runs."),
     (reading.verdict, "Compare an IEMOCAP run with a published result."),
     (training.baseline, "Score hand-made features with ridge regression."),
+    (training.probe, "Score every layer of frozen encoders in a minute."),
     (training.demo, "Try everything on synthetic speech, offline."),
     (training.doctor, "Show device, memory and versions."),
     (serving.serve, "Serve a page to try a model in the browser."),

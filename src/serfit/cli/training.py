@@ -1,4 +1,4 @@
-"""The verbs that compute: train, cv, check, baseline, demo, doctor."""
+"""The verbs that compute: train, cv, check, baseline, probe, demo, doctor."""
 
 import os
 import sys
@@ -192,6 +192,48 @@ def baseline(
 
     for directory in run_baseline(chosen, new_log(), fold=fold):
         print(f"run directory: {directory}")
+    print(f"comparison of all finished runs: {write_comparison(chosen.experiment.runs_dir)}")
+
+
+@needs_torch
+def probe(
+    overrides: Overrides = None,
+    config: Config = None,
+    encoders: Annotated[
+        list[str] | None,
+        typer.Option("--encoders", metavar="A [B ...]", help="Encoders to compare, instead of the configuration's."),
+    ] = None,
+    gpu: Annotated[int | None, typer.Option("--gpu", help="Index among the visible GPUs.")] = None,
+    cpu: Cpu = False,
+) -> None:
+    """Score ridge regression on every layer of a frozen encoder, beside hand-made features: an answer in a minute.
+
+    Computes the corpus once and stores it. Tables and pictures go to <runs_dir>/<name>_probe; the layer chosen on
+    validation leaves a finished run directory per fold, which `serfit compare` lists with the others.
+
+    Example: serfit probe configs/baseline.yaml --encoders microsoft/wavlm-base facebook/hubert-base-ls960
+    """
+    given = list(overrides or [])
+    if encoders:  # an option takes one word; those that follow come as arguments
+        first = 0 if config else 1
+        encoders += [word for word in given[first:] if "=" not in word]
+        given = given[:first] + [word for word in given[first:] if "=" in word]
+    chosen = experiment(config, given, None, None)
+    from serfit.report.compare import write_comparison
+    from serfit.report.layers import console_tables
+    from serfit.system.log import Terminal
+    from serfit.training.probe import TABLES, run_probe
+
+    probed, folder = run_probe(chosen, new_log(), encoders=encoders or (), gpu=gpu)
+    for table in console_tables(probed):
+        Terminal().print(table)
+    for line in probed.answers:
+        print(line)
+    for encoder, lines in probed.costs.items():
+        print(f"\nwhat fine-tuning {encoder} would cost:")
+        for line in lines:
+            print(line)
+    print(f"\nwritten: {folder / TABLES}.md, with .csv, .png and .svg next to it")
     print(f"comparison of all finished runs: {write_comparison(chosen.experiment.runs_dir)}")
 
 

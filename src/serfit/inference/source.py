@@ -22,6 +22,7 @@ from serfit.inference.onnx import is_onnx, open_onnx
 from serfit.inference.origin import Origin
 from serfit.inference.recogniser import Recogniser, check_together
 from serfit.nn.encoders.build import encoder_differences
+from serfit.nn.encoders.source import public_name
 from serfit.nn.model import EmotionModel, model_of
 from serfit.nn.saved import frozen_digest, load_weights
 from serfit.runs import directory as runs
@@ -270,11 +271,6 @@ def _about(
         embedding_width=model.embedding_width,
         origin=origin,
     )
-
-
-def public_name(encoder: str) -> str:
-    """The name of an encoder without the folders above it, where it is a path on somebody's machine."""
-    return Path(encoder).name if encoder.startswith(("/", "~", ".")) or encoder.endswith(".pt") else encoder
 
 
 def public_notes(corpus: CorpusRecord) -> tuple[str, ...]:

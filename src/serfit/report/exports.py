@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from serfit.corpus.rows import inert
@@ -61,12 +61,12 @@ def to_csv(comparison: Comparison) -> str:
     writer.writeheader()
     for result in comparison.experiments:
         for row in _experiment_rows(result, comparison.evidence, comparison.details[result.label]):
-            writer.writerow(_written({"corpus": result.corpus, "experiment": result.label} | row))
+            writer.writerow(written({"corpus": result.corpus, "experiment": result.label} | row))
     for pair in comparison.evidence.pairs:
         row = {"what": "difference", "measure": pair.measure, "p": pair.p, "p_corrected": pair.corrected}
-        row |= _estimate(pair.difference) | {"count": pair.utterances}
+        row |= estimate_columns(pair.difference) | {"count": pair.utterances}
         row |= {"corpus": pair.corpus, "experiment": pair.first, "against": pair.second}
-        writer.writerow(_written(row))
+        writer.writerow(written(row))
     return text.getvalue()
 
 
@@ -85,10 +85,12 @@ def _experiment_rows(result: ExperimentResult, evidence: Evidence, details: Deta
     for name, one in evidence.over_folds[result.label].items():
         deviation = result.test[name].deviation
         count = sum({run.fold: len(run.predictions.ids) for run in result.runs}.values())
-        yield {"what": "mean_over_folds", "measure": name, "deviation": deviation, "count": count} | _estimate(one)
+        yield {"what": "mean_over_folds", "measure": name, "deviation": deviation, "count": count} | estimate_columns(
+            one
+        )
         yield {"what": "seed_deviation", "measure": name, "value": seed_deviation(result.runs, name)}
     for name, one in evidence.pooled[result.label].items():
-        yield {"what": "pooled", "measure": name} | _estimate(one)
+        yield {"what": "pooled", "measure": name} | estimate_columns(one)
     for run in result.runs:
         for dimension in result.dimensions:
             where = f"fold {run.fold} seed {run.seed}"
@@ -108,7 +110,8 @@ def _experiment_rows(result: ExperimentResult, evidence: Evidence, details: Deta
             yield row | {"count": score.count}
 
 
-def _estimate(one: Estimate) -> dict[str, Any]:
+def estimate_columns(one: Estimate) -> dict[str, Any]:
+    """A score with its interval, as columns of a table (see `COLUMNS`)."""
     interval = one.interval
     if interval is None:
         return {"value": one.value}
@@ -116,7 +119,7 @@ def _estimate(one: Estimate) -> dict[str, Any]:
     return {"value": one.value, **ends, "holds_for": str(one.scope)}
 
 
-def _written(row: dict[str, Any]) -> dict[str, str]:
+def written(row: Mapping[str, Any]) -> dict[str, str]:
     """Numbers with six decimals, undefined ones as empty text, names as no spreadsheet executes them."""
     return {
         key: "" if value is None else f"{value:.6f}" if isinstance(value, float) else inert(visible(str(value)))

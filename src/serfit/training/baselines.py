@@ -6,17 +6,17 @@ import numpy as np
 import torch
 
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.acoustics import acoustic_features, feature_names
+from serfit.corpus.acoustics import acoustic_features
 from serfit.corpus.audio import read_audio
 from serfit.labels import letter
 from serfit.report.markdown import number
 from serfit.runs.directory import Run
-from serfit.runs.records import EncoderRecord, Environment
+from serfit.runs.records import EncoderRecord
 from serfit.system.log import Log
 from serfit.system.runtime import environment
-from serfit.training.closed_form import finish_run, folds_of, opened, predictions_of, ratings_of
+from serfit.training.closed_form import finish_run, folds_of, opened, predictions_of, record_of
 from serfit.training.material import Material
-from serfit.training.ridge import Floats, Ridge, fit_ridge
+from serfit.training.ridge import Floats, fit_ridge
 from serfit.training.trainer import Part
 
 SUFFIX = "handmade"
@@ -64,23 +64,11 @@ def _one_fold(run: Run, config: ExperimentConfig, material: Material, known: dic
     train, validation, test = (
         hand_made_features(part, known, log) for part in (material.train, material.validation, material.test)
     )
-    ridge = fit_ridge(train, ratings_of(material.train), validation, ratings_of(material.validation))
+    ridge = fit_ridge(train, material.train.targets(), validation, material.validation.targets())
     validated = predictions_of(material.validation, ridge, validation)
     tested = predictions_of(material.test, ridge, test)
-    scores = finish_run(run, config, material, _environment(material, ridge), validated, tested)
+    encoder = EncoderRecord(name=SYSTEM, revision=None, sha256=None)
+    about = record_of(material, ridge, system=SYSTEM, encoder=encoder, **environment(torch.device("cpu")))
+    scores = finish_run(run, config, material, about, validated, tested)
     reached = ", ".join(f"{letter(name)} {number(scores.ccc(name))}" for name in config.data.dimensions)
     log.say(f"{SYSTEM}: test CCC {reached}")
-
-
-def _environment(material: Material, ridge: Ridge) -> Environment:
-    return Environment(
-        **environment(torch.device("cpu")),
-        system=SYSTEM,
-        precision="fp64",
-        encoder=EncoderRecord(name=SYSTEM, revision=None, sha256=None),
-        features=len(feature_names()),
-        penalties=dict(zip(material.train.dimensions, ridge.penalties, strict=True)),
-        corpus=material.record(),
-        protocol=material.split.protocol,
-        folds=material.split.folds,
-    )

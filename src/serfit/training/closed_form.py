@@ -1,11 +1,10 @@
 """What is fitted in closed form, or only scored: its folds, and the finished run directories that it leaves."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from serfit.config.load import plain_config
 from serfit.config.schema import ExperimentConfig
@@ -51,15 +50,23 @@ def folds_of(
         yield chosen, prepare(chosen)
 
 
-def ratings_of(part: Part) -> Floats:
-    """[N, D] ratings of a part."""
-    return np.array([[utterance.ratings[name] for name in part.dimensions] for utterance in part.utterances])
-
-
 def predictions_of(part: Part, line: Ridge, features: Floats) -> Predictions:
     """What a line predicts from the features [N, F] of a part."""
     ids = tuple(utterance.id for utterance in part.utterances)
-    return Predictions(ids, part.dimensions, ratings_of(part), line.predict(features))
+    return Predictions(ids, part.dimensions, part.targets(), line.predict(features))
+
+
+def record_of(material: Material, ridge: Ridge, **about: Any) -> Environment:
+    """Content of environment.json: what was fitted, to what; the rest as keywords."""
+    return Environment(
+        precision="fp64",
+        features=len(ridge.means),
+        penalties=dict(zip(material.train.dimensions, ridge.penalties, strict=True)),
+        corpus=material.record(),
+        protocol=material.split.protocol,
+        folds=material.split.folds,
+        **about,
+    )
 
 
 @contextmanager
@@ -74,12 +81,26 @@ def opened(
         model: the section model for config.json; None leaves it out.
         unfinished: the run directory to go on with; None makes a new one.
     """
-    plain = plain_config(config)
-    data = {key: plain["data"][key] for key in SETTINGS if key in plain["data"]}
-    settings = {"experiment": plain["experiment"], "data": data}
     with opened_run(config, log, unfinished, unfinished is not None) as run:
-        write_json(run / runs.CONFIG, settings if model is None else settings | {"model": model})
+        write_json(run / runs.CONFIG, _settings(config, model))
         yield run
+
+
+def is_there(config: ExperimentConfig, model: Mapping[str, Any] | None, tables: Mapping[str, str]) -> bool:
+    """Whether a finished run of the same settings holds the very same predictions: another would say nothing new.
+
+    Args:
+        config: of one fold.
+        model: the section model of its config.json.
+        tables: of predictions, by file.
+    """
+    settings = json.loads(json.dumps(_settings(config, model), default=str))
+    stem = f"{config.experiment.name}_fold{config.data.split.fold}_seed{config.experiment.seed}_*"
+    for marker in config.experiment.runs_dir.glob(f"{stem}/{runs.FINISHED}"):
+        texts = {name: (marker.parent / name).read_text(encoding="utf-8") for name in (runs.CONFIG, *tables)}
+        if json.loads(texts.pop(runs.CONFIG)) == settings and texts == tables:
+            return True
+    return False
 
 
 def finish_run(
@@ -111,6 +132,14 @@ def finish_run(
     keep_calibrations(run, config.data.dimensions, rating_scales(config.data))
     run.finish(scores, _words(config, about.system or "", scores.test))
     return scores.test
+
+
+def _settings(config: ExperimentConfig, model: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Content of config.json."""
+    plain = plain_config(config)
+    data = {key: plain["data"][key] for key in SETTINGS if key in plain["data"]}
+    settings = {"experiment": plain["experiment"], "data": data}
+    return settings if model is None else {**settings, "model": model}
 
 
 def _on_fold(config: ExperimentConfig, suffix: str, fold: int) -> ExperimentConfig:

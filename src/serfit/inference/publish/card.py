@@ -24,8 +24,9 @@ from serfit.inference.publish.cross_validated import (
 from serfit.inference.publish.licences import licences, limits
 from serfit.inference.publish.tested import check_one_experiment, in_words, mean_ccc, recorded_tests
 from serfit.inference.publish.tested import results as recorded
-from serfit.inference.source import public_name, public_notes
+from serfit.inference.source import public_notes
 from serfit.labels import Dimension
+from serfit.nn.encoders.source import public_name
 from serfit.report.answers import ONE_AXIS_WORDS, miscalibration_rows, together_rows
 from serfit.report.comparison import Comparison
 from serfit.report.context import baseline_rows, rater_rows, what_stands_beside

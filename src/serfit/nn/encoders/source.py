@@ -66,6 +66,11 @@ def find_encoder(name: str, revision: str | None) -> Source:
     return _in_folder(folder, name, folder.name)
 
 
+def public_name(encoder: str) -> str:
+    """The name of an encoder without the folders above it, where it is a path on somebody's machine."""
+    return Path(encoder).name if encoder.startswith(("/", "~", ".")) or encoder.endswith(".pt") else encoder
+
+
 def random_settings(name: str) -> dict[str, Any]:
     """WavLM to have random weights: random:tiny (large's layout), random:tiny-base, random:base, random:large."""
     tiny: dict[str, Any] = {

@@ -58,10 +58,10 @@ def plot_curves(records: Sequence[EpochRecord], directory: Path, reference: Refe
 
 @contextmanager
 def plain_style() -> Iterator[None]:
-    """Matplotlib's own defaults for a while, whatever the user's matplotlibrc says."""
+    """Matplotlib's own defaults for a while, whatever the user's matplotlibrc says; a dollar sign is a dollar sign."""
     from matplotlib import style
 
-    with style.context("default"):
+    with style.context(["default", {"text.parse_math": False}]):
         yield
 
 
@@ -72,6 +72,16 @@ def png_of(figure: "Figure") -> bytes:
     FigureCanvasAgg(figure)
     data = io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return data.getvalue()
+
+
+def svg_of(figure: "Figure") -> bytes:
+    """The bytes of an SVG file whose text stays text, the same for the same figure."""
+    from matplotlib import rc_context
+
+    data = io.BytesIO()
+    with rc_context({"svg.hashsalt": "serfit", "svg.fonttype": "none"}):
+        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
     return data.getvalue()
 
 
