@@ -220,13 +220,13 @@ def test_the_chosen_layer_leaves_runs_that_compare_lists_with_the_same_score(rel
             one for one in found.lines if one.encoder == name and one.features == "chosen layer" and not one.minus
         ]
         evidence = comparison.evidence.over_folds[f"tiny_probe (model.params.speech_encoder={name})"]
-        for measure, one in line.scores.items():
-            assert one.value == pytest.approx(evidence[measure].value, abs=1e-5)
+        for name_of, one in line.scores.items():
+            assert one.value == pytest.approx(evidence[name_of].value, abs=1e-5)
             assert one.interval is not None
-            theirs = evidence[measure].interval
+            theirs = evidence[name_of].interval
             assert theirs is not None
             assert (one.interval.low, one.interval.high) == pytest.approx((theirs.low, theirs.high), abs=1e-3)
-            assert str(one.scope) == str(evidence[measure].scope)
+            assert str(one.scope) == str(evidence[name_of].scope)
     run = read_run(next(path for path in comparison.directories))
     assert run.environment.system == SYSTEM
     assert str(run.environment.training_starts_from).startswith("layer ")

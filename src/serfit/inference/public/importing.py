@@ -12,10 +12,9 @@ from serfit.inference.bundle import Member, is_bundle
 from serfit.inference.origin import Imported, Origin
 from serfit.inference.public import audeering, odyssey, vox_profile
 from serfit.inference.public.checkpoint import Checkpoint, Parts
-from serfit.inference.source import public_name
 from serfit.labels import DIMENSIONS, Dimension, LabelScale
 from serfit.nn.encoders.folder import MOST_JSON_BYTES, normalisation, read_json, read_weights
-from serfit.nn.encoders.source import HUB_ID, Source, downloaded
+from serfit.nn.encoders.source import HUB_ID, Source, downloaded, public_name
 from serfit.nn.model import EmotionModel, build_model
 from serfit.nn.saved import finite_or_complain
 from serfit.runs.records import CorpusRecord, EncoderRecord
