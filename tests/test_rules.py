@@ -34,6 +34,7 @@ TESTED_ELSEWHERE = {
     "corpus/names.py": "corpus/test_spelling.py",
     "corpus/rows.py": "corpus/test_table.py",
     "corpus/synthetic/release.py": "corpus/test_iemocap.py",
+    "inference/begun.py": "training/test_start.py",
     "inference/public/audeering.py": "inference/public/test_importing.py",
     "inference/public/checkpoint.py": "inference/public/test_importing.py",
     "inference/public/odyssey.py": "inference/public/test_importing.py",

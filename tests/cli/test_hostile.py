@@ -371,7 +371,7 @@ def test_a_training_that_memory_is_too_small_for_is_said_so(
     def too_large(*_: object) -> None:
         torch.empty(2**60)
 
-    monkeypatch.setattr("serfit.training.experiment.model_of", too_large)
+    monkeypatch.setattr("serfit.training.experiment.begun", too_large)
     before = files(desk)
     assert exit_code("train", desk.words["config"]) == 2
     assert capsys.readouterr().err.startswith("error: memory ran out")

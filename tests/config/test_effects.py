@@ -67,6 +67,8 @@ ELSEWHERE = {
     "data.split.scheme": "tests/corpus/test_folds.py",
     "data.split.folds": "tests/corpus/test_folds.py",
     "data.split.group": "tests/corpus/test_folds.py",
+    "model.start_from": "tests/training/test_start.py",
+    "model.start_part": "tests/training/test_start.py",
     "model.params.encoder_revision": "tests/nn/test_weights.py",
     "model.params.encoder_input": "tests/nn/encoders/test_whisper.py",
 }

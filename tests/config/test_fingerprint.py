@@ -50,6 +50,8 @@ CHANGED: dict[str, Any] = {
     "features.dtype": "float16",
     "data.unreadable": "skip",
     "model.params.speech_encoder": "random:tiny",
+    "model.start_from": "runs/mine",
+    "model.start_part": "encoder",
     "model.params.encoder_revision": "v1",
     "model.params.encoder_input": "window",
     "model.params.layers": "last",

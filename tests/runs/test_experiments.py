@@ -1,7 +1,9 @@
 """Runs as experiments: what belongs together, its means, and what keeps numbers from being comparable."""
 
+import json
 import os
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 
 from report.reading import rows
 from report.written import SIZES, Written, numpy_ccc, part_predictions
+from serfit.config.load import ADDED
 from serfit.report.compare import COMPARISON, COMPARISON_CSV, COMPARISON_LATEX, compare, to_csv, to_latex, to_markdown
 from serfit.report.page import to_html
-from serfit.runs.directory import FINISHED
+from serfit.runs.directory import CONFIG, FINISHED
 from serfit.runs.experiments import concatenated
 from serfit.scores.records import Predictions
 from serfit.scores.reference import FROZEN
@@ -37,6 +40,18 @@ def test_means_and_deviations_are_those_numpy_finds(write_run: Write, tmp_path: 
         assert result.pooled[name] == pytest.approx(np.mean([numpy_ccc(one, name) for one in pooled]), abs=1e-9)
     cell = rows(compare(tmp_path / "runs"), "## iemocap")[0]
     assert cell[:3] == ["alpha", "5 folds x 3 seeds", f"{by_fold[:, 0].mean():.4f} ± {by_fold[:, 0].std(ddof=1):.4f}"]
+
+
+def test_runs_from_before_a_key_was_added_are_of_the_same_experiment(write_run: Write, tmp_path: Path) -> None:
+    for fold in (1, 2):
+        path = write_run(fold=fold).directory / CONFIG
+        settings = json.loads(path.read_text())
+        for key in ADDED if fold == 1 else ():
+            *above, name = key.split(".")
+            del reduce(lambda section, part: section[part], above, settings)[name]
+        path.write_text(json.dumps(settings))
+    (result,) = compare(tmp_path / "runs").experiments
+    assert (result.label, result.folds) == ("alpha", (1, 2))
 
 
 def test_seeds_that_lack_a_fold_count_nowhere_and_are_named(write_run: Write, tmp_path: Path) -> None:

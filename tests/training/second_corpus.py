@@ -39,4 +39,4 @@ def second(root: Path, folder: Path, **changes: Any) -> dict[str, Any]:
         "data__scales": {"valence": [-3, 3], "arousal": [-3, 3]},
         "data__split": {"scheme": "grouped_kfold", "folds": 3},
     }
-    return settings(root, folder, **own, **changes)
+    return settings(root, folder, **{**own, **changes})

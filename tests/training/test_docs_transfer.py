@@ -33,9 +33,9 @@ def desk(trained: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_page(desk: Path) -> None:
     printed = execute("transfer.md", desk)
-    table = next(said for command, said in printed.items() if "compare" in command)
-    assert "tiny_evaluated" in table
-    assert "whole" in table
+    table = printed["serfit compare runs"]
+    for name in ("tiny_evaluated", "whole", "tuned", "encoder", "second"):
+        assert name in table
 
 
 def test_the_example_of_the_help(desk: Path) -> None:

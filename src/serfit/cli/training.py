@@ -148,10 +148,15 @@ def check(
     from serfit.system.runtime import choose_device
     from serfit.training.forecast import forecast
     from serfit.training.material import prepare
+    from serfit.training.start import find_start
 
     choose_device(None)  # refuses where GPUs are asked for and missing, before the audio is read
     check_folders(chosen)
     material = prepare(chosen, decode=not headers_only)
+    start = find_start(chosen)
+    if start is not None:
+        start.check(material)
+        print(*start.lines(material), sep="\n")
     for line in (material.split.protocol, *material.corpus.notes, *doubts(chosen)):
         print(line)
     for name in ("train", "validation", "test"):

@@ -30,7 +30,11 @@ WITHOUT_EFFECT = frozenset(
 )
 """Keys that move memory, time or files about, or describe, and leave the result as it is."""
 
-ADDED: Mapping[str, Any] = {"model.params.encoder_input": "utterance"}
+ADDED: Mapping[str, Any] = {
+    "model.params.encoder_input": "utterance",
+    "model.start_from": None,
+    "model.start_part": "all",
+}
 """Keys that came later than runs that may still be resumed, each with the value that leaves these as they were."""
 
 
@@ -93,9 +97,13 @@ def result_fingerprint(config: ExperimentConfig) -> str:
 
     Left out are the keys `WITHOUT_EFFECT`, and those of `ADDED` at the value given there; the experiment's name counts.
     """
-    counted = {key: value for key, value in flatten(config).items() if key not in WITHOUT_EFFECT}
-    counted = {key: value for key, value in counted.items() if key not in ADDED or value != ADDED[key]}
-    return hashlib.sha256(json.dumps(counted, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    settings = {key: value for key, value in flatten(config).items() if key not in WITHOUT_EFFECT}
+    return hashlib.sha256(json.dumps(without_added(settings), sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def without_added(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key without those of `ADDED` at the value given there, as older versions have them."""
+    return {key: value for key, value in settings.items() if key not in ADDED or value != ADDED[key]}
 
 
 def plain_config(config: ExperimentConfig) -> dict[str, Any]:

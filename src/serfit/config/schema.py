@@ -223,6 +223,12 @@ class Model(Section):
 
     params: ModelParams = ModelParams()
     """Encoder, pooling and head."""
+    start_from: str | None = None
+    """A trained network to go on from: a finished run, a bundle or its name on the hub; null starts from the pretrained
+    encoder and a new head. It must be of the same encoder, pooling and head, and know none of the speakers and
+    recordings of the validation and test parts."""
+    start_part: Literal["all", "encoder"] = "all"
+    """What is taken from model.start_from: all of it, or its encoder alone, under a new pooling and head."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Model":

@@ -6,6 +6,7 @@
     networks      a network that takes waveforms: torch's
     bundle        a network on disk that needs no encoder, corpus or run beside it
     onnx          a network in an ONNX file
+    begun         a network before its first training step, new or gone on from one of these
     source        opens whichever of these a user names
     calibrated    a network through its calibration
     recogniser    one network or several (an ensemble), for arrays and files

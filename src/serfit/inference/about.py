@@ -93,3 +93,19 @@ class About:
                 f"{where} doesn't describe a serfit model ({type(error).__name__}: {error_line(error)}); export the "
                 "run again with `serfit export`"
             ) from error
+
+
+def mapped_scales(about: About, scales: Mapping[Dimension, LabelScale], corpus: str) -> list[str]:
+    """Sentences about the scales of a network that stand for other ones of a corpus.
+
+    >>> about = About("a", ("valence",), {"valence": LabelScale(1, 5)}, True, 400)
+    >>> mapped_scales(about, {"valence": LabelScale(-3, 3)}, "radio"), mapped_scales(about, about.scales, "radio")
+    (["valence: the model's 1 to 5 stands for -3 to 3 of radio"], [])
+    """
+    pairs = [(name, scale, scales[name]) for name, scale in about.scales.items() if name in scales]
+    return [
+        f"{name}: the model's {mine.minimum:g} to {mine.maximum:g} stands for {yours.minimum:g} to {yours.maximum:g} "
+        f"of {corpus}"
+        for name, mine, yours in pairs
+        if mine != yours
+    ]

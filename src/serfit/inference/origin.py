@@ -6,7 +6,7 @@ from pydantic import Field
 
 from serfit.corpus.overlap import TrainedOn
 from serfit.labels import Dimension
-from serfit.runs.records import NOT_RECORDED, CorpusRecord, EncoderRecord, Fold, TestScores
+from serfit.runs.records import NOT_RECORDED, CorpusRecord, EncoderRecord, Fold, StartRecord, TestScores
 from serfit.scores.reference import Measure
 from serfit.system.records import Count, Number, Record
 
@@ -111,6 +111,7 @@ class Origin(Record):
         run: name of the run directory.
         settings: that bear on the result, by dotted key.
         encoder: that training began with.
+        start: the trained network that it went on from.
         corpus: that it was trained on.
         protocol: which utterances were trained, validated and tested on, in words.
         folds: of the experiment.
@@ -131,6 +132,7 @@ class Origin(Record):
     run: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     encoder: EncoderRecord = EncoderRecord()
+    start: StartRecord | None = None
     corpus: CorpusRecord = CorpusRecord(name="a corpus that isn't recorded")
     protocol: str = NOT_RECORDED
     folds: Fold | None = None

@@ -15,6 +15,7 @@ from serfit.corpus.identity import agree, differences
 from serfit.corpus.load import rating_scales
 from serfit.errors import UserError, listed
 from serfit.inference.about import About
+from serfit.inference.begun import begun
 from serfit.inference.bundle import Member, is_bundle, read_bundle
 from serfit.inference.calibrated import Calibrated, Choice, Kept, chosen
 from serfit.inference.networks import Network, TorchNetwork
@@ -23,7 +24,7 @@ from serfit.inference.origin import Origin
 from serfit.inference.recogniser import Recogniser, check_together
 from serfit.nn.encoders.build import encoder_differences
 from serfit.nn.encoders.source import public_name
-from serfit.nn.model import EmotionModel, model_of
+from serfit.nn.model import EmotionModel
 from serfit.nn.saved import frozen_digest, load_weights
 from serfit.runs import directory as runs
 from serfit.runs.calibration import calibrations_of
@@ -41,7 +42,9 @@ KEPT = ("protocol", "folds", "precision", "packages", "commit", "parameters", "t
 
 _ANEW = "that run can't be used; train it again"
 
-PRIVATE = ("data.root", "data.table.path", "experiment.runs_dir", "features.store", "features.max_gb")
+PRIVATE = (
+    *("data.root", "data.table.path", "experiment.runs_dir", "features.store", "features.max_gb", "model.start_from"),
+)
 """Settings that say where files lay on somebody's machine; they don't travel."""
 
 
@@ -107,6 +110,37 @@ def open_members(source: str | Path) -> list[Member]:
     return read_bundle(_fetched(str(source)))
 
 
+def start_of(config: ExperimentConfig, directory: Path | None = None) -> Member | None:
+    """The trained network that an experiment goes on from, on the CPU; None where it starts from an encoder.
+
+    Args:
+        config: the experiment.
+        directory: its run directory, where it has begun: what that keeps is read, and the source isn't needed.
+
+    Raises:
+        UserError: it can't be opened, is an ensemble, or can't be trained.
+    """
+    source = config.model.start_from
+    if source is None:
+        if config.model.start_part != "all":
+            raise UserError("model.start_part is encoder, and model.start_from names no network to take it from")
+        return None
+    if directory is not None and is_bundle(directory / runs.START):
+        return read_bundle(directory / runs.START)[0]
+    if is_onnx(Path(source)):
+        raise UserError(
+            f"model.start_from is {source}, and an ONNX file can't be trained any further; name the run or bundle that "
+            "it was exported from"
+        )
+    members = open_members(source)
+    if len(members) > 1:
+        raise UserError(
+            f"model.start_from is {source}, which holds {len(members)} networks, and training goes on from one; name "
+            "one of its runs"
+        )
+    return members[0]
+
+
 def directories_of(source: str | Path) -> list[Path]:
     """The run directories behind one source; none behind a bundle or a name on the hub.
 
@@ -168,7 +202,7 @@ def member_of_run(directory: Path) -> Member:
     config = load_config(directory / runs.CONFIG)
     environment = read_record(Environment, directory / runs.ENVIRONMENT, _ANEW)
     scores = read_record(TestScores, directory / runs.SCORES, _ANEW)
-    model = _as_trained(model_of(config), environment.encoder, directory)
+    model = _as_trained(begun(config, start_of(config, directory)), environment.encoder, directory)
     load_weights(directory / runs.BEST_WEIGHTS, model, frozen_digest(model), epoch=scores.best_epoch)
     about = _about(directory, config, model, environment, scores)
     carried = calibrations_of(directory, about.dimensions, about.scales)
@@ -213,7 +247,7 @@ def runs_of_one_experiment(folder: Path) -> list[Path]:
             f"{folder} is neither a run directory nor a bundle, and holds no finished runs; name a run directory "
             f"(with {runs.CONFIG} and {runs.FINISHED} in it) or a bundle (with serfit.json in it)"
         )
-    told = [settings[run] for run in found]
+    told = [settings[run] | {"model.start_from": _start_words(run)} for run in found]
     keys = sorted(set().union(*told) - IRRELEVANT)
     differing = [key for key in keys if any(one.get(key) != told[0].get(key) for one in told)]
     if differing:
@@ -228,6 +262,11 @@ def runs_of_one_experiment(folder: Path) -> list[Path]:
     chosen = sorted(latest.values())
     _check_labels(folder, chosen)
     return chosen
+
+
+def _start_words(run: Path) -> str | None:
+    about = runs.read_environment(run)
+    return None if about is None or about.start is None else str(about.start)
 
 
 def _check_labels(folder: Path, chosen: Sequence[Path]) -> None:
@@ -252,11 +291,13 @@ def _about(
     settings = {key: value for key, value in flatten(config).items() if key not in PRIVATE}
     encoder = {"name": public_name(config.model.params.speech_encoder)}
     settings["model.params.speech_encoder"] = encoder["name"]
+    start = environment.start
     origin = Origin(
         serfit=__version__,
         run=directory.resolve().name,
         settings=settings,
         encoder=environment.encoder.model_copy(update=encoder),
+        start=None if start is None else start.model_copy(update={"source": public_name(start.source)}),
         corpus=environment.corpus.model_copy(update={"notes": public_notes(environment.corpus)}),
         **{key: getattr(environment, key) for key in KEPT if key in environment.model_fields_set},
         scores=scores,

@@ -4,6 +4,7 @@
     environment.json     versions, commit, device, encoder revision and weight digest, corpus counts, protocol
     labels.json          utterances and ratings of the whole corpus: runs of different ones are never averaged
     trained.json         digests of the speakers and recordings that were trained on; they travel in bundles
+    start/               the network that training went on from, as a bundle, so that the run needs nothing else
     train.log            what was said, with times
     metrics.jsonl        one EpochRecord per line
     timing.jsonl         one EpochTime per line: where the time of each epoch went
@@ -50,6 +51,7 @@ CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 LABELS = "labels.json"
 TRAINED = "trained.json"
+START = "start"
 TRAIN_LOG = "train.log"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"

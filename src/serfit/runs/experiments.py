@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from serfit.config.load import WITHOUT_EFFECT
+from serfit.config.load import WITHOUT_EFFECT, without_added
 from serfit.config.schema import UNTRAINED
 from serfit.corpus.utterance import Style
 from serfit.errors import counted, listed
@@ -25,6 +25,9 @@ from serfit.scores.reference import FROZEN, Measure, difference, measure, obstac
 IRRELEVANT = WITHOUT_EFFECT | {"experiment.seed", "data.root", "data.split.fold"}
 """Settings in which the runs of one experiment may differ: they say which run it is, where things lie, or how a
 computation is executed."""
+
+STARTS = frozenset({"model.start_from", "model.start_part"})
+"""Settings that name the network that training goes on from. What it is stands in the records, by its digest."""
 
 MADE_OF: Mapping[str, Callable[[Environment], object]] = {
     "encoder weights": lambda about: about.encoder.sha256,
@@ -229,11 +232,14 @@ def ranges(noun: str, numbers: Sequence[int]) -> str:
 
 def _identity(run: FinishedRun, corpus: str) -> dict[str, Any]:
     """Everything that makes a run part of an experiment."""
-    evaluation = run.environment.evaluation
-    scored = {} if evaluation is None else {"model": evaluation.model, "part": evaluation.part}
-    if evaluation is not None and evaluation.calibration is not None:
-        scored["calibration"] = evaluation.calibration
-    return {"corpus": corpus, **scored} | {key: value for key, value in run.settings.items() if key not in IRRELEVANT}
+    about, settings = run.environment, without_added(run.settings)
+    identity = {"corpus": corpus} | {key: value for key, value in settings.items() if key not in IRRELEVANT | STARTS}
+    if about.start is not None:
+        identity["model.start_from"] = str(about.start)
+    if about.evaluation is not None:
+        identity |= {"model": about.evaluation.model, "part": about.evaluation.part}
+        identity |= {} if about.evaluation.calibration is None else {"calibration": about.evaluation.calibration}
+    return identity
 
 
 def _name(identity: Mapping[str, Any]) -> str:

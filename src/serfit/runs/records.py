@@ -73,6 +73,30 @@ class CorpusRecord(Record):
         return sum(self.counts.values())
 
 
+class StartRecord(Record):
+    """The trained network that a training went on from.
+
+    Attributes:
+        source: as the user wrote it; in bundles without the folders above it.
+        name: of its experiment.
+        run: name of the run directory that it was trained in; None where not recorded.
+        corpus: name of the corpus that it was trained on last.
+        sha256: digest of its weights.
+        part: "all", or "encoder" alone.
+    """
+
+    source: str
+    name: str
+    run: str | None = None
+    corpus: str
+    sha256: str
+    part: str
+
+    def __str__(self) -> str:
+        """In short; different where the weights or the part are."""
+        return f"{'encoder of ' if self.part == 'encoder' else ''}{self.run or self.name} ({self.sha256[:8]})"
+
+
 class EvaluatedNetwork(Record):
     """A network that was scored.
 
@@ -125,6 +149,7 @@ class Environment(VersionedRecord):
         system: what was fitted or scored, where no network was trained.
         precision: "fp32", "bf16" or "fp64".
         encoder: what training began with.
+        start: the trained network that it went on from; None where there was none.
         features: number of hand-made features.
         penalties: of the ridge regression, by dimension.
         trained_parameters: number of trained parameters.
@@ -151,6 +176,7 @@ class Environment(VersionedRecord):
     system: str | None = None
     precision: str | None = None
     encoder: EncoderRecord = EncoderRecord()
+    start: StartRecord | None = None
     features: Count | None = None
     penalties: dict[str, float] = Field(default_factory=dict)
     trained_parameters: Count | None = None

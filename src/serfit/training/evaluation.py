@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -22,7 +22,7 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import agree
 from serfit.corpus.overlap import TrainedOn, both, check_unseen
 from serfit.errors import UserError, counted, listed
-from serfit.inference.about import About
+from serfit.inference.about import About, mapped_scales
 from serfit.inference.calibrated import Choice
 from serfit.inference.origin import Origin
 from serfit.inference.publish.tested import decisive
@@ -189,7 +189,8 @@ def _environment(
         unknown=tuple(unknown),
     )
     record = material.record()
-    notes = list(_scale_notes(predictors[0].about, material))
+    scales = {name: material.corpus.scales[name] for name in material.test.dimensions}
+    notes = mapped_scales(predictors[0].about, scales, corpus)
     if unknown:
         notes.append(
             f"warning: what {listed(unknown)} learnt from isn't recorded, so whether it knows speakers or recordings "
@@ -206,17 +207,6 @@ def _environment(
         protocol=f"{material.split.protocol}, predicted by {evaluation.model}",
         folds=material.split.folds,
     )
-
-
-def _scale_notes(about: About, material: Material) -> Iterator[str]:
-    """Sentences about the scales of a network and of a corpus that differ, and about what isn't predicted."""
-    for name in material.test.dimensions:
-        mine, yours = about.scales[name], material.corpus.scales[name]
-        if mine != yours:
-            yield (
-                f"{name}: the model's {mine.minimum:g} to {mine.maximum:g} stands for {yours.minimum:g} to "
-                f"{yours.maximum:g} of {material.corpus.name}"
-            )
 
 
 def _in_short(predictors: Sequence[Predictor], config: ExperimentConfig, material: Material) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.load import rating_scales
-from serfit.nn.model import model_of
+from serfit.inference.begun import begun
 from serfit.nn.saved import frozen_digest
 from serfit.report.text import best_result_text
 from serfit.runs.calibration import keep_calibrations
@@ -34,6 +34,7 @@ from serfit.training.optim import build_optimizer
 from serfit.training.progress import EpochTimer, ProgressWriter
 from serfit.training.ranks import ALONE, Ranks
 from serfit.training.resume import load_best, restore, share_state
+from serfit.training.start import find_start
 from serfit.training.trainer import TrainingState, evaluate, fit
 
 
@@ -68,15 +69,22 @@ def run_experiment(
         with ranks.together():
             device, device_line = choose_device(gpu)
             material = prepare(config)
+            start = find_start(config, directory if resume else None)
+            if start is not None and ranks.first:
+                start.check(material)
             precision, _ = choose_precision(config.train.precision, device)
             run = stack.enter_context(opened_run(config, log, directory, resume, written=ranks.first))
             stop = stack.enter_context(StopRequest(resuming(run)))
             stack.enter_context(with_remedy(run))
             greet(log, config, material, device_line, precision)
-            model = model_of(config).to(device)
+            model = begun(config, None if start is None else start.member).to(device)
             features = features_of(config, model)
-            introduce(run, log, material, model, features, device, precision)
-            check_room(run.directory, bytes_on_disk(model), "weights and checkpoints", "make room or move runs_dir")
+            introduce(run, log, material, model, features, device, precision, start)
+            needed = bytes_on_disk(model) + (0 if start is None else start.nbytes)
+            check_room(run.directory, needed, "weights and checkpoints", "make room or move runs_dir")
+            if start is not None:
+                start.keep(run)
+            del start  # its weights are in the model now
             state = TrainingState(model, build_optimizer(model, config.train.optimizer))
             frozen = frozen_digest(model)
             restored = restore(state, run, frozen)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import counted
-from serfit.nn.model import model_of
+from serfit.inference.begun import begun
+from serfit.inference.source import start_of
 from serfit.system.log import Log
 from serfit.system.runtime import choose_device
 from serfit.training.features import Features, features_of
@@ -21,7 +22,7 @@ def fill_features(config: ExperimentConfig, log: Log, *, gpu: int | None = None)
     device, device_line = choose_device(gpu)
     material = prepare(config)
     log.say(device_line)
-    model = model_of(config).to(device)
+    model = begun(config, start_of(config)).to(device)
     features = features_of(config, model)
     if features.store is None:
         log.say(f"nothing to store: training starts from the {model.stage_name(features.stage)}")

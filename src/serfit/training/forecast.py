@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import counted
+from serfit.inference.begun import begun
+from serfit.inference.source import start_of
 from serfit.labels import SAMPLE_RATE
 from serfit.nn.losses import ccc_loss
-from serfit.nn.model import EmotionModel, model_of
+from serfit.nn.model import EmotionModel
 from serfit.system.files import check_room, free_bytes, gigabytes
 from serfit.system.runtime import choose_device, choose_precision
 from serfit.training.batches import Example, plan_epoch
@@ -43,7 +45,7 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     device, _ = choose_device(None)
     precision, autocast = choose_precision(config.train.precision, device)
     half = precision == "bf16"
-    model = model_of(config)
+    model = begun(config, start_of(config))
     yield from memory_table(model, config, material)
     model.to(device)
     features = features_of(config, model)

@@ -10,6 +10,7 @@ import torch
 
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import differences
+from serfit.corpus.overlap import both
 from serfit.errors import NumericalError, counted
 from serfit.labels import letter
 from serfit.nn.encoders.folder import LAYOUT
@@ -39,6 +40,7 @@ from serfit.training.features import Features
 from serfit.training.material import Material
 from serfit.training.memory import memory_warning
 from serfit.training.resume import check_unchanged
+from serfit.training.start import Start
 
 MOST_NOTES = 5
 """Most notes on a corpus that are said; environment.json holds all of them."""
@@ -81,6 +83,7 @@ def introduce(
     features: Features,
     device: torch.device,
     precision: str,
+    start: Start | None,
 ) -> None:
     """Say and write down which network is trained, on what, from where."""
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -88,6 +91,8 @@ def introduce(
     frozen = model.stage_name(features.stage)
     where = f", stored in {features.store.folder.parent}" if features.store else ""
     log.say(f"model: {model.provenance.name}, {trainable:,} of {total:,} parameters trainable, input: {frozen}{where}")
+    for line in start.lines(material) if start is not None else ():
+        log.say(line)
     if model.provenance.normalise_from == LAYOUT:
         log.say(
             f"note: waveforms {'are' if model.encoder.normalise else 'are not'} normalised, by the encoder's layout; "
@@ -98,6 +103,7 @@ def introduce(
         **environment(device),
         precision=precision,
         encoder=EncoderRecord(**asdict(model.provenance)),
+        **({} if start is None else {"start": start.record}),
         trained_parameters=trainable,
         parameters=total,
         training_starts_from=frozen,
@@ -110,7 +116,8 @@ def introduce(
         log.say(line)
     run.keep({LABELS: labels.to_text()})
     if run.written:
-        write_record(run / TRAINED, material.trained_on())
+        trained = material.trained_on()
+        write_record(run / TRAINED, trained if start is None else both(start.seen, trained))
     run.describe(about)
 
 

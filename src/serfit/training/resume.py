@@ -129,6 +129,7 @@ def check_unchanged(before: Environment | None, now: Environment, labels: str = 
     for what, old, new in (
         ("the corpus", before.corpus.digest, now.corpus.digest),
         ("the split", before.protocol, now.protocol),
+        ("the network of model.start_from", before.start and before.start.sha256, now.start and now.start.sha256),
         ("the encoder", before.encoder.sha256, now.encoder.sha256),
     ):
         if old not in (None, NOT_RECORDED, new):

@@ -111,7 +111,7 @@ def model_card(
         "## Limits",
         bullets(limits(subject.corpus, subject.languages)),
         "## Licences",
-        bullets(licences(subject.encoder, subject.corpus)),
+        bullets([*licences(subject.encoder, subject.corpus), *_start(about.origin)]),
         f"Written by serfit {__version__} from the records of the runs.",
     ]
     return "\n\n".join(blocks) + "\n"
@@ -307,6 +307,16 @@ def _told(origin: Origin) -> str:
     settings = origin.settings
     told = ", ".join(f"{key.split('.')[-1]} {settings[key]}" for key in _TOLD if settings.get(key) is not None)
     return f"Settings: {told}; all that bear on the result are in serfit.json."
+
+
+def _start(origin: Origin) -> list[str]:
+    """A sentence about the network that this one went on from."""
+    if origin.start is None:
+        return []
+    return [
+        f"Training went on from {origin.start}, which was trained on {origin.start.corpus}: the terms of that network "
+        "and of that corpus bear on this one too."
+    ]
 
 
 def _source(origin: Origin) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
+from serfit.config.load import without_added
 from serfit.config.schema import UNTRAINED
 from serfit.corpus.identity import agree
 from serfit.errors import UserError, listed
@@ -12,7 +13,7 @@ from serfit.inference.about import About
 from serfit.inference.origin import Origin
 from serfit.inference.publish.cross_validated import measure_title
 from serfit.report.markdown import Rows, as_markdown, number
-from serfit.runs.experiments import IRRELEVANT, ranges, summarise
+from serfit.runs.experiments import IRRELEVANT, STARTS, ranges, summarise
 from serfit.runs.records import TestScores, Which
 from serfit.scores.metrics import Scores
 from serfit.scores.reference import Measure, measure
@@ -89,7 +90,8 @@ def check_one_experiment(origins: Sequence[Origin]) -> None:
 
 def decisive(origin: Origin) -> dict[str, object]:
     """What makes a network one of an experiment, whatever its fold and seed."""
-    kept = {key: value for key, value in origin.settings.items() if key not in IRRELEVANT}
+    kept = {key: value for key, value in without_added(origin.settings).items() if key not in IRRELEVANT | STARTS}
+    kept |= {} if origin.start is None else {"model.start_from": str(origin.start)}
     weights = None if origin.encoder.name.startswith(UNTRAINED) else origin.encoder.sha256  # those follow the seed
     return {**kept, "corpus": origin.corpus.name, "encoder weights": weights}
 

@@ -1,0 +1,73 @@
+"""The trained network that a training goes on from (`model.start_from`), and what that network has seen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from serfit.config.schema import ExperimentConfig
+from serfit.corpus.overlap import TrainedOn, check_unseen
+from serfit.inference.about import mapped_scales
+from serfit.inference.bundle import Member, is_bundle, write_bundle
+from serfit.inference.source import start_of
+from serfit.nn.saved import weights_digest
+from serfit.runs.directory import START, Run
+from serfit.runs.records import StartRecord
+from serfit.training.material import Material
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A network to go on from.
+
+    Attributes:
+        member: the network.
+        record: what is recorded of it.
+        seen: what it was trained on.
+    """
+
+    member: Member
+    record: StartRecord
+    seen: TrainedOn
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that `keep` takes on the disk."""
+        return sum(tensor.nbytes for tensor in self.member.model.state_dict().values())
+
+    def check(self, material: Material) -> None:
+        """Raise UserError where the network knows speakers or recordings of the validation or test part."""
+        parts = {"validation": material.split.validation, "test": material.split.test}
+        check_unseen(self.seen, f"the network of model.start_from ({self.record})", material.corpus.name, parts)
+
+    def lines(self, material: Material) -> Iterator[str]:
+        """Sentences about where training starts from."""
+        yield f"start: {self.record}, from {self.record.source}"
+        if self.record.part == "all":
+            yield from mapped_scales(self.member.about, material.corpus.scales, material.corpus.name)
+        for name in self.seen.unknown:
+            yield (
+                f"warning: what {name} learnt from isn't recorded, so whether it knows speakers or recordings of "
+                f"{material.corpus.name} isn't known"
+            )
+
+    def keep(self, run: Run) -> None:
+        """Keep the network in the run directory, which then needs nothing else to be gone on with or used."""
+        if run.written and not is_bundle(run / START):
+            write_bundle(run / START, [self.member])
+
+
+def find_start(config: ExperimentConfig, directory: Path | None = None) -> Start | None:
+    """What an experiment goes on from; None where it starts from an encoder. Raises UserError as `start_of`."""
+    member = start_of(config, directory)
+    if member is None:
+        return None
+    origin, name = member.about.origin, member.about.origin.run or member.about.name
+    record = StartRecord(
+        source=str(config.model.start_from),
+        name=member.about.name,
+        run=origin.run,
+        corpus=origin.corpus.name,
+        sha256=weights_digest(member.model),
+        part=config.model.start_part,
+    )
+    return Start(member, record, origin.trained_on or TrainedOn(unknown=(name,)))
