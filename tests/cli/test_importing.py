@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import huggingface_hub
@@ -70,6 +71,21 @@ def test_the_example_of_the_help_says_what_has_to_be_known(
     assert "--order names joy; give valence" in failed(capsys, "import", HUB_ID, "new", "--order", "joy,valence")
     assert "can't be had" in failed(capsys, "import", HUB_ID, "new", "--revision", "elsewhere")
     assert not Path("new").exists()
+
+
+def test_the_card_is_fetched_and_code_is_not(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    fetch = huggingface_hub.snapshot_download
+
+    def snapshot_download(name: str, *, allow_patterns: list[str], **options: object) -> str:
+        asked.extend(allow_patterns)
+        return str(fetch(name, allow_patterns=allow_patterns, **options))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    type_in(f"serfit import {HUB_ID} dawn")
+    wanted = ["README.md", "config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin"]
+    there = [*wanted, "pipeline_utils.py", "training_args.bin"]
+    assert [file for file in there if any(fnmatch(file, one) for one in asked)] == wanted
 
 
 @pytest.mark.parametrize("page", ["docs/importing.md", "README.md"])

@@ -151,15 +151,15 @@ def imported_card(member: Member, folder: str) -> str:
             [
                 f"Layout: {imported.layout}.",
                 f"Order of its own outputs: {', '.join(imported.outputs)}; here they are in serfit's order.",
-                f"It was trained on {corpus}, with ratings mapped to [0, 1], which are `unit` here.",
-                *(f"Assumed: {escaped(one)}." for one in imported.assumed),
+                f"It was trained on {corpus}, with ratings mapped to [0, 1], which unit is here.",
+                *(f"Assumed: {one}." for one in imported.assumed),
                 f"{about.origin.protocol}.".capitalize(),
             ]
         ),
         "## Limits",
         bullets(limits(corpus, ["en"])),
         "## Licences",
-        bullets([f"Weights: {escaped(imported.in_words)}.", "serfit itself: Apache-2.0."]),
+        bullets([f"Weights: {imported.in_words}.", "serfit itself: Apache-2.0."]),
         f"Written by serfit {__version__}.",
     ]
     return "\n\n".join(blocks) + "\n"
