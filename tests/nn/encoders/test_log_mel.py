@@ -71,3 +71,11 @@ def test_spectra_are_computed_in_full_precision(sounds: list[Tensor]) -> None:
 
 def test_silence_is_finite() -> None:
     assert log_mel(torch.zeros(1, 4_000), torch.tensor([4_000]), 80).isfinite().all()
+
+
+def test_filters_that_a_trace_asks_for_first_are_real_afterwards() -> None:
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode():
+        mel_filters(17)
+    assert type(mel_filters(17)) is Tensor

@@ -227,12 +227,15 @@ def _trace(graph: PublishedGraph, path: Path, described: str, members: int) -> N
             dynamic_shapes=({0: "batch", 1: "samples"}, {0: "batch"}),
         )
     model = program.model
+    outputs = list(model.graph.outputs)
     for part in (model.graph, *model.functions.values()):
         for node in part.all_nodes():
             node.metadata_props.clear()
             node.doc_string = None
             for value in node.outputs:
                 value.metadata_props.clear()
+                if value.name in output_names(members) and not any(value is one for one in outputs):
+                    value.name = f"inner_{value.name}"  # the exporter calls a value after its operator, as "embedding"
         part.metadata_props.clear()
     model.metadata_props.clear()
     model.metadata_props[METADATA] = described

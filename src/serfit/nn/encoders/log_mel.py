@@ -7,7 +7,9 @@ every 10 ms, Slaney's mel bands, logarithms clamped to 8 decades below the large
 import math
 from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from serfit.labels import SAMPLE_RATE
@@ -46,13 +48,20 @@ def log_mel(waveforms: Tensor, lengths: Tensor, bands: int, *, graph: bool = Fal
         return torch.where(valid, (torch.maximum(levels, largest - _DECADES) + 4.0) / 4.0, 0.0)
 
 
-@cache
 def mel_filters(bands: int) -> Tensor:
     """Weights [201, bands] of frequencies in mel bands, each of unit area (Slaney, "Auditory Toolbox", 1998)."""
+    return torch.from_numpy(_filters(bands))
+
+
+@cache
+def _filters(bands: int) -> NDArray[np.float64]:
+    """Those weights as an array: a tensor that is made while a graph is traced is none that could be kept."""
     from transformers.audio_utils import mel_filter_bank
 
-    filters = mel_filter_bank(1 + _HALF, bands, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
-    return torch.from_numpy(filters)
+    found: NDArray[np.float64] = mel_filter_bank(
+        1 + _HALF, bands, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+    )
+    return found
 
 
 def _mirrored(waveforms: Tensor, lengths: Tensor) -> Tensor:
