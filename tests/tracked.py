@@ -23,17 +23,20 @@ class Fused(torch.autograd.Function):
     """Attention that keeps and returns what the fused kernel on CUDA does."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         batch, heads, frames, width = query.shape
         out = torch.empty(batch, frames, heads, width, dtype=query.dtype).transpose(1, 2)
         ctx.save_for_backward(query, key, value, mask, out, torch.empty(batch, heads, -(-frames // 32) * 32))
         return out
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, key, value, mask, *_ = ctx.saved_tensors
+        by_parts = (torch.zeros_like(part) for part in (query, key, value))
+        if mask is None or not mask.is_floating_point():
+            return *by_parts, None
         rows = torch.zeros(*mask.shape[:-1], -(-mask.shape[-1] // 16) * 16, dtype=mask.dtype)
-        return *(torch.zeros_like(part) for part in (query, key, value)), rows[..., : mask.shape[-1]]
+        return *by_parts, rows[..., : mask.shape[-1]]
 
 
 class Dropped(torch.autograd.Function):

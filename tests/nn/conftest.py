@@ -11,11 +11,11 @@ from nn.small import FAMILIES, LAYOUTS, build_hf
 
 @pytest.fixture(params=[f"{family}-{layout}" for family in FAMILIES for layout in LAYOUTS])
 def hf(request: pytest.FixtureRequest) -> Any:
-    return build_hf(*request.param.split("-"))
+    return build_hf(*request.param.rsplit("-", 1))
 
 
 @pytest.fixture
 def waveforms() -> list[Tensor]:
     """Four waveforms whose lengths differ, one of them with a single frame."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(count, generator=generator) for count in (16000, 9000, 4321, 400)]
+    return [torch.randn(count, generator=generator) for count in (16000, 9000, 4321, 700)]

@@ -1,39 +1,54 @@
 """Small random encoders of every family and layout that serfit reads, and waveforms of unequal length."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-FAMILIES = ("wavlm", "hubert", "wav2vec2")
+PLAIN = ("wavlm", "hubert", "wav2vec2")
+FAMILIES = (*PLAIN, "data2vec-audio", "wav2vec2-conformer", "wav2vec2-bert")
 LAYOUTS = ("base", "large")
+POSITIONS = {
+    "wav2vec2-conformer": {"base": "relative", "large": "rotary"},
+    "wav2vec2-bert": {"base": "relative_key", "large": "rotary"},
+}
+"""Position embeddings of conformers, by layout."""
 
 
 def build_hf(family: str, layout: str, **changes: Any) -> Any:
     """A transformers model with three narrow layers, no weight of which is at its initial 0 or 1."""
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.for_model(
-        family,
-        conv_dim=(16,) * 7,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=48,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        initializer_range=0.2,
-        feat_extract_norm="layer" if layout == "large" else "group",
-        do_stable_layer_norm=layout == "large",
-        **{"conv_bias": layout == "large"} | changes,
-    )
+    large = layout == "large"
+    settings: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "initializer_range": 0.2,
+    }
+    if family in POSITIONS:
+        settings |= {"position_embeddings_type": POSITIONS[family][layout], "conv_depthwise_kernel_size": 7}
+    if family == "wav2vec2-bert":
+        settings |= {"left_max_position_embeddings": 6, "right_max_position_embeddings": 3}
+    else:
+        settings |= {"conv_dim": (16,) * 7, "conv_bias": large, "num_conv_pos_embedding_groups": 4}
+    if family in (*PLAIN, "wav2vec2-conformer"):
+        settings |= {"feat_extract_norm": "layer" if large else "group", "num_conv_pos_embeddings": 16}
+    if family in PLAIN:
+        settings["do_stable_layer_norm"] = large
+    config = AutoConfig.for_model(family, **settings | changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         model = AutoModel.from_config(config).eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
+            for name, statistic in model.named_buffers():
+                if "running" in name:
+                    statistic.add_(torch.rand_like(statistic))
     return model
 
 
@@ -67,6 +82,28 @@ def build_whisper(positions: int = 50, **changes: Any) -> Any:
                 if not name.startswith("embed_positions"):
                     parameter.add_(0.1 * torch.randn_like(parameter))
     return model
+
+
+def encoder_of(hf: Any, **options: Any) -> Any:
+    """The encoder around a copy of a transformers model: some leave out what no forward pass reads."""
+    from serfit.nn.encoders.data2vec import Data2VecEncoder
+    from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
+    from serfit.nn.encoders.wav2vec2_bert import Wav2Vec2BertEncoder
+    from serfit.nn.encoders.wav2vec2_conformer import Wav2Vec2ConformerEncoder
+
+    others = {
+        "data2vec-audio": Data2VecEncoder,
+        "wav2vec2-conformer": Wav2Vec2ConformerEncoder,
+        "wav2vec2-bert": Wav2Vec2BertEncoder,
+    }
+    return others.get(hf.config.model_type, Wav2Vec2Encoder)(deepcopy(hf), **options)
+
+
+def theirs(hf: Any, encoder: Any, waveform: Tensor, **how: Any) -> Any:
+    """What transformers' own forward pass gives for one utterance."""
+    if hf.config.model_type != "wav2vec2-bert":
+        return hf(waveform[None], **how)
+    return hf(encode(encoder, *padded([waveform]), 0, 1).newest, **how)
 
 
 def padded(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from nn.small import FAMILIES, LAYOUTS, build_hf
+from nn.small import FAMILIES, LAYOUTS, build_hf, encoder_of
 from serfit.config.schema import ModelParams
 from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.encoders.build import Provenance
-from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel
 
@@ -34,7 +33,7 @@ class Lengths:
 
 def model_of(family: str, layout: str, **params: Any) -> EmotionModel:
     chosen = ModelParams(**params)
-    encoder = Wav2Vec2Encoder(build_hf(family, layout), keep_all=chosen.layers == "weighted", p=0.1)
+    encoder = encoder_of(build_hf(family, layout), keep_all=chosen.layers == "weighted", p=0.1)
     encoder.freeze(chosen)
     return EmotionModel(encoder, chosen, 2, Provenance("small", None, "")).train()
 

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from nn.small import encoder_of
 from serfit.config.schema import ModelParams, Train
 from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.encoders import source
+from serfit.nn.encoders.build import Provenance
 from serfit.nn.encoders.folder import LAYOUT, Normalisation
 from serfit.nn.encoders.source import Source
 from serfit.nn.model import EmotionModel, build_model
@@ -27,6 +29,28 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name) | ({} if name == "random:tiny" else {"num_hidden_layers": 3})
 
     monkeypatch.setattr(source, "random_settings", settings)
+
+
+FAMILIES = [
+    ("hubert", None),
+    ("data2vec-audio", None),
+    ("wav2vec2-conformer", "relative"),
+    ("wav2vec2-conformer", "rotary"),
+    ("wav2vec2-bert", "relative_key"),
+]
+
+
+def of_family(family: str, positions: str | None, checkpointing: bool = False) -> EmotionModel:
+    """An encoder of another family, full width, three layers, above its CNN."""
+    from transformers import AutoConfig, AutoModel
+
+    settings = {"hidden_size": 768, "num_hidden_layers": 3, "num_attention_heads": 12, "intermediate_size": 3072}
+    settings |= {} if positions is None else {"position_embeddings_type": positions}
+    params = ModelParams()
+    hf = AutoModel.from_config(AutoConfig.for_model(family, **settings))
+    encoder = encoder_of(hf, keep_all=True, p=0.1, gradient_checkpointing=checkpointing)
+    encoder.freeze(params)
+    return EmotionModel(encoder, params, 2, Provenance(family, None, "")).eval()
 
 
 def kept_bytes(model: EmotionModel, seconds: float, *, half: bool) -> float:
@@ -80,6 +104,16 @@ def test_activations_of_whisper_are_what_autograd_keeps(input: str, frozen: dict
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("family", "positions"), FAMILIES)
+def test_activations_of_every_family_are_what_autograd_keeps(family: str, positions: str | None, half: bool) -> None:
+    model = of_family(family, positions)
+    kept = kept_bytes(model, 6.0, half=half)
+    predicted = activation_bytes(model, 1, 6.0, half=half, checkpointing=False, gpu=False)
+    assert predicted.kept == pytest.approx(kept, rel=0.2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("half", "checkpointing"), [(True, False), (False, True)], ids=["bf16", "computed again"])
 @pytest.mark.parametrize(
     ("size", "seconds", "params"), [("large", 4.0, {"layers": "last", "pooling": "attention"}), ("base", 15.0, {})]
@@ -89,9 +123,28 @@ def test_the_peak_of_a_step_is_foretold(
 ) -> None:
     """Against every allocation of a whole step, by the branches that a GPU takes."""
     as_on_a_gpu(monkeypatch)
-    model = build_model(ModelParams(speech_encoder=f"random:{size}", **params), 2, 1, checkpointing).train()
-    batch, frames = 4, model.feature_shape(int(16_000 * seconds), 1)[0]
-    inputs = torch.randn(batch, frames, 512)
+    model = build_model(ModelParams(speech_encoder=f"random:{size}", **params), 2, 1, checkpointing)
+    how: dict[str, Any] = {"half": half, "checkpointing": checkpointing, "gpu": True}
+    assert peak_bytes(model, 1, 4, seconds, **how) == pytest.approx(peak_of_a_step(model, 4, seconds, half), rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("half", "checkpointing"), [(True, False), (False, True)], ids=["bf16", "computed again"])
+@pytest.mark.parametrize(("family", "positions"), FAMILIES)
+def test_the_peak_of_a_step_is_foretold_for_every_family(
+    family: str, positions: str | None, half: bool, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_on_a_gpu(monkeypatch)
+    model = of_family(family, positions, checkpointing)
+    how: dict[str, Any] = {"half": half, "checkpointing": checkpointing, "gpu": True}
+    assert peak_bytes(model, 1, 4, 8.0, **how) == pytest.approx(peak_of_a_step(model, 4, 8.0, half), rel=0.1)
+
+
+def peak_of_a_step(model: EmotionModel, batch: int, seconds: float, half: bool) -> float:
+    """Most bytes that are allocated at once in a training step above the CNN."""
+    model.train()
+    frames = model.feature_shape(int(16_000 * seconds), 1)[0]
+    inputs = torch.randn(batch, *model.feature_shape(int(16_000 * seconds), 1))
     lengths, noise = torch.full((batch,), frames), DropoutSeeds(tuple(range(batch)))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
     with Allocations() as allocations:
@@ -104,8 +157,7 @@ def test_the_peak_of_a_step_is_foretold(
                 predictions = model(inputs, lengths, start=1, noise=noise)
             predictions.float().sum().backward()
             optimizer.step()
-    how: dict[str, Any] = {"half": half, "checkpointing": checkpointing, "gpu": True}
-    assert peak_bytes(model, 1, batch, seconds, **how) == pytest.approx(allocations.peak, rel=0.05)
+    return allocations.peak
 
 
 def test_checkpointing_keeps_little() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nn.small import FAMILIES, build_hf, load_encoder
+from nn.small import FAMILIES, build_hf, encode, load_encoder, padded
 from serfit.config.schema import ModelParams
 from serfit.errors import UserError
 from serfit.nn.encoders.base import Encoder
@@ -53,6 +53,17 @@ KEYS = {
     "wavlm": sorted(set(Settings.model_fields) | {"quantization_config", "add_adapter"}),
     "hubert": ["num_attention_heads", "feat_proj_layer_norm", "conv_pos_batch_norm"],
     "wav2vec2": ["num_attention_heads", "adapter_attn_dim"],
+    "data2vec-audio": ["num_conv_pos_embeddings", "conv_pos_kernel_size", "conv_dim"],
+    "wav2vec2-conformer": ["position_embeddings_type", "rotary_embedding_base", "conv_depthwise_kernel_size"],
+    "wav2vec2-bert": [
+        "hidden_size",
+        "num_attention_heads",
+        "feature_projection_input_dim",
+        "position_embeddings_type",
+        "left_max_position_embeddings",
+        "right_max_position_embeddings",
+        "conv_depthwise_kernel_size",
+    ],
 }
 WITHOUT_EFFECT = (
     "dtype",
@@ -80,8 +91,8 @@ def test_any_value_of_any_setting_loads_or_gives_one_sentence(
         except UserError as error:
             refusal = str(error)
         if refusal is None:
-            assert encoder.shortest_input <= 400, (key, value)
-            assert encoder.hf.feature_extractor(torch.randn(1, 800)).isfinite().all(), (key, value)
+            assert encoder.shortest_input <= 560, (key, value)
+            assert encode(encoder, *padded([torch.randn(800)]), 0, 1).newest.isfinite().all(), (key, value)
         else:
             assert refusal.isprintable(), (key, value)
             assert len(refusal) < 600, (key, value)
@@ -124,7 +135,7 @@ def test_a_git_lfs_pointer_in_place_of_json_is_named(folder: Path, name: str) ->
         load(folder)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "wav2vec2-bert"])
 @pytest.mark.parametrize("key", ["conv_dim", "conv_stride", "conv_kernel"])
 def test_lists_of_different_lengths_are_named(family: str, key: str, saved: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(saved[family], tmp_path / "encoder")
@@ -150,8 +161,11 @@ def test_layers_that_the_configuration_leaves_out_are_named_and_heads_are_not(
     save_file(tensors | heads, folder / "model.safetensors", metadata={"format": "pt"})
     assert load(folder)[1].sha256 == whole
     stated = json.loads((folder / "config.json").read_text())
-    shorter = {key: stated[key][:-1] for key in ("conv_dim", "conv_stride", "conv_kernel")}
-    for change, left in (({"num_hidden_layers": 1}, r"encoder\.layers\.1\."), (shorter, r"conv_layers\.6\.")):
+    changes: list[tuple[dict[str, Any], str]] = [({"num_hidden_layers": 1}, r"encoder\.layers\.1\.")]
+    if "conv_dim" in stated:
+        shorter = {key: stated[key][:-1] for key in ("conv_dim", "conv_stride", "conv_kernel")}
+        changes.append((shorter, r"conv_layers\.6\."))
+    for change, left in changes:
         (folder / "config.json").write_text(json.dumps(stated | change))
         with pytest.raises(UserError, match=rf"leaves out \(\S*{left}.*fetch config.json and weights again, together"):
             load(folder)

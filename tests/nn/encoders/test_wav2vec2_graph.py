@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nn.small import padded
+from nn.small import build_hf, encoder_of, padded
 from serfit.config.schema import ModelParams
 from serfit.nn.encoders.attention import position_bias
 from serfit.nn.encoders.base import normalised
 from serfit.nn.encoders.build import Provenance
-from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder, group_norm
+from serfit.nn.encoders.wav2vec2 import group_norm
 from serfit.nn.encoders.wav2vec2_graph import bias_of_pairs, group_norm_rows, normalised_rows
 from serfit.nn.frames import valid_mask
 from serfit.nn.model import EmotionModel
@@ -21,7 +21,7 @@ RECIPES = [("weighted", "attentive_statistics"), ("last", "mean"), ("weighted", 
 
 def build(hf: Any, layers: str, pooling: str) -> EmotionModel:
     params = ModelParams.model_validate({"layers": layers, "pooling": pooling, "head_hidden": 8})
-    encoder = Wav2Vec2Encoder(hf, keep_all=layers == "weighted")
+    encoder = encoder_of(hf, keep_all=layers == "weighted")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = EmotionModel(encoder, params, 3, Provenance("small", None, "")).eval()
@@ -66,8 +66,6 @@ def test_rows_are_normalised_and_group_normed_as_each_alone() -> None:
 
 
 def test_the_bias_of_pairs_is_the_bias_of_distances() -> None:
-    from nn.small import build_hf
-
     attention = build_hf("wavlm", "large").encoder.layers[0].attention
     for frames in (1, 2, 57):
         torch.testing.assert_close(bias_of_pairs(attention, frames), position_bias(attention, frames), rtol=0, atol=0)

@@ -125,7 +125,11 @@ class Gated(torch.autograd.Function):
 
 def additive_mask(gate: Tensor, bias: PositionBias, layout: Layout) -> Tensor:
     """Gated position bias [B, heads, T, T] in the gate's precision, -inf on padded keys; gate [B, heads, T, 1]."""
-    mask = gate * bias.exact if bias.rounded is None else Gated.apply(gate, bias.exact, bias.rounded)
+    return hiding(gate * bias.exact if bias.rounded is None else Gated.apply(gate, bias.exact, bias.rounded), layout)
+
+
+def hiding(mask: Tensor, layout: Layout) -> Tensor:
+    """An additive mask [B, heads, T, P] in place with -inf on padded keys, and without the columns beyond T."""
     if layout.valid is not None:
         keys = torch.zeros(layout.valid.shape, dtype=mask.dtype, device=mask.device)
         keys.masked_fill_(~layout.valid, -math.inf)
@@ -157,7 +161,7 @@ def attend(
         site: the dropout site.
         keys: bool, broadcastable to [B, heads, T, T], which frames each frame attends to; None takes the valid ones.
     """
-    batch, frames, width = hidden.shape
+    batch, frames, _ = hidden.shape
     if torch.is_autocast_enabled(hidden.device.type):  # once, instead of once per projection, each kept for backward
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
 
@@ -165,8 +169,6 @@ def attend(
         split: Tensor = projection(hidden).view(batch, frames, attention.num_heads, -1).transpose(1, 2)
         return split
 
-    # The fused kernel never materialises all weights [B, heads, T, T], most of attention's memory and time. It can't be
-    # used where weights themselves are dropped, or where the mask learns and the device has no derivative by it.
     query, key, value = heads(attention.q_proj), heads(attention.k_proj), heads(attention.v_proj)
     mask: Tensor | None
     if bias is not None:
@@ -175,18 +177,36 @@ def attend(
         mask = keys
     else:
         mask = None if layout.valid is None else layout.valid[:, None, None, :]
+    out: Tensor = attention.out_proj(mixed(query, key, value, mask, layout, p, noise, site))
+    return out
+
+
+def mixed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    layout: Layout,
+    p: float,
+    noise: DropoutSeeds | None,
+    site: int,
+) -> Tensor:
+    """Values mixed by attention, [B, T, H], from queries, keys and values [B, heads, T, H / heads]; rest as `attend`.
+
+    The fused kernel never materialises all weights [B, heads, T, T], most of attention's memory and time. It can't be
+    used where weights themselves are dropped, or where the mask learns and the device has no derivative by it.
+    """
     noise = noise if p > 0.0 else None
     learned = mask is not None and mask.requires_grad
     if noise is None and (not learned or has_mask_gradient(query.device)):
-        mixed = fused_attention(query, key, value, mask)
+        found = fused_attention(query, key, value, mask)
     else:
         weights = attention_weights(query, key, mask)
         if noise is not None:
             shapes = [(weights.shape[1], count, count) for count in layout.counts]
             weights = dropped(weights, shapes, p, noise, site)
-        mixed = weights.to(value.dtype) @ value
-    out: Tensor = attention.out_proj(mixed.transpose(1, 2).reshape(batch, frames, width))
-    return out
+        found = weights.to(value.dtype) @ value
+    return found.transpose(1, 2).flatten(2)
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -340,12 +340,8 @@ class Encoder(nn.Module, ABC):
     def activations(self, stage: int, seconds: float, *, half: bool, checkpointing: bool, gpu: bool) -> Activations:
         """About how many bytes an utterance in a batch takes from a stage to the encoder's output.
 
-        Counted from what autograd saves (tests/training/test_memory.py does, with what the kernels on a GPU save). With
-        H the width and F the feed-forward width, a trained layer keeps per frame: 8 H bytes of its residual stream in
-        float32, 6 H + 2 F numbers in the precision of the pass, and where pairs are kept, one row of the gated bias per
-        head (on CPUs of the attention weights); on CPUs also 2 H bytes of dropout masks. Checkpointing keeps a
-        layer's input, and one layer while it is computed again. A layer's backward pass holds up to 2 F + 1.5 H numbers
-        more, or two masks less what it has freed.
+        Checkpointing keeps a layer's input, and one layer while it is computed again. A layer's backward pass holds up
+        to 2 F + 1.5 H numbers more, or two masks less what it has freed, with H the width and F the feed-forward width.
 
         Args:
             stage: where training starts.
@@ -357,10 +353,8 @@ class Encoder(nn.Module, ABC):
         word = 2 if half else 4
         frames = self.computed_frames(seconds)
         width, inner, heads = self.sizes.width, self.sizes.inner, self.sizes.heads
-        row = -(-frames // 16) * 16 if gpu else frames
-        layer: float = 8 * width + word * (6 * width + 2 * inner)
-        row *= self.keeps_pairs
-        layer += heads * (word * row + 20) if gpu else heads * (3 if half else 4) * row + 2 * width
+        row = (-(-frames // 16) * 16 if gpu else frames) if self.keeps_pairs else 0.0
+        layer = self.layer_bytes(row, word, gpu=gpu)
         layers = self.layers_above(stage)
         numbers = torch.Size(self.entry_shape(stage)).numel()
         kept = 4.0 * numbers * self.entries_per_second(stage) * seconds
@@ -372,6 +366,22 @@ class Encoder(nn.Module, ABC):
         if stage <= CNN:
             kept += self.front_bytes(stage, seconds, word, checkpointing=checkpointing)
         return Activations(kept, passing)
+
+    def layer_bytes(self, row: float, word: int, *, gpu: bool) -> float:
+        """About how many bytes per frame a trained layer keeps, counted from what autograd saves.
+
+        8 H bytes of its residual stream in float32, 6 H + 2 F numbers in the precision of the pass, and where pairs are
+        kept, one row of the learnt bias per head (on CPUs of the attention weights); on CPUs also 2 H bytes of dropout
+        masks. tests/training/test_memory.py counts, with what the kernels on a GPU save.
+
+        Args:
+            row: entries in a row of pairs, 0 where they aren't kept.
+            word: bytes of a number in the precision of the pass.
+            gpu: whether it runs on a GPU.
+        """
+        width, inner, heads = self.sizes.width, self.sizes.inner, self.sizes.heads
+        layer: float = 8 * width + word * (6 * width + 2 * inner)
+        return layer + (heads * (word * row + 20) if gpu else heads * (2 + word / 2) * row + 2 * width)
 
     def layers_above(self, stage: int) -> int:
         """Transformer layers above a stage that are trained, or lie above one that is."""

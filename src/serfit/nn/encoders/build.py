@@ -11,8 +11,11 @@ from serfit.config.schema import ModelParams
 from serfit.errors import UserError
 from serfit.labels import SAMPLE_RATE
 from serfit.nn.encoders.base import Encoder
+from serfit.nn.encoders.data2vec import Data2VecEncoder
 from serfit.nn.encoders.source import Source, quiet_transformers
 from serfit.nn.encoders.wav2vec2 import Wav2Vec2Encoder
+from serfit.nn.encoders.wav2vec2_bert import Wav2Vec2BertEncoder
+from serfit.nn.encoders.wav2vec2_conformer import Wav2Vec2ConformerEncoder
 from serfit.nn.encoders.whisper import WhisperEncoder
 from serfit.nn.saved import weights_digest
 from serfit.system.counters import address
@@ -48,13 +51,19 @@ def build_encoder(source: Source, params: ModelParams, seed: int, gradient_check
         match family:
             case "wavlm" | "hubert" | "wav2vec2":
                 encoder = Wav2Vec2Encoder.of(source, **options)
+            case "data2vec-audio":
+                encoder = Data2VecEncoder.of(source, **options)
+            case "wav2vec2-conformer":
+                encoder = Wav2Vec2ConformerEncoder.of(source, **options)
+            case "wav2vec2-bert":
+                encoder = Wav2Vec2BertEncoder.of(source, **options)
             case "whisper":
                 encoder = WhisperEncoder.of(source, windows=params.encoder_input == "window", **options)
             case other:
                 kind = other if isinstance(other, str) and other.isidentifier() else repr(other)
                 raise UserError(
                     f"{source.where} is of type {kind[:40]}, which serfit doesn't support; use a wavlm, hubert, "
-                    "wav2vec2 or whisper encoder"
+                    "wav2vec2, wav2vec2-bert, wav2vec2-conformer, data2vec-audio or whisper encoder"
                 )
     encoder.freeze(params)
     return encoder

@@ -11,7 +11,7 @@ from serfit.nn.encoders.attention import PositionBias, attend, position_bias
 from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, Sizes, States
 from serfit.nn.encoders.convolution import convolution, grouped_convolution
 from serfit.nn.encoders.source import Source
-from serfit.nn.encoders.wav2vec2_config import configured, refuse_unknown_parts, skeleton
+from serfit.nn.encoders.wav2vec2_config import Settings, Transformer, configured, refuse_unknown_parts, skeleton
 from serfit.nn.encoders.wav2vec2_graph import bias_of_pairs, convolved, normalised_rows
 from serfit.nn.encoders.weights import with_weights
 from serfit.nn.frames import Layout, frame_count, shortest_input, valid_mask
@@ -24,7 +24,18 @@ _ARCHITECTURE = (
 
 
 class Wav2Vec2Encoder(Encoder):
-    """WavLM, HuBERT or wav2vec2, post-norm (base) or stable layer norm (large)."""
+    """WavLM, HuBERT or wav2vec2 (also XLS-R and MMS), post-norm (base) or stable layer norm (large).
+
+    Attributes:
+        norm_stage: where the encoder's own norm acts: on the first layer's input or the last one's output; None if it
+            has none.
+    """
+
+    known: type[Transformer] = Settings
+    described_by: tuple[str, ...] = _ARCHITECTURE
+    position_modules: tuple[str, ...] = ("encoder.pos_conv_embed",)
+    position_numbers = 2
+    """Multiples of H that the backward pass keeps per frame where positions are added."""
 
     def __init__(self, hf: nn.Module, *, normalise: bool | None = None, **options: Any) -> None:
         """Wrap a transformers model.
@@ -40,21 +51,22 @@ class Wav2Vec2Encoder(Encoder):
         """
         config: Any = hf.config
         refuse_unknown_parts(config)
+        channels, hop = self.front_sizes(config)
         super().__init__(
             hf,
-            Sizes(
-                width=config.hidden_size,
-                heads=config.num_attention_heads,
-                inner=config.intermediate_size,
-                channels=config.conv_dim[-1],
-                hop=math.prod(config.conv_stride),
-            ),
+            Sizes(config.hidden_size, config.num_attention_heads, config.intermediate_size, channels, hop),
             config.num_hidden_layers,
-            normalise=config.feat_extract_norm == "layer" if normalise is None else normalise,
+            normalise=getattr(config, "feat_extract_norm", "layer") == "layer" if normalise is None else normalise,
             **options,
         )
+        self.norm_stage: int | None = self.last_stage if getattr(config, "do_stable_layer_norm", False) else EMBEDDING
         if (mask := getattr(hf, "masked_spec_embed", None)) is not None:
             mask.requires_grad_(False)
+
+    @staticmethod
+    def front_sizes(config: Any) -> tuple[int, int]:
+        """C, the width of the first stage's output, and samples per frame."""
+        return config.conv_dim[-1], math.prod(config.conv_stride)
 
     @classmethod
     def of(cls, source: Source, **options: Any) -> Self:
@@ -63,7 +75,7 @@ class Wav2Vec2Encoder(Encoder):
         Raises:
             UserError: the settings can't be, the weights don't belong to them, or aren't finite.
         """
-        config = configured(source.settings, source.where)
+        config = configured(source.settings, source.where, cls.known)
         hf = with_weights(lambda: skeleton(config, source.where), source.tensors, source.name)
         return cls(hf, normalise=source.normalisation.normalise, **options)
 
@@ -79,33 +91,31 @@ class Wav2Vec2Encoder(Encoder):
     @property
     def architecture(self) -> dict[str, Any]:
         """See `Encoder`."""
-        found = {key: getattr(self.config, key, None) for key in _ARCHITECTURE}
+        found = {key: getattr(self.config, key, None) for key in self.described_by}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
     def stage_modules(self, stage: int) -> dict[str, nn.Module]:
         """See `Encoder`."""
-        hf, stable = self.hf, self.config.do_stable_layer_norm
         match stage:
             case 0:
-                return {}
+                names: tuple[str, ...] = ()
             case 1:
-                return {"feature_extractor": hf.feature_extractor}
+                names = ("feature_extractor",)
             case 2:
-                parts = {
-                    "feature_projection": hf.feature_projection,
-                    "encoder.pos_conv_embed": hf.encoder.pos_conv_embed,
-                }
-                return parts if stable else parts | {"encoder.layer_norm": hf.encoder.layer_norm}
-        index = stage - EMBEDDING - 1
-        parts = {f"encoder.layers.{index}": hf.encoder.layers[index]}
-        return parts | {"encoder.layer_norm": hf.encoder.layer_norm} if stable and stage == self.last_stage else parts
+                names = ("feature_projection", *self.position_modules)
+            case _:
+                names = (f"encoder.layers.{stage - EMBEDDING - 1}",)
+        if stage == self.norm_stage:
+            names = (*names, "encoder.layer_norm")
+        return {name: self.hf.get_submodule(name) for name in names}
 
     def front_bytes(self, stage: int, seconds: float, word: int, *, checkpointing: bool) -> float:
-        """Projection and positional convolution keep 6 H bytes and 2.5 H numbers a frame.
+        """Projection and positional convolution keep 6 H bytes and 2.5 H numbers a frame, in other families others.
 
         The CNN keeps 3.5 tensors of each of its layers' outputs; with checkpointing one, and once its first layer's.
         """
-        kept: float = (6 + 2.5 * word) * self.width * self.entries_per_second(CNN) * seconds
+        width, rate = self.width, self.entries_per_second(CNN)
+        kept: float = (6 + (0.5 + self.position_numbers) * word) * width * rate * seconds
         if stage != INPUT:
             return kept
         rate, made = self.entries_per_second(INPUT), []
@@ -150,7 +160,7 @@ class Wav2Vec2Encoder(Encoder):
 
     def _embed(self, frames: Tensor, layout: Layout, noise: DropoutSeeds | None, time_mask: Tensor | None) -> Tensor:
         """See `Encoder`. The residual stream keeps the parameters' precision under autocast."""
-        projection, encoder = self.hf.feature_projection, self.hf.encoder
+        projection = self.hf.feature_projection
         if getattr(projection, "feat_proj_layer_norm", True):
             frames = projection.layer_norm(frames)
         hidden = projection.projection(frames).to(self.dtype)
@@ -158,19 +168,21 @@ class Wav2Vec2Encoder(Encoder):
             hidden = torch.where(time_mask[..., None], self._mask_embedding().to(hidden.dtype), hidden)
         if layout.valid is not None:
             hidden = hidden.masked_fill(~layout.valid[..., None], 0.0)
-        hidden = hidden + grouped_convolution(encoder.pos_conv_embed, hidden)
-        if not self.config.do_stable_layer_norm:
-            hidden = encoder.layer_norm(hidden)
+        hidden = self._placed(hidden, layout)
+        if self.norm_stage == EMBEDDING:
+            hidden = self.hf.encoder.layer_norm(hidden)
         return dropout(hidden, self.p, noise, _site(EMBEDDING, 0), layout.counts)
 
-    def _shared(self, layout: Layout) -> PositionBias | None:
+    def _placed(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """Frames [B, T, H], 0 where padded, with their positions."""
+        return hidden + grouped_convolution(self.hf.encoder.pos_conv_embed, hidden)
+
+    def _shared(self, layout: Layout) -> Any:
         if self.config.model_type != "wavlm":
             return None
         return PositionBias.of(position_bias(self.hf.encoder.layers[0].attention, layout.frames))
 
-    def _layer(
-        self, stage: int, hidden: Tensor, layout: Layout, shared: PositionBias | None, noise: DropoutSeeds | None
-    ) -> Tensor:
+    def _layer(self, stage: int, hidden: Tensor, layout: Layout, shared: Any, noise: DropoutSeeds | None) -> Tensor:
         layer = self.hf.encoder.layers[stage - EMBEDDING - 1]
 
         def attended(x: Tensor) -> Tensor:
@@ -182,13 +194,13 @@ class Wav2Vec2Encoder(Encoder):
             out = block.output_dense(block.intermediate_act_fn(block.intermediate_dense(x)))
             return dropout(out, self.p, noise, _site(stage, 2), layout.counts)
 
-        if not self.config.do_stable_layer_norm:
+        if self.norm_stage == EMBEDDING:
             hidden = layer.layer_norm(hidden + attended(hidden))
             normed: Tensor = layer.final_layer_norm(hidden + fed_forward(hidden))
             return normed
         hidden = hidden + attended(layer.layer_norm(hidden))
         hidden = hidden + fed_forward(layer.final_layer_norm(hidden))
-        return self.hf.encoder.layer_norm(hidden) if stage == self.last_stage else hidden
+        return self.hf.encoder.layer_norm(hidden) if stage == self.norm_stage else hidden
 
     def _mask_embedding(self) -> Tensor:
         """Replacement for a masked frame [H]: the pretrained vector, or zeros if pretraining had none."""

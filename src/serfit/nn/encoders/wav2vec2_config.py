@@ -1,4 +1,4 @@
-"""The settings of WavLM, HuBERT and wav2vec2 that decide what they compute, validated before anything is built.
+"""The settings that decide what WavLM, HuBERT, wav2vec2 and their kin compute, validated before anything is built.
 
 They come from files that anybody may have written. What isn't listed here (dropout, SpecAugment, heads for other tasks,
 tokens) has no effect in serfit and is left out.
@@ -35,53 +35,76 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Activation = Annotated[str, AfterValidator(_known)]
 
 
-class Settings(BaseModel):
-    """A configuration; defaults are those of transformers."""
+class Transformer(BaseModel):
+    """Settings of a transformer; defaults are those of transformers."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
-    model_type: Literal["wavlm", "hubert", "wav2vec2"]
     hidden_size: Size = 768
     num_hidden_layers: Annotated[int, Field(ge=1, le=MOST_LAYERS)] = 12
     num_attention_heads: Size = 12
     intermediate_size: Size = 3072
-    num_conv_pos_embeddings: Size = 128
-    num_conv_pos_embedding_groups: Size = 16
-    num_buckets: Annotated[int, Field(ge=4, le=LARGEST)] = 320
-    max_bucket_distance: Size = 800
-    conv_dim: Chain = (512,) * 7
-    conv_kernel: Chain = (10, 3, 3, 3, 3, 2, 2)
-    conv_stride: Chain = (5, 2, 2, 2, 2, 2, 2)
-    conv_bias: bool = False
-    do_stable_layer_norm: bool = False
-    feat_proj_layer_norm: bool = True
-    feat_extract_norm: Literal["group", "layer"] = "group"
     hidden_act: Activation = "gelu"
-    feat_extract_activation: Activation = "gelu"
     layer_norm_eps: Annotated[float, Field(ge=0.0, le=0.1)] = 1e-5
     mask_time_prob: Share = 0.05
     mask_feature_prob: Share = 0.0
     initializer_range: Share = 0.02
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _heads_fit(self) -> Self:
+        must_divide(self, "num_attention_heads")
+        return self
+
+
+class Convolutional(Transformer):
+    """Settings of a transformer above convolutions over the waveform."""
+
+    num_conv_pos_embedding_groups: Size = 16
+    conv_dim: Chain = (512,) * 7
+    conv_kernel: Chain = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: Chain = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = False
+    feat_extract_activation: Activation = "gelu"
+
+    @model_validator(mode="after")
+    def _convolutions_fit(self) -> Self:
         lengths = {key: len(getattr(self, key)) for key in ("conv_dim", "conv_kernel", "conv_stride")}
         if len(set(lengths.values())) > 1:
             counts = ", ".join(f"{key} has {length}" for key, length in lengths.items())
             raise ValueError(f"{counts} entries, and each must have one for every layer of the CNN")
-        for key in ("num_attention_heads", "num_conv_pos_embedding_groups"):
-            if self.hidden_size % getattr(self, key):
-                raise ValueError(
-                    f"hidden_size is {self.hidden_size}, which {key} ({getattr(self, key)}) doesn't divide"
-                )
+        must_divide(self, "num_conv_pos_embedding_groups")
         if any(stride > kernel for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True)):
             raise ValueError("a conv_stride is larger than its conv_kernel, so that samples between would be left out")
+        return self
+
+
+class Settings(Convolutional):
+    """Settings of WavLM, HuBERT and wav2vec2."""
+
+    model_type: Literal["wavlm", "hubert", "wav2vec2"]
+    num_conv_pos_embeddings: Size = 128
+    num_buckets: Annotated[int, Field(ge=4, le=LARGEST)] = 320
+    max_bucket_distance: Size = 800
+    do_stable_layer_norm: bool = False
+    feat_proj_layer_norm: bool = True
+    feat_extract_norm: Literal["group", "layer"] = "group"
+
+    @model_validator(mode="after")
+    def _buckets_fit(self) -> Self:
         if self.max_bucket_distance <= self.num_buckets // 4:
             raise ValueError(
                 f"max_bucket_distance is {self.max_bucket_distance}, and must be larger than a quarter of num_buckets "
                 f"({self.num_buckets})"
             )
         return self
+
+
+def must_divide(settings: Transformer, key: str) -> None:
+    """Raise ValueError where a setting doesn't divide the width of hidden states."""
+    if settings.hidden_size % getattr(settings, key):
+        raise ValueError(
+            f"hidden_size is {settings.hidden_size}, which {key} ({getattr(settings, key)}) doesn't divide"
+        )
 
 
 _FOREIGN = {
