@@ -20,6 +20,7 @@ from serfit.corpus.audio import content_digest, read_audio
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError, counted
 from serfit.labels import SAMPLE_RATE
+from serfit.nn.encoders.base import CNN
 from serfit.nn.model import EmotionModel
 from serfit.nn.saved import weights_digest
 from serfit.system.runtime import computer_memory
@@ -171,10 +172,12 @@ def build_features(
     frozen = model.stage_name(stage)
     if changes_waveform(augmentation) and stage > 0:
         if features.store is not None:
+            learns = any(True for _ in model.encoder.stage_parameters(CNN))
+            train = "train the CNN (model.params.freeze_cnn=false), " if learns else ""
             raise UserError(
                 f"data.augmentation changes the waveform (gain_db, noise_snr_db or mixup_alpha), but the {frozen} is "
-                "frozen and comes from the store; switch these off, train the CNN (model.params.freeze_cnn=false), or "
-                "compute it anew for every batch (features.store=null)"
+                f"frozen and comes from the store; switch these off, {train}or compute it anew for every "
+                "batch (features.store=null)"
             )
         stage = 0
     if augmentation.time_mask_share and stage > 1:

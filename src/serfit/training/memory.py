@@ -7,7 +7,7 @@ machine always makes the same plan (and thereby the same bytes).
 import torch
 
 from serfit.config.schema import Train
-from serfit.nn.encoders.base import Activations
+from serfit.nn.encoders.sizes import Activations
 from serfit.nn.model import EmotionModel
 from serfit.system.runtime import computer_memory
 

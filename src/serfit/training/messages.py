@@ -95,7 +95,7 @@ def introduce(
         log.say(line)
     if model.provenance.normalise_from == LAYOUT:
         log.say(
-            f"note: waveforms {'are' if model.encoder.normalise else 'are not'} normalised, by the encoder's layout; "
+            f"note: {model.encoder.preparation}, by the encoder's layout; "
             "it has no preprocessor_config.json or processor_config.json to state it"
         )
     labels = material.labels()

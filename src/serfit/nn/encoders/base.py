@@ -19,6 +19,7 @@ from serfit.config.schema import ModelParams
 from serfit.errors import UserError, counted
 from serfit.labels import SAMPLE_RATE
 from serfit.nn.dropout import DropoutSeeds
+from serfit.nn.encoders.sizes import Activations, Sizes
 from serfit.nn.frames import Layout
 
 INPUT, CNN, EMBEDDING = 0, 1, 2
@@ -44,38 +45,6 @@ class States:
         return self.tensors[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """The sizes of an encoder.
-
-    Attributes:
-        width: H, the width of hidden states.
-        heads: attention heads of a layer.
-        inner: width of a layer's feed-forward block.
-        channels: C, the width of the CNN's output.
-        hop: samples per frame.
-    """
-
-    width: int
-    heads: int
-    inner: int
-    channels: int
-    hop: int
-
-
-@dataclass(frozen=True, slots=True)
-class Activations:
-    """Memory of one utterance in a batch, besides the network.
-
-    Attributes:
-        kept: bytes that stay from its forward to its backward pass.
-        passing: bytes on top while the backward pass goes through one layer.
-    """
-
-    kept: float
-    passing: float
-
-
 class Encoder(nn.Module, ABC):
     """A pretrained speech encoder: waveform, CNN, transformer.
 
@@ -92,6 +61,8 @@ class Encoder(nn.Module, ABC):
         attention_p: dropout of attention weights in the same stages.
         gradient_checkpointing: recompute activations of trainable stages in the backward pass.
     """
+
+    front_name = "output of the CNN"
 
     def __init__(
         self,
@@ -178,6 +149,11 @@ class Encoder(nn.Module, ABC):
         """About how many frames are computed of an utterance of so many seconds."""
         return self.computed_samples(round(seconds * SAMPLE_RATE)) / self.sizes.hop
 
+    @property
+    def preparation(self) -> str:
+        """How waveforms are prepared, in words."""
+        return f"waveforms {'are' if self.normalise else 'are not'} normalised"
+
     def prepare(self, waveform: Tensor) -> Tensor:
         """The input [S] of one utterance, before any padding, from its waveform [S] as read."""
         return normalised(waveform) if self.normalise else waveform
@@ -222,7 +198,7 @@ class Encoder(nn.Module, ABC):
         assert 0 <= stage <= self.last_stage, f"no stage {stage} in an encoder of {self.last_stage}"
         if stage == self.last_stage:
             return "output of the encoder"
-        names = ("waveform", "output of the CNN", "input of the transformer")
+        names = ("waveform", self.front_name, "input of the transformer")
         return names[stage] if stage < 3 else f"output of transformer layer {stage - EMBEDDING} of {self.depth}"
 
     def entries_per_second(self, stage: int) -> float:

@@ -7,7 +7,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ class Normalisation:
     Attributes:
         normalise: the decision; None where nothing states it.
         stated_by: the file that states it, or what was taken in its place.
+        about: what that file states of the encoder's input: spectra too have their settings there.
     """
 
     normalise: bool | None
     stated_by: str
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 _HUB_LAYOUT = "the folder must hold config.json and model.safetensors (or pytorch_model.bin), as on the hub"
@@ -76,16 +78,17 @@ def normalisation(folder: Path) -> Normalisation:
         UserError: a file that can't be read, a value that is none, another sampling rate, or two that contradict.
     """
     stated: dict[str, bool] = {}
+    found: list[Normalisation] = []
     for file, section in (("preprocessor_config.json", None), ("processor_config.json", "feature_extractor")):
         path = folder / file
         if not path.exists():
             continue
-        found = read_json(
+        content = read_json(
             path,
             "it decides whether waveforms are normalised; fetch it again, or remove it to take what the encoder's "
             "layout suggests",
         )
-        about = found if section is None else found.get(section)
+        about = content if section is None else content.get(section)
         if not isinstance(about, Mapping):
             continue
         rate, decision = about.get("sampling_rate"), about.get("do_normalize")
@@ -101,14 +104,14 @@ def normalisation(folder: Path) -> Normalisation:
                 f"{path} states do_normalize: {json.dumps(decision)[:40]}, and it decides whether waveforms are "
                 "normalised; write true or false, without quotation marks"
             )
+        if decision is not None or about.get("feature_size") not in (None, 1):  # the latter of spectra
+            found.append(Normalisation(decision, file, about))
     if len(set(stated.values())) > 1:
         raise UserError(
             f"{' and '.join(stated)} in {folder} contradict each other about do_normalize; keep the one that the "
             "encoder was trained with"
         )
-    for file, decision in stated.items():
-        return Normalisation(decision, file)
-    return Normalisation(None, LAYOUT)
+    return found[0] if found else Normalisation(None, LAYOUT)
 
 
 def read_weights(folder: Path, name: str) -> dict[str, Tensor]:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from serfit.nn.dropout import DropoutSeeds, dropout
 from serfit.nn.encoders.attention import PositionBias, attend, position_bias
-from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, Sizes, States
+from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, States
 from serfit.nn.encoders.convolution import convolution, grouped_convolution
+from serfit.nn.encoders.sizes import Sizes
 from serfit.nn.encoders.source import Source
 from serfit.nn.encoders.wav2vec2_config import Settings, Transformer, configured, refuse_unknown_parts, skeleton
 from serfit.nn.encoders.wav2vec2_graph import bias_of_pairs, convolved, normalised_rows

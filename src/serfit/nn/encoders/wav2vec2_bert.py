@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from serfit.errors import UserError
 from serfit.nn.encoders.base import CNN, States
 from serfit.nn.encoders.conformer import ConformerSettings
 from serfit.nn.encoders.filterbank import HOP, WINDOW, filterbank
-from serfit.nn.encoders.wav2vec2_config import Activation, Size
+from serfit.nn.encoders.source import Source
+from serfit.nn.encoders.wav2vec2_config import Activation, Size, shown
 from serfit.nn.encoders.wav2vec2_conformer import Wav2Vec2ConformerEncoder
 from serfit.nn.frames import Layout, frame_count, shortest_input, valid_mask
 
@@ -56,11 +58,34 @@ class Wav2Vec2BertEncoder(Wav2Vec2ConformerEncoder):
     front_name = "log-mel filterbank"
 
     def __init__(self, hf: nn.Module, *, normalise: bool | None = None, **options: Any) -> None:
-        """As for `Wav2Vec2Encoder`, but that a waveform's level has no effect, so that it isn't normalised."""
-        super().__init__(hf, normalise=bool(normalise), **options)
+        """As for `Wav2Vec2Encoder`, but that waveforms are never normalised: bands are, so that level has no effect."""
+        super().__init__(hf, normalise=False, **options)
         if self.position_modules:  # a bundle holds what a state dict holds
             positions = self.hf.encoder.embed_positions
             positions.register_buffer("inv_freq", positions.inv_freq, persistent=True)
+
+    @classmethod
+    def of(cls, source: Source, **options: Any) -> Self:
+        """As for `Wav2Vec2Encoder`. Raises UserError too where a file states spectra that it doesn't compute."""
+        encoder = super().of(source, **options)
+        about, wanted = source.normalisation.about, {"num_mel_bins": encoder.bands, "stride": _STRIDE}
+        for key, value in wanted.items():
+            if about.get(key, value) != value:
+                raise UserError(
+                    f"{source.normalisation.stated_by} of {source.name} states {key}: {shown(about[key])}, and its "
+                    f"config.json wants {value}; fetch both again, together"
+                )
+        return encoder
+
+    @property
+    def bands(self) -> int:
+        """Mel bands of a window."""
+        return self.sizes.channels // _STRIDE
+
+    @property
+    def preparation(self) -> str:
+        """See `Encoder`."""
+        return f"{self.bands} mel bands are computed, and each is normalised over the utterance"
 
     @staticmethod
     def front_sizes(config: Any) -> tuple[int, int]:
@@ -97,6 +122,6 @@ class Wav2Vec2BertEncoder(Wav2Vec2ConformerEncoder):
 
     def _stacked(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """Log-mel spectra of waveforms [B, S], two side by side: [B, T, C]."""
-        spectra = filterbank(waveforms, lengths, self.sizes.channels // _STRIDE)
+        spectra = filterbank(waveforms, lengths, self.bands)
         frames = spectra.shape[1] // _STRIDE
         return spectra[:, : _STRIDE * frames].reshape(len(spectra), frames, -1)

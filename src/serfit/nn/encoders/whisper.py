@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from serfit.nn.dropout import DropoutSeeds, dropout
 from serfit.nn.encoders.attention import attend
-from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, Sizes, States
+from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, States
 from serfit.nn.encoders.log_mel import HOP, SHORTEST, log_mel
+from serfit.nn.encoders.sizes import Sizes
 from serfit.nn.encoders.source import Source
 from serfit.nn.encoders.wav2vec2_config import configured, skeleton
 from serfit.nn.encoders.wav2vec2_graph import normalised_rows
