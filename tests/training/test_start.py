@@ -13,13 +13,15 @@ import torch
 from rich.console import Console
 
 import serfit
+from inference.public.published import Published, audeering, odyssey, vox_profile
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import UserError
 from serfit.inference.begun import begun
 from serfit.inference.bundle import origins_of, write_bundle
+from serfit.inference.public.importing import import_model
 from serfit.inference.publish.hub import write_hub_folder
 from serfit.inference.source import calibrated_members, open_members, start_of
-from serfit.labels import LabelScale
+from serfit.labels import DIMENSIONS, LabelScale
 from serfit.nn.model import model_of
 from serfit.nn.saved import weights_digest
 from serfit.report.compare import compare
@@ -218,6 +220,39 @@ def test_frozen_features_are_those_of_the_source(trained: TrainedRun, abroad: Ca
     stored = run_experiment(abroad(source, **frozen), quiet())
     computed = run_experiment(abroad(source, **frozen, features__store=None), quiet())
     assert (stored / runs.BEST_WEIGHTS).read_bytes() == (computed / runs.BEST_WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [audeering, odyssey, vox_profile])
+def test_a_public_model_is_trained_further_and_its_licence_travels(
+    form: Callable[[Path], Published], abroad: Callable[..., ExperimentConfig], tmp_path: Path
+) -> None:
+    member = import_model(str(form(tmp_path / "public-model").folder))
+    write_bundle(tmp_path / "imported", [member])
+    shaped = ("speech_encoder", "layers", "pooling", "head_hidden", "output")
+    config = abroad(
+        tmp_path / "imported",
+        data__dimensions=list(DIMENSIONS),
+        **{f"model__params__{key}": getattr(member.params, key) for key in shaped},
+    )
+    zero_shot = run_evaluation(config, [str(tmp_path / "imported")], silent_log())
+    assert before_the_first_step(config) == (zero_shot / runs.PREDICTIONS).read_text()
+    run = run_experiment(config, quiet())
+    shutil.rmtree(tmp_path / "imported")
+    assert (run / runs.PREDICTIONS).read_bytes() != (zero_shot / runs.PREDICTIONS).read_bytes()
+    again = run_evaluation(abroad(None, data__dimensions=list(DIMENSIONS)), [str(run)], silent_log())
+    assert (again / runs.PREDICTIONS).read_bytes() == (run / runs.PREDICTIONS).read_bytes()
+    write_hub_folder(tmp_path / "hub", [run], *calibrated_members([run], None))
+    waveform = torch.randn(8000).numpy()
+    assert (
+        serfit.load(run).predict(waveform, 16_000).values
+        == serfit.load(tmp_path / "hub").predict(waveform, 16_000).values
+    )
+    assert member.about.origin.imported is not None
+    assert (
+        f"MSP-Podcast, under the licence {member.about.origin.imported.licence}"
+        in (tmp_path / "hub/README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize(

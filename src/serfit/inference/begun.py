@@ -7,6 +7,7 @@ from serfit.nn.encoders.build import Provenance
 from serfit.nn.encoders.folder import Normalisation
 from serfit.nn.encoders.source import Source, public_name
 from serfit.nn.model import EmotionModel, build_model, model_of
+from serfit.nn.variant import TRAINED, Variant
 
 SHAPED = ("encoder_input", "layers", "pooling", "head_hidden", "output")
 """Settings of a model that decide what it computes with the same weights, or of what shape these are."""
@@ -40,6 +41,7 @@ def begun(config: ExperimentConfig, start: Member | None) -> EmotionModel:
         seed=config.experiment.seed,
         gradient_checkpointing=config.train.gradient_checkpointing,
         source=source,
+        variant=variant_of(config, start),
     )
     if config.model.start_part == "encoder":
         model.encoder.load_state_dict(encoder.state_dict())
@@ -47,6 +49,11 @@ def begun(config: ExperimentConfig, start: Member | None) -> EmotionModel:
         model.load_state_dict(start.model.state_dict())
     model.provenance = Provenance.of(source, model.encoder)
     return model
+
+
+def variant_of(config: ExperimentConfig, start: Member | None) -> Variant:
+    """How the network of an experiment differs from those that a configuration describes, as a public model does."""
+    return TRAINED if start is None or config.model.start_part == "encoder" else start.variant
 
 
 def _check_fits(config: ExperimentConfig, start: Member) -> None:

@@ -15,7 +15,7 @@ from serfit.corpus.identity import agree, differences
 from serfit.corpus.load import rating_scales
 from serfit.errors import UserError, listed
 from serfit.inference.about import About
-from serfit.inference.begun import begun
+from serfit.inference.begun import begun, variant_of
 from serfit.inference.bundle import Member, is_bundle, read_bundle
 from serfit.inference.calibrated import Calibrated, Choice, Kept, chosen
 from serfit.inference.networks import Network, TorchNetwork
@@ -202,12 +202,13 @@ def member_of_run(directory: Path) -> Member:
     config = load_config(directory / runs.CONFIG)
     environment = read_record(Environment, directory / runs.ENVIRONMENT, _ANEW)
     scores = read_record(TestScores, directory / runs.SCORES, _ANEW)
-    model = _as_trained(begun(config, start_of(config, directory)), environment.encoder, directory)
+    start = start_of(config, directory)
+    model = _as_trained(begun(config, start), environment.encoder, directory)
     load_weights(directory / runs.BEST_WEIGHTS, model, frozen_digest(model), epoch=scores.best_epoch)
     about = _about(directory, config, model, environment, scores)
     carried = calibrations_of(directory, about.dimensions, about.scales)
     kept = Kept(applied=None, **{one.kind: one for one in carried}) if carried else None
-    return Member(about, config.model.params, model.requires_grad_(False).eval(), kept)
+    return Member(about, config.model.params, model.requires_grad_(False).eval(), kept, variant_of(config, start))
 
 
 def _as_trained(model: EmotionModel, then: EncoderRecord, directory: Path) -> EmotionModel:

@@ -81,6 +81,7 @@ class StartRecord(Record):
         name: of its experiment.
         run: name of the run directory that it was trained in; None where not recorded.
         corpus: name of the corpus that it was trained on last.
+        licence: of the public model that it is, or went on from; "" where there was none.
         sha256: digest of its weights.
         part: "all", or "encoder" alone.
     """
@@ -89,6 +90,7 @@ class StartRecord(Record):
     name: str
     run: str | None = None
     corpus: str
+    licence: str = ""
     sha256: str
     part: str
 

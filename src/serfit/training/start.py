@@ -62,11 +62,13 @@ def find_start(config: ExperimentConfig, directory: Path | None = None) -> Start
     if member is None:
         return None
     origin, name = member.about.origin, member.about.origin.run or member.about.name
+    licence = "" if origin.start is None else origin.start.licence
     record = StartRecord(
         source=str(config.model.start_from),
         name=member.about.name,
         run=origin.run,
         corpus=origin.corpus.name,
+        licence=licence if origin.imported is None else origin.imported.in_words,
         sha256=weights_digest(member.model),
         part=config.model.start_part,
     )

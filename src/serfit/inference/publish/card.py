@@ -313,9 +313,10 @@ def _start(origin: Origin) -> list[str]:
     """A sentence about the network that this one went on from."""
     if origin.start is None:
         return []
+    licence = f", under the licence {origin.start.licence}" if origin.start.licence else ""
     return [
-        f"Training went on from {origin.start}, which was trained on {origin.start.corpus}: the terms of that network "
-        "and of that corpus bear on this one too."
+        f"Training went on from {origin.start}, which was trained on {origin.start.corpus}{licence}: the terms of that "
+        "network and of that corpus bear on this one too."
     ]
 
 
