@@ -15,7 +15,7 @@ import soundfile
 
 import serfit
 from documented import type_in
-from inference.public.published import WAVEFORMS, Published, audeering, odyssey, vox_profile
+from inference.public.published import WAVEFORMS, Published, audeering, odyssey, vox_profile, vox_profile_whisper
 from serfit.cli import main
 from serfit.inference.page.answers import Limits, opening
 from serfit.inference.page.words import LANGUAGES
@@ -137,7 +137,7 @@ def test_a_stream_takes_the_bundle(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("write", [audeering, odyssey, vox_profile])
+@pytest.mark.parametrize("write", [audeering, odyssey, vox_profile, vox_profile_whisper])
 def test_each_layout_is_scored_on_a_corpus(
     write: Callable[[Path], Published], published: Published, release: Path, tmp_path: Path
 ) -> None:
@@ -156,7 +156,7 @@ def test_each_layout_is_scored_on_a_corpus(
 
 @pytest.mark.slow
 @pytest.mark.extra("onnx")
-@pytest.mark.parametrize("write", [audeering, odyssey, vox_profile])
+@pytest.mark.parametrize("write", [audeering, odyssey, vox_profile, vox_profile_whisper])
 def test_each_layout_becomes_an_onnx_file_that_carries_the_licence(
     write: Callable[[Path], Published], published: Published, tmp_path: Path
 ) -> None:

@@ -27,8 +27,9 @@ def import_(
 ) -> None:
     """Make a bundle of a public dimensional model, for predict, stream, serve and export. None of its code is run.
 
-    Known are the layouts of audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim, of the Odyssey 2024 baselines
-    (3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes) and of tiantiaf/wavlm-large-msp-podcast-emotion-dim.
+    Supported are audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim, the Odyssey 2024 baselines
+    (3loi/SER-Odyssey-Baseline-WavLM-Multi-Attributes and single attributes), and Vox-Profile's
+    tiantiaf/wavlm-large-msp-podcast-emotion-dim and tiantiaf/whisper-large-v3-msp-podcast-emotion-dim.
 
     Example: serfit import audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim dawn
     """

@@ -149,22 +149,59 @@ def odyssey(
     return Published(folder, computed)
 
 
+@dataclass(frozen=True)
+class Wrapper:
+    """The part of Vox-Profile's wrappers that both encoders share.
+
+    Attributes:
+        convolutions: on each frame.
+        heads: two layers for each dimension.
+    """
+
+    convolutions: list[dict[str, Tensor]]
+    heads: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]]
+
+    @classmethod
+    def drawn(cls, width: int) -> "Wrapper":
+        convolutions = [linear(seed, inputs, INNER, 0.7) for seed, inputs in ((1, width), (2, INNER), (3, INNER))]
+        names = ("arousal", "valence", "dominance")
+        heads = {name: (linear(seed, INNER, INNER), linear(seed + 9, INNER, 1)) for seed, name in enumerate(names, 4)}
+        return cls(convolutions, heads)
+
+    def tensors(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for index, layer in enumerate(self.convolutions):
+            found |= named(f"model_seq.{3 * index}", {**layer, "weight": layer["weight"][..., None]})
+        for name, (first, second) in self.heads.items():
+            found |= named(f"{name}_layer.0", first) | named(f"{name}_layer.2", second)
+        for name, size in (("emotion_layer", 9), ("detailed_out_layer", 17), ("gender_layer", 2)):
+            found |= named(f"{name}.0", linear(40, INNER, INNER)) | named(f"{name}.2", linear(41, INNER, size))
+        return found
+
+    def values(self, frames: Tensor) -> dict[str, float]:
+        first, second, third = self.convolutions
+        pooled = applied(third, applied(second, applied(first, frames).relu()).relu()).mean(0)
+        return {
+            name: float(applied(two, applied(one, pooled).relu()).sigmoid()) for name, (one, two) in self.heads.items()
+        }
+
+
+def arguments(pretrained: str, method: str, first_state: bool) -> dict[str, Any]:
+    """All that config.json holds: the arguments of a wrapper."""
+    return {
+        "detailed_class_num": 17, "finetune_method": method, "freeze_params": False, "hidden_dim": INNER,
+        "lora_rank": 4, "output_class_num": 9, "predict_gender": False, "pretrain_model": pretrained,
+        "use_conv_output": first_state,
+    }  # fmt: skip
+
+
 def vox_profile(folder: Path, *, lora: bool = False, first_state: bool = True, layout: str = "large") -> Published:
     """A wrapper's arguments for a configuration, and all tensors of the wrapper, some of which nothing here needs."""
     hf = build_hf("wavlm", layout, conv_bias=False)
-    states = hf.config.num_hidden_layers + first_state
-    weights = torch.linspace(-1.0, 1.5, states)
-    convolutions = [linear(seed, inputs, INNER, 0.7) for seed, inputs in ((1, WIDTH), (2, INNER), (3, INNER))]
-    names = ("arousal", "valence", "dominance")
-    heads = {name: (linear(seed, INNER, INNER), linear(seed + 9, INNER, 1)) for seed, name in enumerate(names, start=4)}
+    weights = torch.linspace(-1.0, 1.5, hf.config.num_hidden_layers + first_state)
+    wrapper = Wrapper.drawn(WIDTH)
     tensors = {f"backbone_model.{name}": tensor.clone() for name, tensor in hf.state_dict().items()}
-    tensors["weights"] = weights
-    for index, layer in enumerate(convolutions):
-        tensors |= named(f"model_seq.{3 * index}", {**layer, "weight": layer["weight"][..., None]})
-    for name, (first, second) in heads.items():
-        tensors |= named(f"{name}_layer.0", first) | named(f"{name}_layer.2", second)
-    for name, size in (("emotion_layer", 9), ("detailed_out_layer", 17), ("gender_layer", 2)):
-        tensors |= named(f"{name}.0", linear(40, INNER, INNER)) | named(f"{name}.2", linear(41, INNER, size))
+    tensors |= {"weights": weights, **wrapper.tensors()}
     if lora:
         block = hf.encoder.layers[2].feed_forward
         for part in ("intermediate_dense", "output_dense"):
@@ -175,26 +212,47 @@ def vox_profile(folder: Path, *, lora: bool = False, first_state: bool = True, l
             tensors |= named(f"backbone_model.encoder.layers.2.feed_forward.{part}", {"lora_A": a, "lora_B": b})
             with torch.no_grad():
                 layer.weight += b @ a / 4  # loralib's scaling: alpha 1 over the rank
-    config = {
-        "detailed_class_num": 17, "finetune_method": "lora" if lora else "finetune", "freeze_params": False,
-        "hidden_dim": INNER, "lora_rank": 4, "output_class_num": 9, "predict_gender": False,
-        "pretrain_model": "wavlm_large" if layout == "large" else "wavlm", "use_conv_output": first_state,
-    }  # fmt: skip
-    write(folder, config, tensors)
+    pretrained = "wavlm_large" if layout == "large" else "wavlm"
+    write(folder, arguments(pretrained, "lora" if lora else "finetune", first_state), tensors)
     hf = hf.double()
 
     @torch.no_grad()
     def computed(waveform: np.ndarray) -> dict[str, float]:
         plain = torch.from_numpy(waveform).double()[None]
-        inputs = normalised(waveform) if layout == "large" else plain
-        found = hf(inputs, output_hidden_states=True)
+        found = hf(normalised(waveform) if layout == "large" else plain, output_hidden_states=True)
         # transformers 4, in which these models were made, gave the last state after the final norm; 5 gives it before
         hidden = (*found.hidden_states[:-1], found.last_hidden_state)
         stacked = torch.stack(hidden if first_state else hidden[1:])[:, 0]
-        frames = (weights.double().softmax(0)[:, None, None] * stacked).sum(0)
-        first, second, third = convolutions
-        frames = applied(third, applied(second, applied(first, frames).relu()).relu())
-        pooled = frames.mean(0)
-        return {name: float(applied(two, applied(one, pooled).relu()).sigmoid()) for name, (one, two) in heads.items()}
+        return wrapper.values((weights.double().softmax(0)[:, None, None] * stacked).sum(0))
+
+    return Published(folder, computed)
+
+
+def vox_profile_whisper(folder: Path, *, bands: int = 128) -> Published:
+    """Whisper with its decoder, positions of 15 s, those once more, and layer weights that nothing reads."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+    width, positions = 128, 750
+    config = WhisperConfig(
+        num_mel_bins=bands, d_model=width, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48,
+        decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=48, max_source_positions=positions, vocab_size=60,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3, init_std=0.1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        hf = WhisperModel(config).eval()
+    wrapper = Wrapper.drawn(width)
+    tensors = {f"backbone_model.{name}": tensor.clone() for name, tensor in hf.state_dict().items()}
+    tensors |= {"weights": torch.linspace(-1.0, 1.0, 3), **wrapper.tensors()}
+    tensors["embed_positions"] = hf.encoder.embed_positions.weight.detach().clone()
+    write(folder, arguments("whisper_large", "finetune", True), tensors)
+    extractor, encoder = WhisperFeatureExtractor(feature_size=bands, chunk_length=15), hf.encoder.double()
+
+    @torch.no_grad()
+    def computed(waveform: np.ndarray) -> dict[str, float]:
+        spectra = extractor(waveform, sampling_rate=16_000, return_tensors="pt")["input_features"]
+        (frames,) = encoder(torch.as_tensor(spectra).double()).last_hidden_state
+        assert len(frames) == positions
+        return wrapper.values(frames[: (len(waveform) // 160 - 1) // 2 + 1])
 
     return Published(folder, computed)

@@ -15,7 +15,15 @@ import yaml
 from safetensors.torch import load_file
 
 import serfit
-from inference.public.published import WAVEFORMS, Published, audeering, odyssey, vox_profile, write
+from inference.public.published import (
+    WAVEFORMS,
+    Published,
+    audeering,
+    odyssey,
+    vox_profile,
+    vox_profile_whisper,
+    write,
+)
 from serfit.errors import UserError
 from serfit.inference.bundle import DESCRIPTION, read_bundle, write_bundle
 from serfit.inference.public.importing import import_model
@@ -31,6 +39,8 @@ FORMS: dict[str, Callable[[Path], Published]] = {
     "vox-profile with LoRA": partial(vox_profile, lora=True),
     "vox-profile without the first state": partial(vox_profile, first_state=False),
     "vox-profile on a base WavLM": partial(vox_profile, layout="base"),
+    "vox-profile on Whisper": vox_profile_whisper,
+    "vox-profile on Whisper with 80 bands": partial(vox_profile_whisper, bands=80),
 }
 
 
@@ -54,7 +64,10 @@ def test_the_bundle_computes_what_the_public_model_computes(form: str, tmp_path:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each layout once, never changed."""
     folder = tmp_path_factory.mktemp("public")
-    return {form: FORMS[form](folder / form).folder for form in ("audeering", "odyssey", "vox-profile")}
+    return {
+        form: FORMS[form](folder / form).folder
+        for form in ("audeering", "odyssey", "vox-profile", "vox-profile on Whisper")
+    }
 
 
 def rewritten(folder: Path, target: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], object]) -> str:
@@ -131,14 +144,24 @@ def test_what_is_of_no_known_layout_is_refused_with_those_that_are(tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-ENCODERS = {"audeering": "wav2vec2", "odyssey": "ssl_model", "vox-profile": "backbone_model"}
+ENCODERS = {
+    "audeering": "wav2vec2.encoder.layers.3.layer_norm",
+    "odyssey": "ssl_model.encoder.layers.3.layer_norm",
+    "vox-profile": "backbone_model.encoder.layers.3.layer_norm",
+    "vox-profile on Whisper": "backbone_model.encoder.layers.2.fc1",
+}
+"""Of each layout a weight of a layer beyond those that there are."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_tensor_counts(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     """Each one missing, of another shape or not finite; and others beyond them."""
-    unread = ("emotion_", "detailed_", "gender_", f"{ENCODERS[name]}.masked_spec_embed")
+    unread = (
+        "emotion_", "detailed_", "gender_", "backbone_model.decoder.", "backbone_model.encoder.embed_positions",
+        *(f"{prefix}.masked_spec_embed" for prefix in ("wav2vec2", "ssl_model", "backbone_model")),
+        *(["weights"] if name == "vox-profile on Whisper" else []),
+    )  # fmt: skip
     decisive = [one for one in rewritten_names(folders[name], tmp_path / "names") if not one.startswith(unread)]
     for number, key in enumerate(decisive[:: max(1, len(decisive) // 25)] + decisive[-12:]):
         for kind in ("missing", "reshaped", "NaN"):
@@ -157,9 +180,9 @@ def test_every_tensor_counts(name: str, folders: dict[str, Path], tmp_path: Path
     beyond = rewritten(folders[name], tmp_path / "beyond", lambda tensors, _: tensors.update(gate=torch.zeros(2)))
     with pytest.raises(UserError, match=r"holds tensors beyond .* \(?.*gate"):
         import_model(beyond)
-    layer = f"{ENCODERS[name]}.encoder.layers.3.layer_norm.weight"
+    layer = f"{ENCODERS[name]}.weight"
     deeper = rewritten(folders[name], tmp_path / "deeper", lambda tensors, _: tensors.update({layer: torch.ones(32)}))
-    with pytest.raises(UserError, match=r"layers\.3"):
+    with pytest.raises(UserError, match=r"layers\.\d"):
         import_model(deeper)
 
 

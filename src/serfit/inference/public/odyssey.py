@@ -78,7 +78,7 @@ def read(checkpoint: Checkpoint) -> Parts | None:
         known=_KNOWN,
         licence="mit",
         terms="",
-        assumed=("WavLM's settings are read off the shapes of its tensors: config.json names only its size",),
+        assumed=("the encoder's settings are read off the shapes of its tensors: config.json names only its size",),
     )
 
 
