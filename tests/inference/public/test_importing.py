@@ -44,7 +44,9 @@ FORMS: dict[str, Callable[[Path], Published]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=[pytest.mark.slow] if "Whisper" in form else []) for form in FORMS]
+)
 def test_the_bundle_computes_what_the_public_model_computes(form: str, tmp_path: Path) -> None:
     published = FORMS[form](tmp_path / "public-model")
     write_bundle(tmp_path / "bundle", [import_model(str(published.folder))])
