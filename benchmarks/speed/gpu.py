@@ -32,7 +32,7 @@ from serfit.nn.model import EmotionModel, build_model
 from serfit.system.runtime import choose_precision
 from serfit.training.batches import Example, plan_epoch
 from serfit.training.executor import Executor
-from serfit.training.forecast import probe
+from serfit.training.forecast import measured_pace
 from serfit.training.memory import peak_bytes
 from serfit.training.optim import build_optimizer
 
@@ -230,7 +230,7 @@ def an_epoch_is_as_foretold(machine: Machine) -> Iterator[str]:
     precision = "bf16" if machine.on_gpu else "fp32"
     seconds = np.random.default_rng(1).permutation(iemocap_durations())[:6023]
     plan = plan_epoch(seconds, config.optimisation_batch, seed=1, epoch=1, bucketing=True)
-    pace = probe(machine.executor(machine.model(), precision), config, plan, seconds)
+    pace = measured_pace(machine.executor(machine.model(), precision), config, plan, seconds)
     tried = plan[: 60 if machine.on_gpu else 4]
     executor = machine.executor(machine.model(), precision)
     optimizer = build_optimizer(executor.model, config.train.optimizer)

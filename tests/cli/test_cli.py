@@ -85,7 +85,8 @@ def test_encoders_to_probe_follow_one_another(
     shown = capsys.readouterr().out
     for encoder in ("random:tiny", "random:tiny-base"):
         assert f"{encoder} on iemocap: test CCC" in shown
-        assert f"\n{encoder}: chosen on validation: layer " in shown
+        assert f"\n{encoder}: chosen layer, on validation: layer " in shown
+        assert f"\n{encoder}: chosen of all minus hand-made: CCC-V " in shown
         assert f"\nwhat fine-tuning {encoder} would cost:\n" in shown
     assert f"written: {tmp_path}/runs/tiny_probe/layers.md" in shown
     assert exit_code("cache", "show", "--store", tmp_path / "store") == 0

@@ -13,7 +13,7 @@ from serfit.system.files import gigabytes
 from serfit.training import forecast as forecast_module
 from serfit.training.features import features_of
 from serfit.training.forecast import (
-    Probe,
+    Pace,
     _duration,
     _feature_bytes,
     disk_lines,
@@ -37,7 +37,7 @@ from support import settings, small_release
         {"freeze_speech_encoder": True, "pooling": "mean"},
     ],
 )
-def test_a_probe_looks_like_a_feature(release: Path, tmp_path: Path, how: dict[str, object], layers: str) -> None:
+def test_noise_looks_like_a_feature(release: Path, tmp_path: Path, how: dict[str, object], layers: str) -> None:
     plan = settings(release, tmp_path)
     plan["model"]["params"] |= {**how, "layers": layers}
     config = ExperimentConfig.model_validate(plan)
@@ -109,7 +109,7 @@ def test_the_frozen_part_counts_once_where_it_is_stored_and_in_every_epoch_where
     config = ExperimentConfig.model_validate(plan)
     material = prepare(config)
     monkeypatch.setattr("serfit.training.forecast.frozen_pace", lambda *_: 1000.0)  # seconds per second of speech
-    monkeypatch.setattr("serfit.training.forecast.probe", lambda *_: Probe(0.0, 0.0))
+    monkeypatch.setattr("serfit.training.forecast.measured_pace", lambda *_: Pace(0.0, 0.0))
     lines = list(forecast(config, material))
     heard, scored = (sum(sum(part.seconds) for part in parts) for parts in (
         (material.train, material.validation), (material.test,)

@@ -115,12 +115,12 @@ def test_the_test_part_has_no_say(made: tuple[ExperimentConfig, list[Material]])
     """Other test ratings: the same layer, penalties and predictions, and other scores."""
     config, (material, *_) = made
     flipped = changed(material.test, lambda one: replace(one, ratings={k: 6.0 - v for k, v in one.ratings.items()}))
-    (before,) = probed(config, [material]).chosen
-    (after,) = probed(config, [replace(material, test=flipped)]).chosen
-    assert (after.candidate, after.ridge.penalties) == (before.candidate, before.ridge.penalties)
-    np.testing.assert_array_equal(after.tested.values, before.tested.values)
-    np.testing.assert_array_equal(after.validated.values, before.validated.values)
-    assert after.tested.scores() != before.tested.scores()
+    first, second = probed(config, [material]), probed(config, [replace(material, test=flipped)])
+    for before, after in zip((*first.layers, *first.chosen), (*second.layers, *second.chosen), strict=True):
+        assert (after.candidate, after.ridge.penalties) == (before.candidate, before.ridge.penalties)
+        np.testing.assert_array_equal(after.tested.values, before.tested.values)
+        np.testing.assert_array_equal(after.validated.values, before.validated.values)
+        assert after.tested.scores() != before.tested.scores()
 
 
 def test_ratings_dealt_to_the_wrong_utterances_are_not_learnt(made: tuple[ExperimentConfig, list[Material]]) -> None:
@@ -207,7 +207,7 @@ def test_what_was_computed_is_never_computed_again(
     assert len(computed) == 40
 
 
-def test_the_chosen_layer_leaves_runs_that_compare_lists_with_the_same_score(release: Path, tmp_path: Path) -> None:
+def test_what_is_chosen_leaves_runs_that_compare_lists_with_the_same_score(release: Path, tmp_path: Path) -> None:
     config = config_of(release, tmp_path)
     names = ("random:tiny", "random:tiny-base")
     found, folder = run_probe(config, silent_log(), encoders=names)
@@ -217,7 +217,7 @@ def test_the_chosen_layer_leaves_runs_that_compare_lists_with_the_same_score(rel
     assert set(labels) == {f"tiny_probe (model.params.speech_encoder={name})" for name in names}
     for name in names:
         (line,) = [
-            one for one in found.lines if one.encoder == name and one.features == "chosen layer" and not one.minus
+            one for one in found.lines if one.encoder == name and one.features == "chosen of all" and not one.minus
         ]
         evidence = comparison.evidence.over_folds[f"tiny_probe (model.params.speech_encoder={name})"]
         for name_of, one in line.scores.items():
@@ -229,12 +229,12 @@ def test_the_chosen_layer_leaves_runs_that_compare_lists_with_the_same_score(rel
             assert str(one.scope) == str(evidence[name_of].scope)
     run = read_run(next(path for path in comparison.directories))
     assert run.environment.system == SYSTEM
-    assert str(run.environment.training_starts_from).startswith("layer ")
+    assert str(run.environment.training_starts_from).endswith(" over time")
     assert set(run.environment.penalties) == {"valence", "arousal"}
     assert set(json.loads((run.directory / runs.CONFIG).read_text())) == {"experiment", "data", "model"}
     rows = list(csv.DictReader((folder / f"{TABLES}.csv").open()))
     assert {row["encoder"] for row in rows} == {"", *names}
-    assert len(rows) == 3 * (1 + 2 * (2 * 5 + 2))
+    assert len(rows) == 3 * (1 + 2 * (2 * 5 + 3))
 
 
 def test_the_first_line_is_the_hand_made_baseline(release: Path, tmp_path: Path) -> None:
@@ -257,9 +257,11 @@ def test_a_layer_that_follows_the_ratings_is_chosen(
     rows = {one.id: row for row, one in enumerate(utterances)}
     monkeypatch.setattr(probe, "_statistics", lambda *_: (statistics, rows, None))
     found = probed(config, materials)
-    assert [fitted.candidate.layer for fitted in found.chosen] == [2] * 5
-    assert {fitted.candidate.pooling for fitted in found.chosen} == {"mean"}
-    assert min(fitted.tested.scores().average or 0.0 for fitted in found.chosen) > 0.9
+    assert [fitted.candidate.layer for fitted in found.layers] == [2] * 5
+    assert {fitted.candidate.pooling for fitted in found.layers} == {"mean"}
+    assert min(fitted.tested.scores().average or 0.0 for fitted in found.layers) > 0.9
+    averages = [[fitted.validated.scores().average for fitted in fits] for fits in zip(*found.fits, strict=True)]
+    assert [fitted.validated.scores().average for fitted in found.chosen] == [max(one) for one in averages]
 
 
 def test_a_mistake_is_a_sentence_before_anything_is_computed(

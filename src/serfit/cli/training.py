@@ -213,7 +213,7 @@ def probe(
 ) -> None:
     """Score ridge regression on every layer of a frozen encoder, beside hand-made features: an answer in a minute.
 
-    Computes the corpus once and stores it. Tables and pictures go to <runs_dir>/<name>_probe; the layer chosen on
+    Computes the corpus once and stores it. Tables and pictures go to <runs_dir>/<name>_probe; what is best on
     validation leaves a finished run directory per fold, which `serfit compare` lists with the others.
 
     Example: serfit probe configs/baseline.yaml --encoders microsoft/wavlm-base facebook/hubert-base-ls960
@@ -232,6 +232,7 @@ def probe(
     probed, folder = run_probe(chosen, new_log(), encoders=encoders or (), gpu=gpu)
     for table in console_tables(probed):
         Terminal().print(table)
+    print()
     for line in probed.answers:
         print(line)
     for encoder, lines in probed.costs.items():

@@ -27,12 +27,11 @@ COLUMNS = ("corpus", "encoder", "features", "pooling", "minus", "measure", "valu
 
 HOW_TO_READ = (
     "Test CCC, mean over folds, with 95% CI; nothing was trained but ridge regression on standardised features. Its "
-    "penalty is chosen for each dimension by the CCC on the validation part of each fold, the chosen layer by the mean "
-    "over dimensions of that CCC; the test parts have no say in either.",
+    "penalty is chosen for each dimension by the CCC on the validation part of each fold; the test parts have no say.",
     "Layer 0 is the input of the transformer, the last layer the output of the encoder. SD: standard deviation over "
     "time. Sum: of the layers' standardised features. All: the features of all layers side by side.",
-    "The best of many test scores is too good to be true. The line of the chosen layer is what to expect of choosing "
-    "one: in each fold the layer (and what is taken over time) that is best on the validation part.",
+    "The best of many test scores is too good to be true. The lines that begin with “chosen” are what to expect of "
+    "choosing: in each fold what has the best mean validation CCC, among single layers, or among all lines above.",
 )
 
 

@@ -152,7 +152,7 @@ class Environment(VersionedRecord):
         precision: "fp32", "bf16" or "fp64".
         encoder: what training began with.
         start: the trained network that it went on from; None where there was none.
-        features: number of hand-made features.
+        features: number of features of a ridge regression.
         penalties: of the ridge regression, by dimension.
         trained_parameters: number of trained parameters.
         parameters: number of parameters.

@@ -1,4 +1,4 @@
-"""What a run will cost before it starts: memory and disk from arithmetic, time from a short probe on this device."""
+"""What a run will cost before it starts: memory and disk from arithmetic, time from a few steps on this device."""
 
 import math
 import time
@@ -29,14 +29,14 @@ from serfit.training.optim import build_optimizer
 BATCHES = (2, 4, 8, 16)
 """Utterances in one pass for which memory is foretold."""
 
-PROBED = 2
-"""Utterances in a probed step on a CPU."""
+TIMED = 2
+"""Utterances in a step that is timed on a CPU."""
 
 
 def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     """The table of memory, the disk needed, and the expected time of an epoch and a run, line by line.
 
-    The time is that of probed steps, scaled by updates and padded seconds; evaluation counts a third of training. It is
+    The time is that of a few steps, scaled by updates and padded seconds; evaluation counts a third of training. It is
     that of one process on the present device and knows nothing of a disk that can't keep up.
 
     Raises:
@@ -59,7 +59,7 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     frozen = frozen_pace(model, stage, train.seconds) if stage > 0 else 0.0
     executor = Executor(model, stage, device, autocast, budget)
     plan = plan_epoch(lengths, config.optimisation_batch, seed=1, epoch=1, bucketing=config.data.loader.bucketing)
-    pace = probe(executor, config, plan, lengths)
+    pace = measured_pace(executor, config, plan, lengths)
     padded = sum(len(batch) * lengths[batch].max() for batch in plan)
     heard, scored = sum(train.seconds) + sum(material.validation.seconds), sum(material.test.seconds)
     anew = 0.0 if features.store is not None else frozen  # seconds of computing per second of speech, every time
@@ -67,7 +67,7 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     run = config.last_epoch * epoch + pace.seconds(0, scored) / 3.0 + anew * scored
     epochs = counted(config.last_epoch, "epoch")
     yield (
-        f"time on {device} in {precision}, from a probe: {pace.update:.3g} s per update and {pace.speech:.3g} s per "
+        f"time on {device} in {precision}, from a few steps: {pace.update:.3g} s per update and {pace.speech:.3g} s per "
         f"second of speech, an epoch about {_duration(epoch)}, {epochs} about {_duration(run)}; "
         f"{max(0.0, 1 - lengths.sum() / padded):.1%} of it is padding"
     )
@@ -181,7 +181,7 @@ def _bytes(model: EmotionModel, config: ExperimentConfig, batch: int, seconds: f
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Pace:
     """Forecast of training time on a device.
 
     Attributes:
@@ -197,9 +197,9 @@ class Probe:
         return updates * self.update + padded * self.speech
 
 
-def probe(
+def measured_pace(
     executor: Executor, config: ExperimentConfig, plan: Sequence[Sequence[int]], lengths: NDArray[np.float64]
-) -> Probe:
+) -> Pace:
     """Time a few steps of training, on noise. The model in the executor is no longer good for anything else.
 
     A CPU's time is in proportion to the speech, so that two utterances of the median length (at most 5 s) tell it. A
@@ -215,15 +215,15 @@ def probe(
     optimizer = build_optimizer(executor.model, config.train.optimizer)
     if executor.device.type == "cpu":
         length = min(max(float(np.median(lengths)), 0.1), 5.0)
-        speech = _fastest(executor, executor.gradients, _noise(executor, PROBED, length)) / (PROBED * length)
-        return Probe(_fastest(executor, lambda *_: optimizer.step()), speech)
+        speech = _fastest(executor, executor.gradients, _noise(executor, TIMED, length)) / (TIMED * length)
+        return Pace(_fastest(executor, lambda *_: optimizer.step()), speech)
     size = config.optimisation_batch
     longest = [float(lengths[list(batch)].max()) for batch in plan]
     short, long = (max(float(np.quantile(longest, share)), 0.1) for share in (0.2, 0.8))
     brief, full = (_fastest(executor, executor.gradients, _noise(executor, size, length)) for length in (short, long))
     speech = max(0.0, full - brief) / (size * (long - short)) if long > short else full / (size * long)
     update = max(0.0, brief - speech * size * short) + _fastest(executor, lambda *_: optimizer.step())
-    return Probe(update, speech)
+    return Pace(update, speech)
 
 
 def _fastest(executor: Executor, work: Callable[..., object], examples: Sequence[Example] = ()) -> float:

@@ -39,7 +39,7 @@ from serfit.training.ridge import PENALTIES, Floats, Ridge, fit_ridge, moments, 
 SUFFIX = "probe"
 """Run directories, and the folder of tables and pictures, are called `<name>_probe`."""
 
-SYSTEM = "ridge regression on a layer of a frozen encoder, chosen on the validation part"
+SYSTEM = "ridge regression on layers of a frozen encoder, chosen on the validation part"
 
 WIDE_PENALTIES = (*PENALTIES, *(float(penalty) for penalty in 10.0 ** np.arange(6.0, 9.0, 0.5)))
 """For all layers side by side, whose features are many more than the hand-made ones."""
@@ -118,13 +118,15 @@ class ProbedEncoder:
         provenance: where its weights came from.
         label: its name in tables.
         fits: of every candidate, one per fold.
-        chosen: of each fold, the layer that is best on its validation part.
+        layers: of each fold, the layer that is best on its validation part.
+        chosen: likewise of all candidates, several layers together among them.
     """
 
     config: ExperimentConfig
     provenance: Provenance
     label: str
     fits: tuple[tuple[Fitted, ...], ...]
+    layers: tuple[Fitted, ...]
     chosen: tuple[Fitted, ...]
 
 
@@ -245,9 +247,11 @@ def probe_encoder(
         fits.append(tuple(_fits(candidate, statistics, materials, parts)))
         log.advance(f"ridge regression on layers of {label}", done, len(every))
     log.settle()
-    layers = [of_folds for of_folds in fits if of_folds[0].candidate.layer is not None]
-    chosen = tuple(best_on_validation(of_fold) for of_fold in zip(*layers, strict=True))
-    return ProbedEncoder(plan, provenance, label, tuple(fits), chosen)
+    alone = [of_folds for of_folds in fits if of_folds[0].candidate.layer is not None]
+    layers, chosen = (
+        tuple(best_on_validation(of_fold) for of_fold in zip(*among, strict=True)) for among in (alone, fits)
+    )
+    return ProbedEncoder(plan, provenance, label, tuple(fits), layers, chosen)
 
 
 def _statistics(
@@ -304,14 +308,15 @@ def _lines(
             candidate = fits[0].candidate
             scores = contrasts(where, [fitted.tested for fitted in fits])
             lines.append(line(one.label, candidate.words, candidate.pooling, candidate.layer, scores))
-        scores = contrasts(where, [fitted.tested for fitted in one.chosen])
-        lines.append(line(one.label, "chosen layer", "", None, scores))
-        often = Counter(f"{fitted.candidate.words} ({fitted.candidate.pooling})" for fitted in one.chosen)
-        chosen = ", ".join(f"{words} in {counted(count, 'fold')}" for words, count in often.most_common())
-        answers.append(f"{one.label}: chosen on validation: {chosen}; test {scores_text(lines[-1])}")
+        for words, choice in (("chosen layer", one.layers), ("chosen of all", one.chosen)):
+            scores = contrasts(where, [fitted.tested for fitted in choice])
+            lines.append(line(one.label, words, "", None, scores))
+            often = Counter(f"{fitted.candidate.words} ({fitted.candidate.pooling})" for fitted in choice)
+            folds = ", ".join(f"{what} in {counted(count, 'fold')}" for what, count in often.most_common())
+            answers.append(f"{one.label}: {words}, on validation: {folds}; test {scores_text(lines[-1])}")
         gained = {name: estimate(minus(score, base[name])) for name, score in scores.items()}
-        lines.append(Line(one.label, "chosen layer", "", None, gained, minus=HAND_MADE))
-        answers.append(f"{one.label}: chosen layer minus {HAND_MADE}: {scores_text(lines[-1], '+.3f')}")
+        lines.append(Line(one.label, words, "", None, gained, minus=HAND_MADE))
+        answers.append(f"{one.label}: {words} minus {HAND_MADE}: {scores_text(lines[-1], '+.3f')}")
     return lines, answers
 
 
@@ -327,7 +332,7 @@ def _costs(plan: ExperimentConfig, material: Material) -> tuple[str, ...]:
 def _leave_runs(
     one: ProbedEncoder, folds: Sequence[tuple[ExperimentConfig, Material]], device: torch.device, log: Log
 ) -> None:
-    """Write a finished run for each fold with the chosen layer, which `serfit compare` lists with the others."""
+    """Write a finished run for each fold with what was chosen of all, which `serfit compare` lists with the others."""
     params = one.config.model.params
     model = {"params": {"speech_encoder": params.speech_encoder, "encoder_revision": params.encoder_revision}}
     for (config, material), fitted in zip(folds, one.chosen, strict=True):
