@@ -16,7 +16,9 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.audio import read_audio
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
-from serfit.nn.model import EmotionModel
+from serfit.inference.source import open_members
+from serfit.nn.model import EmotionModel, model_of
+from serfit.nn.saved import weights_digest
 from serfit.report.compare import compare
 from serfit.runs import directory as runs
 from serfit.runs.finished import finished_directories, read_run
@@ -31,6 +33,7 @@ from serfit.training.probe import POOLINGS, SYSTEM, TABLES, WIDE_PENALTIES, Prob
 from serfit.training.ridge import PENALTIES
 from serfit.training.trainer import Part
 from support import settings
+from training.second_corpus import second, write_corpus
 
 
 @pytest.fixture(autouse=True)
@@ -306,3 +309,24 @@ def test_without_a_store_nothing_is_kept(release: Path, tmp_path: Path, computed
         probed(config, [material])
     assert len(computed) == 80
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_encoder_of_a_trained_network_is_probed_and_none_that_knows_the_test_part(
+    trained: Callable[..., Path], release: Path, tmp_path: Path
+) -> None:
+    run = trained(train__epochs=1)
+    config = ExperimentConfig.model_validate(
+        second(write_corpus(tmp_path / "second"), tmp_path, model__start_from=str(run))
+    )
+    found, _ = run_probe(config, silent_log())
+    assert {line.encoder for line in found.lines} == {"", run.name}
+    (left, *others) = [read_run(path) for path in finished_directories(tmp_path / "runs")]
+    assert len(others) == 2
+    assert (left.settings["model.start_from"], left.settings["model.start_part"]) == (str(run), "encoder")
+    (member,) = open_members(str(run))
+    assert left.environment.encoder.sha256 == weights_digest(member.model.encoder.hf)
+    assert left.environment.encoder.sha256 != weights_digest(model_of(config).encoder.hf)
+    plain, _ = run_probe(config, silent_log(), encoders=["random:tiny"])
+    assert plain.lines[1].scores != found.lines[1].scores
+    with pytest.raises(UserError, match=r"was trained on speakers .*, which the validation part"):
+        run_probe(config_of(release, tmp_path, model__start_from=str(run)), silent_log())

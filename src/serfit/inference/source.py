@@ -196,8 +196,8 @@ def member_of_run(directory: Path) -> Member:
         raise UserError(f"{directory} isn't finished; go on with it: serfit train --resume {directory}")
     if not (directory / runs.BEST_WEIGHTS).is_file():
         raise UserError(
-            f"{directory} holds no {runs.BEST_WEIGHTS}: it is no run of a network (neither the hand-made baseline nor a "
-            "probe is one), or its weights were removed"
+            f"{directory} holds no {runs.BEST_WEIGHTS}: it is no run of a network (neither the hand-made baseline nor "
+            "a probe is one), or its weights were removed"
         )
     config = load_config(directory / runs.CONFIG)
     environment = read_record(Environment, directory / runs.ENVIRONMENT, _ANEW)

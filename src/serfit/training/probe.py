@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import UserError, counted, visible
+from serfit.inference.begun import begun
+from serfit.inference.source import start_of
 from serfit.nn.encoders.build import Provenance
 from serfit.nn.encoders.source import find_encoder, public_name
-from serfit.nn.model import model_of
 from serfit.report.drawing.layer_curves import layer_pictures
 from serfit.report.layers import Line, Probed, contrasts, grouped, scores_text, to_csv, to_markdown
 from serfit.runs.records import EncoderRecord
@@ -35,6 +36,7 @@ from serfit.training.forecast import forecast
 from serfit.training.material import Material
 from serfit.training.messages import prediction_tables
 from serfit.training.ridge import PENALTIES, Floats, Ridge, fit_ridge, moments, standardised
+from serfit.training.start import find_start
 
 SUFFIX = "probe"
 """Run directories, and the folder of tables and pictures, are called `<name>_probe`."""
@@ -151,7 +153,7 @@ def run_probe(
     plans = [_with_encoder(config, name) for name in dict.fromkeys(encoders)] or [_with_encoder(config, None)]
     folds = list(folds_of(config, SUFFIX))
     for plan in plans:  # all of them, before anything is computed with the first
-        find_encoder(plan.model.params.speech_encoder, plan.model.params.encoder_revision)
+        _check(plan, [material for _, material in folds])
     with _results(config.experiment.runs_dir / f"{config.experiment.name}_{SUFFIX}") as folder:
         for line in (*folds[0][1].corpus.notes, device_line):
             log.say(line)
@@ -169,7 +171,7 @@ def _answered(
     plans: Sequence[ExperimentConfig], materials: Sequence[Material], device: torch.device, log: Log
 ) -> tuple[Probed, list[ProbedEncoder]]:
     """Everything that is computed."""
-    labels = _labels([plan.model.params.speech_encoder for plan in plans])
+    labels = _labels([plan.model.start_from or plan.model.params.speech_encoder for plan in plans])
     found = [probe_encoder(plan, label, materials, device, log) for plan, label in zip(plans, labels, strict=True)]
     lines, answers = _lines(_hand_made(materials, log), found, materials)
     costs = {one.label: _costs(one.config, materials[0]) for one in found}
@@ -179,13 +181,27 @@ def _answered(
 
 
 def _with_encoder(config: ExperimentConfig, name: str | None) -> ExperimentConfig:
-    """The configuration with the encoder of a name; None leaves its own."""
-    return config if name is None else _with_params(config, {"speech_encoder": name, "encoder_revision": None})
+    """The configuration with the encoder of a name; None leaves its own, or that of the network it goes on from."""
+    if name is None:
+        return config
+    other = {"speech_encoder": name, "encoder_revision": None}
+    return _with_params(config, other, start_from=None, start_part="all")
 
 
-def _with_params(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+def _with_params(config: ExperimentConfig, changes: Mapping[str, Any], **others: Any) -> ExperimentConfig:
+    """The configuration with other keys of model.params, and others of model."""
     params = config.model.params.model_copy(update=dict(changes))
-    return config.model_copy(update={"model": config.model.model_copy(update={"params": params})})
+    return config.model_copy(update={"model": config.model.model_copy(update={"params": params, **others})})
+
+
+def _check(plan: ExperimentConfig, materials: Sequence[Material]) -> None:
+    """Raise UserError where an encoder can't be had, or comes from a network that knows speakers of a test part."""
+    start = find_start(plan)
+    if start is None:
+        find_encoder(plan.model.params.speech_encoder, plan.model.params.encoder_revision)
+        return
+    for material in materials:
+        start.check(material)
 
 
 @contextmanager
@@ -258,7 +274,8 @@ def _statistics(
     plan: ExperimentConfig, material: Material, device: torch.device, log: Log
 ) -> tuple[Statistics, dict[str, int], Provenance]:
     """The statistics of all utterances, from the store as far as it has them; the row of each; the encoder."""
-    model = model_of(_with_params(plan, FROZEN)).to(device)
+    frozen = _with_params(plan, FROZEN, start_part="encoder" if plan.model.start_from else "all")
+    model = begun(frozen, start_of(frozen)).to(device)
     features = features_at(model, model.statistics_stage, plan.features)
     fill_store(features, material, log)
     utterances = [utterance for part in material.split.parts.values() for utterance in part]
@@ -334,7 +351,10 @@ def _leave_runs(
 ) -> None:
     """Write a finished run for each fold with what was chosen of all, which `serfit compare` lists with the others."""
     params = one.config.model.params
-    model = {"params": {"speech_encoder": params.speech_encoder, "encoder_revision": params.encoder_revision}}
+    model: dict[str, Any] = {
+        "params": {"speech_encoder": params.speech_encoder, "encoder_revision": params.encoder_revision},
+    }
+    model |= {"start_from": start, "start_part": "encoder"} if (start := one.config.model.start_from) else {}
     for (config, material), fitted in zip(folds, one.chosen, strict=True):
         if is_there(config, model, prediction_tables(material, fitted.validated, fitted.tested)):
             continue
