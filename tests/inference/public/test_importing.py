@@ -224,10 +224,13 @@ def test_nothing_is_unpickled_or_run(folders: dict[str, Path], tmp_path: Path) -
     import_model(str(folders["odyssey"]))  # beside code that raises when it is run
 
 
-def test_what_is_no_public_model_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_what_is_no_public_model_is_refused(
+    folders: dict[str, Path], trained: Callable[..., Path], tmp_path: Path
+) -> None:
     write_bundle(tmp_path / "bundle", [import_model(str(folders["odyssey"]))])
     for name, words in (
-        (tmp_path / "bundle", "is a serfit bundle already"),
+        (tmp_path / "bundle", "is a serfit bundle or run already"),
+        (trained(), "is a serfit bundle or run already"),
         (tmp_path / "nowhere", "there is no folder"),
         ("somebody/nothing", "can't be had"),
     ):
@@ -248,6 +251,11 @@ def test_the_licence_is_what_the_page_states_or_what_was_known(folders: dict[str
         assert imported is not None
         return imported.licence, imported.licence_from
 
+    derived = Path(rewritten(folders["audeering"], tmp_path / "derived", lambda *_: None))
+    (derived / "README.md").write_text("---\nlicense: mit\n---\n")
+    imported = import_model(str(derived)).about.origin.imported
+    assert imported is not None
+    assert imported.in_words == "mit (its README.md)", "the terms of another page aren't those of this model"
     assert licence("---\nlicense: apache-2.0\n---\n") == ("apache-2.0", "its README.md")
     assert licence("---\nlicense: other\nlicense_name: my-terms\n---\n") == ("my-terms", "its README.md")
     assert licence("---\nlicense: [mit, cc0-1.0]\n---\n") == ("mit, cc0-1.0", "its README.md")

@@ -96,7 +96,7 @@ class Parts:
         outputs: the dimension of each output.
         known: the names of all tensors that the layout may hold.
         licence: what its page on the hub stated when this was written.
-        terms: what that page adds to the licence.
+        terms: what that page adds to this licence.
         assumed: sentences about what the files don't state.
     """
 

@@ -17,6 +17,7 @@ from serfit.nn.encoders.folder import MOST_JSON_BYTES, normalisation, read_json,
 from serfit.nn.encoders.source import HUB_ID, Source, downloaded, public_name
 from serfit.nn.model import EmotionModel, build_model
 from serfit.nn.saved import finite_or_complain
+from serfit.runs.directory import FINISHED
 from serfit.runs.records import CorpusRecord, EncoderRecord
 
 LAYOUTS = (audeering, odyssey, vox_profile)
@@ -63,7 +64,7 @@ def import_model(name: str, revision: str | None = None, order: Sequence[Dimensi
         outputs=parts.outputs,
         licence=licence,
         licence_from=licence_from,
-        terms=parts.terms,
+        terms=parts.terms if licence == parts.licence else "",
         assumed=parts.assumed,
     )
     return Member(_about(model, imported, dimensions), params, model.requires_grad_(False).eval(), None, parts.variant)
@@ -72,8 +73,8 @@ def import_model(name: str, revision: str | None = None, order: Sequence[Dimensi
 def _opened(name: str, revision: str | None, order: tuple[Dimension, ...]) -> tuple[Checkpoint, str | None]:
     """What a name stands for, and its commit on the hub."""
     folder, commit = Path(name).expanduser(), None
-    if is_bundle(folder):
-        raise UserError(f"{name} is a serfit bundle already; use it as it is")
+    if is_bundle(folder) or (folder / FINISHED).is_file():
+        raise UserError(f"{name} is a serfit bundle or run already; use it as it is")
     if not folder.is_dir():
         if not HUB_ID.fullmatch(name):
             raise UserError(

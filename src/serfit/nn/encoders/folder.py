@@ -131,7 +131,7 @@ def read_weights(folder: Path, name: str) -> dict[str, Tensor]:
             return found
     raise UserError(
         f"{name} holds no weights: neither model.safetensors nor pytorch_model.bin is in {folder}; "
-        f"fetch them with `hf download microsoft/wavlm-large --local-dir {folder}`"
+        f"fetch them with `hf download OWNER/NAME --local-dir {folder}`"
     )
 
 
