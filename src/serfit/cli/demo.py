@@ -1,6 +1,7 @@
 """The demo: the whole main job on synthetic speech, frozen against unfrozen, in a few minutes on a CPU."""
 
 import json
+import re
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -14,6 +15,7 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.synthetic.corpus import synthetic_corpus
 from serfit.corpus.synthetic.release import write_release
 from serfit.errors import UserError
+from serfit.nn.encoders.source import find_encoder
 from serfit.report.compare import read_run, write_comparison
 from serfit.runs.finished import FinishedRun
 from serfit.system.log import Log
@@ -25,43 +27,61 @@ COMPLETE = ".complete"
 """Marks a corpus folder that was written to its end."""
 
 
-def run_demo(folder: Path, console: Console) -> None:
+PRETRAINED = {"model.params.freeze_cnn": "true", "train.optimizer.encoder_lr": "0.00003"}
+"""What the demo's configurations change for an encoder that has learnt something already, and must not lose it."""
+
+
+def run_demo(folder: Path, console: Console, encoder: str | None = None) -> None:
     """Write a synthetic IEMOCAP release, train fold 1 frozen and unfrozen, and print both beside each other.
 
     Args:
         folder: gets `corpus`, `features` and `runs`; a corpus that is there already is used again.
         console: where to say what happens.
+        encoder: hub id or folder of a pretrained encoder; None trains a tiny one from random weights.
 
     Raises:
-        UserError: the folder can't be written, or CUDA_VISIBLE_DEVICES asks for GPUs and there are none.
+        UserError: the folder can't be written, the encoder can't be had, or CUDA_VISIBLE_DEVICES asks for GPUs and
+            there are none.
     """
     began = time.monotonic()
     choose_device(None)  # refuses where GPUs are asked for and missing, before anything is written
+    configs = [demo_config(name, folder, encoder) for name in ("demo_frozen", "demo")]
     console.print("The demo trains on synthetic voices. Its numbers say nothing about people.", style="bold")
-    torch.set_num_threads(1)  # networks this small are slowed down by more, badly so on a busy machine
+    if encoder is None:
+        torch.set_num_threads(1)  # networks this small are slowed down by more, badly so on a busy machine
+    else:
+        find_encoder(encoder, None)  # before the corpus is written
     root = folder / "corpus"
     _write_corpus(root, console)
-    finished: dict[str, FinishedRun] = {}
-    for name in ("demo_frozen", "demo"):
-        config = demo_config(name, folder)
+    finished: list[FinishedRun] = []
+    for config in configs:
         console.print(f"\n{config.experiment.name}", style="bold")
-        finished[config.experiment.name] = read_run(run_experiment(config, Log(console)))
+        finished.append(read_run(run_experiment(config, Log(console))))
     console.print()
-    console.print(_table(finished["demo_frozen"], finished["demo_unfrozen"]))
-    for run in finished.values():
+    console.print(_table(*finished))
+    for run in finished:
         console.print(f"{run.directory}", highlight=False)
     console.print(f"{write_comparison(folder / 'runs')}", highlight=False)
+    what = "Synthetic voices" if encoder else "Synthetic voices and an untrained encoder"
     console.print(
-        f"\nDone in {time.monotonic() - began:.0f} s. Synthetic voices and an untrained encoder: the table shows that "
-        "the path works and what unfreezing means, and nothing about people. Next: 'Your corpus' in README.md.",
+        f"\nDone in {time.monotonic() - began:.0f} s. {what}: the table shows that the path works and what unfreezing "
+        "means, and nothing about people. Next: 'Your corpus' in README.md.",
         highlight=False,
     )
 
 
-def demo_config(name: str, folder: Path) -> ExperimentConfig:
-    """One of the demo's configurations, with everything below one folder."""
+def demo_config(name: str, folder: Path, encoder: str | None = None) -> ExperimentConfig:
+    """One of the demo's configurations, with everything below one folder; encoder as for `run_demo`."""
     below = {"data.root": "corpus", "features.store": "features", "experiment.runs_dir": "runs"}
     quoted = {key: json.dumps(str(folder / name).replace("$", "$$")) for key, name in below.items()}  # values are YAML
+    if encoder is not None:
+        known = Path(encoder).expanduser()
+        name_or_folder = str(known.absolute()) if known.exists() else encoder
+        kind = "frozen" if name == "demo_frozen" else "unfrozen"
+        quoted |= PRETRAINED | {
+            "model.params.speech_encoder": json.dumps(name_or_folder.replace("$", "$$")),
+            "experiment.name": json.dumps(f"demo_{kind}_{re.sub(r'[^A-Za-z0-9._-]', '-', known.name)}"),
+        }
     overrides = [f"{key}={value}" for key, value in quoted.items()]
     with as_file(files("serfit.cli") / f"{name}.yaml") as path:
         return load_config(path, overrides)

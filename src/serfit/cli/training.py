@@ -248,6 +248,10 @@ def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where corpus, store and runs of the demo go.")] = Path(
         "demo"
     ),
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="Hub id or folder of a pretrained encoder, in place of a tiny untrained one."),
+    ] = None,
 ) -> None:
     """Do the main job on synthetic speech, offline, on the CPU, in a few minutes: frozen against unfrozen.
 
@@ -256,7 +260,7 @@ def demo(
     from serfit.cli.demo import run_demo
     from serfit.system.log import Terminal
 
-    run_demo(folder, Terminal())
+    run_demo(folder, Terminal(), encoder)
 
 
 @needs_torch
