@@ -12,7 +12,7 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import differences
 from serfit.corpus.overlap import both
 from serfit.errors import NumericalError, counted
-from serfit.labels import letter
+from serfit.labels import SAMPLE_RATE, letter
 from serfit.nn.encoders.folder import LAYOUT
 from serfit.nn.model import EmotionModel
 from serfit.report.diagnosis.diagnose import diagnose, doubts
@@ -98,6 +98,8 @@ def introduce(
             f"note: {model.encoder.preparation}, by the encoder's layout; "
             "it has no preprocessor_config.json or processor_config.json to state it"
         )
+    for line in long_speech(material, model):
+        log.say(line)
     labels = material.labels()
     about = Environment(
         **environment(device),
@@ -119,6 +121,19 @@ def introduce(
         trained = material.trained_on()
         write_record(run / TRAINED, trained if start is None else both(start.seen, trained))
     run.describe(about)
+
+
+def long_speech(material: Material, model: EmotionModel) -> Iterator[str]:
+    """Say how speech is encoded that is longer than an encoder's positions."""
+    window = model.encoder.window_samples
+    if window is None:
+        return
+    longer = sum(seconds * SAMPLE_RATE > window for seconds in material.seconds().values())
+    if longer:
+        yield (
+            f"note: {counted(longer, 'utterance')} longer than {window / SAMPLE_RATE:g} s: encoded in windows of that "
+            "length, whose frames are pooled together"
+        )
 
 
 def warn_of_memory(

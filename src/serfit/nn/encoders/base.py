@@ -63,6 +63,8 @@ class Encoder(nn.Module, ABC):
     """
 
     front_name = "output of the CNN"
+    window_samples: int | None = None
+    """Most samples that are encoded together: longer speech is encoded in windows, and their frames pooled together."""
 
     def __init__(
         self,

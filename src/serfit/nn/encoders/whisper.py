@@ -63,6 +63,7 @@ class WhisperEncoder(Encoder):
         super().__init__(hf, sizes, config.encoder_layers, **options)
         self.windows = windows
         self.positions: int = config.max_source_positions
+        self.window_samples: int = self.positions * sizes.hop
         self.hf.embed_positions.requires_grad_(False)
 
     @classmethod
@@ -100,8 +101,7 @@ class WhisperEncoder(Encoder):
 
     def computed_samples(self, samples: int) -> int:
         """See `Encoder`."""
-        window = self.positions * self.sizes.hop
-        return -(-samples // window) * window if self.windows else samples
+        return -(-samples // self.window_samples) * self.window_samples if self.windows else samples
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class WhisperEncoder(Encoder):
         if not self.windows:
             return log_mel(waveforms, lengths, bands, graph=graph)
         batch, samples = waveforms.shape
-        window = self.positions * self.sizes.hop
+        window = self.window_samples
         count = (samples + window - 1) // window
         speech = torch.where(valid_mask(lengths, samples), waveforms, 0.0)
         rows = F.pad(speech, (0, count * window - samples)).reshape(batch * count, window)
