@@ -42,6 +42,21 @@ def test_settings_that_the_weights_contradict_are_refused(key: str, value: Any, 
         load_encoder(ModelParams(speech_encoder=str(tmp_path)), seed=1)
 
 
+@pytest.mark.parametrize(("key", "value"), [("hop_length", 320), ("n_fft", 512), ("feature_size", 128)])
+def test_spectra_of_another_kind_are_refused(key: str, value: int, tmp_path: Path) -> None:
+    from transformers import WhisperFeatureExtractor
+
+    build_whisper().save_pretrained(tmp_path)
+    WhisperFeatureExtractor().save_pretrained(tmp_path)
+    load_encoder(ModelParams(speech_encoder=str(tmp_path)), seed=1)
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(
+        UserError, match=f"preprocessor_config.json of .* states {key}: {value}, and this encoder takes"
+    ):
+        load_encoder(ModelParams(speech_encoder=str(tmp_path)), seed=1)
+
+
 def test_positions_are_pairs() -> None:
     with pytest.raises(ValueError, match="must be even"):
         Settings(model_type="whisper", d_model=33, encoder_attention_heads=3)

@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from serfit.errors import UserError
 from serfit.nn.dropout import DropoutSeeds, dropout
 from serfit.nn.encoders.attention import attend
 from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, States
-from serfit.nn.encoders.log_mel import HOP, SHORTEST, log_mel
+from serfit.nn.encoders.log_mel import HOP, SHORTEST, WINDOW, log_mel
 from serfit.nn.encoders.sizes import Sizes
 from serfit.nn.encoders.source import Source
-from serfit.nn.encoders.wav2vec2_config import configured, skeleton
+from serfit.nn.encoders.wav2vec2_config import configured, shown, skeleton
 from serfit.nn.encoders.wav2vec2_graph import normalised_rows
 from serfit.nn.encoders.weights import with_weights
 from serfit.nn.encoders.whisper_config import Settings
@@ -71,13 +72,21 @@ class WhisperEncoder(Encoder):
         """Build the encoder of a source; options as for this class.
 
         Raises:
-            UserError: the settings can't be, the weights don't belong to them, or aren't finite.
+            UserError: the settings can't be, the weights don't belong to them, or aren't finite, or a file states
+                spectra that are computed in another way.
         """
         from transformers.models.whisper import modeling_whisper
 
         config = configured(source.settings, source.where, Settings)
         build = modeling_whisper.WhisperEncoder
         hf = with_weights(lambda: skeleton(config, source.where, build), source.tensors, source.name)
+        about = source.normalisation.about
+        for key, value in (("feature_size", config.num_mel_bins), ("n_fft", WINDOW), ("hop_length", HOP)):
+            if about.get(key, value) != value:
+                raise UserError(
+                    f"{source.normalisation.stated_by} of {source.name} states {key}: {shown(about[key])}, and this "
+                    f"encoder takes {value}; fetch it and config.json again, together"
+                )
         return cls(hf, normalise=bool(source.normalisation.normalise), **options)
 
     @property
@@ -102,6 +111,11 @@ class WhisperEncoder(Encoder):
     def computed_samples(self, samples: int) -> int:
         """See `Encoder`."""
         return -(-samples // self.window_samples) * self.window_samples if self.windows else samples
+
+    @property
+    def preparation(self) -> str:
+        """See `Encoder`."""
+        return f"{self.config.num_mel_bins} mel bands are computed, of waveforms whose level is left as it is"
 
     @property
     def architecture(self) -> dict[str, Any]:
