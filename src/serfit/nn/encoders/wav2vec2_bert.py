@@ -124,4 +124,5 @@ class Wav2Vec2BertEncoder(Wav2Vec2ConformerEncoder):
         """Log-mel spectra of waveforms [B, S], two side by side: [B, T, C]."""
         spectra = filterbank(waveforms, lengths, self.bands)
         frames = spectra.shape[1] // _STRIDE
-        return spectra[:, : _STRIDE * frames].reshape(len(spectra), frames, -1)
+        batch = spectra.shape[0]  # len() would fix a graph to the batch that it was made with
+        return spectra[:, : _STRIDE * frames].reshape(batch, frames, -1)
