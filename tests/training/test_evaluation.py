@@ -14,7 +14,9 @@ import yaml
 
 import serfit
 from cli.test_hostile import exit_code
+from serfit.config.load import load_config
 from serfit.config.schema import ExperimentConfig
+from serfit.corpus.load import load_corpus
 from serfit.inference.bundle import DESCRIPTION, write_bundle
 from serfit.inference.calibrated import chosen
 from serfit.inference.source import open_members
@@ -285,6 +287,28 @@ def test_what_cannot_be_scored_is_said_in_a_sentence(
     assert exit_code("evaluate", *(word.format(**words) for word in arguments)) == 2
     assert said in capsys.readouterr().err
     assert written(tmp_path) == []
+
+
+def test_the_corpus_keeps_its_name_in_the_recorded_configuration(
+    home: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = home(data__name="my own")
+    assert exit_code("evaluate", run, "--config", tmp_path / "home.json") == 0
+    assert exit_code("baseline", "--config", tmp_path / "home.json", "--fold", "1") == 0
+    for made in written(tmp_path):
+        about = runs.read_environment(made)
+        assert about is not None
+        assert about.corpus.name == load_corpus(load_config(made / runs.CONFIG).data).name == "my own"
+
+
+def test_calibration_passes_over_evaluations(
+    trained: TrainedRun, abroad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("evaluate", trained(), "-c", abroad) == 0
+    assert exit_code("calibration", trained(), *written(tmp_path)) == 0
+    assert "evaluated" not in capsys.readouterr().out.partition("comparison of all")[2].partition("\n")[2]
+    assert exit_code("calibration", tmp_path / "runs") == 2
+    assert "it holds 1 evaluation, and nothing was fitted there" in capsys.readouterr().err
 
 
 def test_an_evaluation_is_no_model_and_no_training_to_go_on_with(

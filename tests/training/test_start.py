@@ -37,7 +37,7 @@ from serfit.training.features import features_of
 from serfit.training.forecast import forecast
 from serfit.training.material import prepare
 from serfit.training.ranks import ALONE
-from serfit.training.start import find_start
+from serfit.training.start import find_start, kept_bytes
 from serfit.training.trainer import evaluate
 from support import RESULTS, settings
 from training.second_corpus import second, write_corpus
@@ -322,9 +322,15 @@ def test_zero_shot_fine_tuned_and_trained_alone_stand_in_one_table(
 
 def test_a_check_foretells_what_a_start_costs(trained: TrainedRun, abroad: Callable[..., ExperimentConfig]) -> None:
     config = abroad(trained())
-    assert any("an epoch about" in line for line in forecast(config, prepare(config)))
+    foretold, without = (list(forecast(one, prepare(one))) for one in (config, abroad(None)))
+    assert any("an epoch about" in line for line in foretold)
+    (disk, alone) = (next(line for line in lines if "checkpoints" in line) for lines in (foretold, without))
+    assert disk.partition(", and")[0] != alone.partition(", and")[0]
     start = find_start(config)
     assert start is not None
     lines = list(start.lines(prepare(config)))
     assert "valence: the model's 1 to 5 stands for -3 to 3 of second.csv" in lines
+    model = begun(config, start.member)
+    assert kept_bytes(config, model) == sum(tensor.nbytes for tensor in start.member.model.state_dict().values())
+    assert kept_bytes(abroad(None), model) == 0
     assert start.member.about.scales["valence"] == LabelScale(1, 5)

@@ -84,9 +84,12 @@ def calibration(
     from serfit.runs.experiments import gather, ranges
     from serfit.system.log import Terminal
 
-    experiments, remarks = gather([read_run(directory) for directory in chosen_directories(runs)])
+    found = [read_run(directory) for directory in chosen_directories(runs)]
+    fitted = [run for run in found if run.environment.evaluation is None]
+    experiments, remarks = gather(fitted)
     if not experiments:
-        raise UserError(f"there is no finished run in {runs[0]}; name a run directory, or a folder of them")
+        but = f"; it holds {counted(len(found), 'evaluation')}, and nothing was fitted there" if found else ""
+        raise UserError(f"there is no finished run in {runs[0]}{but}; name a run directory, or a folder of them")
     console = Terminal()
     for result in experiments:
         scales = rating_scales(load_config(result.runs[0].directory / CONFIG).data)

@@ -22,9 +22,9 @@ from serfit.scores.metrics import Scores
 from serfit.scores.records import Predictions
 from serfit.scores.reference import FROZEN, Measure, difference, measure, obstacle
 
-IRRELEVANT = WITHOUT_EFFECT | {"experiment.seed", "data.root", "data.split.fold"}
+IRRELEVANT = WITHOUT_EFFECT | {"experiment.seed", "data.name", "data.root", "data.split.fold"}
 """Settings in which the runs of one experiment may differ: they say which run it is, where things lie, or how a
-computation is executed."""
+computation is executed. The name of the corpus counts as it is recorded."""
 
 STARTS = frozenset({"model.start_from", "model.start_part"})
 """Settings that name the network that training goes on from. What it is stands in the records, by its digest."""

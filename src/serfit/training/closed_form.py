@@ -26,7 +26,7 @@ from serfit.training.messages import prediction_tables
 from serfit.training.ridge import Floats, Ridge
 from serfit.training.trainer import Part
 
-SETTINGS = ("corpus", "root", "dimensions", "table", "scales", "split", "unreadable")
+SETTINGS = ("corpus", "name", "root", "dimensions", "table", "scales", "split", "unreadable")
 """Keys of the data section that matter here; config.json holds no others of it."""
 
 

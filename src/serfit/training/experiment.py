@@ -34,7 +34,7 @@ from serfit.training.optim import build_optimizer
 from serfit.training.progress import EpochTimer, ProgressWriter
 from serfit.training.ranks import ALONE, Ranks
 from serfit.training.resume import load_best, restore, share_state
-from serfit.training.start import find_start
+from serfit.training.start import find_start, kept_bytes
 from serfit.training.trainer import TrainingState, evaluate, fit
 
 
@@ -80,7 +80,7 @@ def run_experiment(
             model = begun(config, None if start is None else start.member).to(device)
             features = features_of(config, model)
             introduce(run, log, material, model, features, device, precision, start)
-            needed = bytes_on_disk(model) + (0 if start is None else start.nbytes)
+            needed = bytes_on_disk(model) + kept_bytes(config, model)
             check_room(run.directory, needed, "weights and checkpoints", "make room or move runs_dir")
             if start is not None:
                 start.keep(run)

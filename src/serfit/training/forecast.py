@@ -25,6 +25,7 @@ from serfit.training.features import Features, features_of
 from serfit.training.material import Material
 from serfit.training.memory import first_budget, memory_warning, peak_bytes
 from serfit.training.optim import build_optimizer
+from serfit.training.start import kept_bytes
 
 BATCHES = (2, 4, 8, 16)
 """Utterances in one pass for which memory is foretold."""
@@ -116,7 +117,7 @@ def disk_lines(config: ExperimentConfig, material: Material, model: EmotionModel
     Raises:
         UserError: a disk, or features.max_gb, is clearly too small.
     """
-    runs, weights = config.experiment.runs_dir, bytes_on_disk(model)
+    runs, weights = config.experiment.runs_dir, bytes_on_disk(model) + kept_bytes(config, model)
     yield (
         f"disk: weights and checkpoints of a run take at most {gigabytes(weights)}, and {gigabytes(free_bytes(runs))} "
         f"are free for {runs}"

@@ -9,6 +9,7 @@ from serfit.corpus.overlap import TrainedOn, check_unseen
 from serfit.inference.about import mapped_scales
 from serfit.inference.bundle import Member, is_bundle, write_bundle
 from serfit.inference.source import start_of
+from serfit.nn.model import EmotionModel
 from serfit.nn.saved import weights_digest
 from serfit.runs.directory import START, Run
 from serfit.runs.records import StartRecord
@@ -28,11 +29,6 @@ class Start:
     member: Member
     record: StartRecord
     seen: TrainedOn
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that `keep` takes on the disk."""
-        return sum(tensor.nbytes for tensor in self.member.model.state_dict().values())
 
     def check(self, material: Material) -> None:
         """Raise UserError where the network knows speakers or recordings of the validation or test part."""
@@ -73,3 +69,8 @@ def find_start(config: ExperimentConfig, directory: Path | None = None) -> Start
         part=config.model.start_part,
     )
     return Start(member, record, origin.trained_on or TrainedOn(unknown=(name,)))
+
+
+def kept_bytes(config: ExperimentConfig, model: EmotionModel) -> int:
+    """Bytes that a run directory takes for the network that training goes on from, which is of the model's size."""
+    return 0 if config.model.start_from is None else sum(tensor.nbytes for tensor in model.state_dict().values())
