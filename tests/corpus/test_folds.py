@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serfit.config import schema
 from serfit.corpus.folds import Split, check_leakage, check_varying, make_split
 from serfit.corpus.utterance import Corpus, Utterance
-from serfit.errors import UserError
+from serfit.errors import UserError, counted
 
 
 def utterance(name: str, valence: float = 1.0, **fields) -> Utterance:
@@ -83,7 +83,9 @@ def test_grouped_folds_partition_the_groups(speakers: list[str | None], folds: i
     whole = corpus(*(utterance(f"u{number:02}", speaker=name) for number, name in enumerate(speakers)))
     groups = Counter(name if name is not None else f"u{number:02}" for number, name in enumerate(speakers))
     if len(groups) < folds:
-        with pytest.raises(UserError, match=f"toy has {len(groups)} speakers and data.split.folds is {folds}"):
+        with pytest.raises(
+            UserError, match=f"toy has {counted(len(groups), 'speaker')} and data.split.folds is {folds}"
+        ):
             make_split(whole, grouped(1, folds))
         return
     splits = [make_split(whole, grouped(fold, folds)) for fold in range(1, folds + 1)]

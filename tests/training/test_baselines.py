@@ -4,15 +4,21 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
+import pytest
+import soundfile
 from rich.console import Console
 
 from serfit.config.load import load_config
-from serfit.config.schema import ExperimentConfig
+from serfit.config.schema import ExperimentConfig, FeatureSettings
+from serfit.corpus.utterance import Utterance
 from serfit.report.compare import compare, read_run, to_markdown
 from serfit.runs import directory as runs
+from serfit.system.counters import generator
 from serfit.system.log import Log
-from serfit.training.baselines import SUFFIX, SYSTEM, run_baseline
-from support import settings, small_release
+from serfit.training.baselines import SUFFIX, SYSTEM, hand_made_features, open_hand_made, run_baseline
+from serfit.training.trainer import Part
+from support import settings, small_release, tone
 
 
 def quiet() -> Log:
@@ -48,3 +54,19 @@ def test_every_fold_becomes_a_finished_run_that_compare_lists(tmp_path: Path) ->
     text = to_markdown(comparison)
     assert SYSTEM in text
     assert "0 of 0" not in text
+
+
+def test_hand_made_features_come_back_from_the_store_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sounds = {"tone": tone(0.5, 0.5, 0.4, generator("tone")), "silence": np.zeros(5_000, dtype=np.float32)}
+    for name, samples in sounds.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16_000)
+    part = Part(tuple(Utterance(name, tmp_path / f"{name}.wav", {}) for name in sounds), (0.4, 0.3), (), {})
+    store = open_hand_made(FeatureSettings(store=tmp_path / "store"))
+    assert open_hand_made(FeatureSettings(store=None)) is None
+    fresh, kept = (hand_made_features(part, {}, quiet(), one) for one in (None, store))
+    assert np.isnan(fresh[1]).any()
+    np.testing.assert_array_equal(kept, fresh)
+    monkeypatch.setattr("serfit.training.baselines.acoustic_features", lambda *_: pytest.fail("computed again"))
+    np.testing.assert_array_equal(hand_made_features(part, {}, quiet(), store), fresh)

@@ -183,8 +183,8 @@ def _grouped(corpus: Corpus, fold: int, folds: int, group: Kind) -> Split:
     sizes = Counter(keys)
     if len(sizes) < folds:
         raise UserError(
-            f"{corpus.name} has {len(sizes)} {group}s and data.split.folds is {folds}, but every fold needs one; lower "
-            "data.split.folds (3 is the least), or choose another data.split.group"
+            f"{corpus.name} has {counted(len(sizes), group)} and data.split.folds is {folds}, but every fold needs "
+            "one; lower data.split.folds (3 is the least), or choose another data.split.group"
         )
     parts = _rotated(_dealt(sizes, folds), fold, folds)
 

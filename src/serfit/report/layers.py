@@ -29,7 +29,7 @@ HOW_TO_READ = (
     "Test CCC, mean over folds, with 95% CI; nothing was trained but ridge regression on standardised features. Its "
     "penalty is chosen for each dimension by the CCC on the validation part of each fold; the test parts have no say.",
     "Layer 0 is the input of the transformer, the last layer the output of the encoder. SD: standard deviation over "
-    "time. Sum: of the layers' standardised features. All: the features of all layers side by side.",
+    "time. Sum: of the layers' standardised features, with equal weights. All: all layers' features side by side.",
     "The best of many test scores is too good to be true. The lines that begin with “chosen” are what to expect of "
     "choosing: in each fold what has the best mean validation CCC, among single layers, or among all lines above.",
 )

@@ -28,7 +28,7 @@ from serfit.scores.statistics.interval import estimate
 from serfit.system.files import write_bytes, write_text
 from serfit.system.log import Log
 from serfit.system.runtime import choose_device, environment
-from serfit.training.baselines import hand_made_features
+from serfit.training.baselines import hand_made_features, open_hand_made
 from serfit.training.closed_form import finish_run, folds_of, is_there, opened, predictions_of, record_of
 from serfit.training.features import features_at
 from serfit.training.filling import fill_store
@@ -37,6 +37,7 @@ from serfit.training.material import Material
 from serfit.training.messages import prediction_tables
 from serfit.training.ridge import PENALTIES, Floats, Ridge, fit_ridge, moments, standardised
 from serfit.training.start import find_start
+from serfit.training.store import FeatureStore
 
 SUFFIX = "probe"
 """Run directories, and the folder of tables and pictures, are called `<name>_probe`."""
@@ -173,7 +174,7 @@ def _answered(
     """Everything that is computed."""
     labels = _labels([plan.model.start_from or plan.model.params.speech_encoder for plan in plans])
     found = [probe_encoder(plan, label, materials, device, log) for plan, label in zip(plans, labels, strict=True)]
-    lines, answers = _lines(_hand_made(materials, log), found, materials)
+    lines, answers = _lines(_hand_made(materials, open_hand_made(plans[0].features), log), found, materials)
     costs = {one.label: _costs(one.config, materials[0]) for one in found}
     corpus = materials[0].corpus
     notes = (*(material.split.protocol for material in materials), *corpus.notes)
@@ -227,13 +228,13 @@ def _labels(names: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else [visible(name) for name in names]
 
 
-def _hand_made(materials: Sequence[Material], log: Log) -> list[Predictions]:
+def _hand_made(materials: Sequence[Material], store: FeatureStore | None, log: Log) -> list[Predictions]:
     """Test predictions of the hand-made baseline, by fold."""
     known: dict[str, Floats] = {}
     tests = []
     for material in materials:
         train, validation, test = (
-            hand_made_features(part, known, log) for part in (material.train, material.validation, material.test)
+            hand_made_features(part, known, log, store) for part in (material.train, material.validation, material.test)
         )
         ridge = fit_ridge(train, material.train.targets(), validation, material.validation.targets())
         tests.append(predictions_of(material.test, ridge, test))

@@ -65,15 +65,19 @@ class Waveforms:
 
 def open_waveforms(folder: Path, max_bytes: int | None) -> Waveforms:
     """The decoded audio in a store's folder; `max_bytes` as for `FeatureStore`."""
-    decoders = f"{FORMAT} {soundfile.__libsndfile_version__} {soxr.__version__} {soxr.__libsoxr_version__}"
-    name = hashlib.sha256(decoders.encode()).hexdigest()[:12]
+    name = hashlib.sha256(decoders().encode()).hexdigest()[:12]
     stores = []
     for dtype in (torch.int16, torch.float32):
         word = str(dtype).removeprefix("torch.")
         store = FeatureStore(folder / f"waveforms-{name}-{word}", dtype, max_bytes)
-        store.describe({"stage_name": "waveform", "encoder": "any encoder", "dtype": word, "decoders": decoders})
+        store.describe({"stage_name": "waveform", "encoder": "any encoder", "dtype": word, "decoders": decoders()})
         stores.append(store)
     return Waveforms(*stores)
+
+
+def decoders() -> str:
+    """Versions of what decodes and resamples audio."""
+    return f"{FORMAT} {soundfile.__libsndfile_version__} {soxr.__version__} {soxr.__libsoxr_version__}"
 
 
 def is_plain(path: Path) -> bool:
