@@ -186,7 +186,7 @@ def test_what_was_trained_is_used_as_the_readme_says(checkout: Path) -> None:
     sentence = next((checkout / "data").rglob("sentences/wav/*/*.wav"))
     shutil.copy(sentence, checkout / "recordings" / "one.wav")
 
-    used = shell(checkout, block("serfit predict"))
+    used = shell(checkout, block("serfit predict", "$RUN"))
     assert used.returncode == 0, used.stderr
     assert "one.wav" in (checkout / "labels.csv").read_text()
     assert "one.wav" in (checkout / "curves.csv").read_text()
