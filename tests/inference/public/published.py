@@ -245,6 +245,7 @@ def vox_profile_whisper(folder: Path, *, bands: int = 128) -> Published:
     tensors = {f"backbone_model.{name}": tensor.clone() for name, tensor in hf.state_dict().items()}
     tensors |= {"weights": torch.linspace(-1.0, 1.0, 3), **wrapper.tensors()}
     tensors["embed_positions"] = hf.encoder.embed_positions.weight.detach().clone()
+    tensors["backbone_model.encoder.embed_positions.weight"].zero_()  # the wrapper replaces them before every pass
     write(folder, arguments("whisper_large", "finetune", True), tensors)
     extractor, encoder = WhisperFeatureExtractor(feature_size=bands, chunk_length=15), hf.encoder.double()
 
