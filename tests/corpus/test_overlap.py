@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serfit.corpus.overlap import TrainedOn, both, check_unseen, trained_on
+from serfit.corpus.overlap import TrainedOn, both, check_unseen, doubts, trained_on
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
 from serfit.system.records import from_plain, plain
@@ -67,6 +67,19 @@ def test_a_stretch_without_end_goes_to_the_end_of_the_file(files: list[Path]) ->
     check_unseen(trained, "mine", "radio", {"test": [spoken("2", files[0], None, 0.0, 3.0)]})
     with pytest.raises(UserError, match="the audio of 2"):
         check_unseen(trained, "mine", "radio", {"test": [spoken("2", files[0], None, 0.0, 3.5)]})
+
+
+def test_speakers_by_whom_an_epoch_was_chosen_are_a_doubt_and_no_obstacle(files: list[Path]) -> None:
+    trained = trained_on("radio", [spoken("1", files[0], "Anna")], [spoken("2", files[1], "Berta")])
+    held = [spoken("3", files[1], "Berta"), spoken("4", files[2], "Carla")]
+    check_unseen(trained, "mine", "radio", {"test": held})
+    (said,) = doubts(trained, "radio", held)
+    assert "chosen by the scores of speakers Berta, which are scored here" in said
+    assert doubts(trained, "radio", held[1:]) == doubts(trained, "television", held) == []
+    assert doubts(both(trained, TrainedOn(unknown=("old",))), "radio", held) == [
+        "warning: what old learnt from isn't recorded, so whether it knows speakers or recordings of radio isn't known",
+        said,
+    ]
 
 
 def test_records_hold_no_names_add_up_and_come_back(files: list[Path]) -> None:

@@ -88,6 +88,7 @@ def test_at_home_a_run_predicts_what_it_predicted_to_the_byte(
     assert about.kind == "evaluation"
     assert about.evaluation is not None
     assert about.evaluation.unknown == ()
+    assert "flatter" not in (made / runs.TRAIN_LOG).read_text()
     assert about.evaluation.networks[0].run == run.name
     native, scored = read_run(run).scores, read_run(made).scores
     assert (scored.test, scored.scenario_baseline, scored.raters_agreement) == (
@@ -101,6 +102,10 @@ def test_the_validation_part_is_predicted_as_in_training(home: Callable[..., Pat
     run = home()
     assert exit_code("evaluate", run, "--config", tmp_path / "home.json", "--part", "validation") == 0
     (made,) = written(tmp_path)
+    said = (made / runs.TRAIN_LOG).read_text()
+    assert (
+        "warning: the best epoch was chosen by the scores of speakers Ses02_F, Ses02_M, which are scored here" in said
+    )
     assert (made / runs.PREDICTIONS).read_bytes() == (run / runs.VALIDATION).read_bytes()
 
 

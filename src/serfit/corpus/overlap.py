@@ -33,23 +33,27 @@ class TrainedOn(VersionedRecord):
     Attributes:
         speakers: digests of corpus and speaker.
         recordings: stretches of each file by the digest of its bytes.
+        validation: digests of corpus and speaker by whose scores an epoch was chosen.
         unknown: networks it started from whose training data isn't recorded.
     """
 
     speakers: tuple[str, ...] = ()
     recordings: dict[str, tuple[Stretch, ...]] = Field(default_factory=dict)
+    validation: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
 
-def trained_on(corpus: str, utterances: Sequence[Utterance]) -> TrainedOn:
-    """The record of a training part. Raises UserError where a file can't be read."""
+def trained_on(corpus: str, utterances: Sequence[Utterance], validation: Sequence[Utterance] = ()) -> TrainedOn:
+    """The record of a training part, and of the speakers of the validation part. Raises UserError for unread files."""
     digests = _digests(utterances)
     recordings: dict[str, list[Stretch]] = {}
     for spoken in utterances:
         recordings.setdefault(digests[spoken.path], []).append((spoken.start, spoken.end))
-    speakers = {_speaker(corpus, spoken.speaker) for spoken in utterances if spoken.speaker is not None}
     found = {name: tuple(stretches) for name, stretches in sorted(recordings.items())}
-    return TrainedOn(speakers=tuple(sorted(speakers)), recordings=found)
+    speakers, others = (
+        tuple(sorted(_speaker(corpus, name) for name in speakers_of(part))) for part in (utterances, validation)
+    )
+    return TrainedOn(speakers=speakers, recordings=found, validation=others)
 
 
 def both(one: TrainedOn, other: TrainedOn) -> TrainedOn:
@@ -59,6 +63,7 @@ def both(one: TrainedOn, other: TrainedOn) -> TrainedOn:
     return TrainedOn(
         speakers=tuple(sorted({*one.speakers, *other.speakers})),
         recordings={name: tuple(sorted(found, key=_bounds)) for name, found in stretches.items()},
+        validation=tuple(sorted({*one.validation, *other.validation})),
         unknown=tuple(dict.fromkeys((*one.unknown, *other.unknown))),
     )
 
@@ -77,8 +82,7 @@ def check_unseen(trained: TrainedOn, model: str, corpus: str, parts: Mapping[str
     """
     digests, seen = _digests([spoken for utterances in parts.values() for spoken in utterances]), {*trained.speakers}
     for part, utterances in parts.items():
-        everyone = sorted({spoken.speaker for spoken in utterances if spoken.speaker is not None})
-        speakers = [name for name in everyone if _speaker(corpus, name) in seen]
+        speakers = [name for name in speakers_of(utterances) if _speaker(corpus, name) in seen]
         audio = [
             spoken.id
             for spoken in utterances
@@ -95,6 +99,28 @@ def check_unseen(trained: TrainedOn, model: str, corpus: str, parts: Mapping[str
                 "fold of its own), or, where other people only have the same names, call this corpus otherwise with "
                 "data.name"
             )
+
+
+def doubts(trained: TrainedOn, corpus: str, utterances: Sequence[Utterance]) -> list[str]:
+    """Warnings about scores of a network on utterances of a corpus: what isn't known, and what it was chosen by."""
+    said = [
+        f"warning: what {name} learnt from isn't recorded, so whether it knows speakers or recordings of {corpus} "
+        "isn't known"
+        for name in trained.unknown
+    ]
+    chosen_by = {*trained.validation}
+    speakers = [name for name in speakers_of(utterances) if _speaker(corpus, name) in chosen_by]
+    if speakers:
+        said.append(
+            f"warning: the best epoch was chosen by the scores of speakers {listed(speakers)}, which are scored here, "
+            "so these scores flatter a little"
+        )
+    return said
+
+
+def speakers_of(utterances: Sequence[Utterance]) -> list[str]:
+    """The known speakers, in order."""
+    return sorted({spoken.speaker for spoken in utterances if spoken.speaker is not None})
 
 
 def _digests(utterances: Sequence[Utterance]) -> dict[Path, str]:

@@ -20,7 +20,7 @@ import torch
 from serfit.config.load import flatten
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.identity import agree
-from serfit.corpus.overlap import TrainedOn, both, check_unseen
+from serfit.corpus.overlap import TrainedOn, both, check_unseen, doubts
 from serfit.errors import UserError, counted, listed
 from serfit.inference.about import About, mapped_scales
 from serfit.inference.calibrated import Choice
@@ -173,12 +173,10 @@ def _environment(
 ) -> Environment:
     """What is scored and on what. Raises UserError where networks were trained on it."""
     origins = [origin for one in predictors for origin in one.origins]
-    records = {origin.run or one.about.name: origin.trained_on for one in predictors for origin in one.origins}
-    unknown = [name for name, record in records.items() if record is None]
-    seen = reduce(both, (record for record in records.values() if record is not None), TrainedOn())
+    named = [(origin.run or one.about.name, origin.trained_on) for one in predictors for origin in one.origins]
+    seen = reduce(both, [record or TrainedOn(unknown=(name,)) for name, record in named])
     corpus = material.corpus.name
-    check_unseen(seen, listed(list(records)), corpus, {part: material.split.test})
-    unknown = [*unknown, *seen.unknown]
+    check_unseen(seen, listed([name for name, _ in named]), corpus, {part: material.split.test})
     evaluation = Evaluation(
         model=_in_short(predictors, config, material),
         networks=tuple(
@@ -186,16 +184,11 @@ def _environment(
         ),
         part=part,
         calibration=predictors[0].calibration,
-        unknown=tuple(unknown),
+        unknown=seen.unknown,
     )
     record = material.record()
     scales = {name: material.corpus.scales[name] for name in material.test.dimensions}
-    notes = mapped_scales(predictors[0].about, scales, corpus)
-    if unknown:
-        notes.append(
-            f"warning: what {listed(unknown)} learnt from isn't recorded, so whether it knows speakers or recordings "
-            f"of {corpus} isn't known"
-        )
+    notes = [*mapped_scales(predictors[0].about, scales, corpus), *doubts(seen, corpus, material.split.test)]
     return Environment(
         kind="evaluation",
         evaluation=evaluation,

@@ -58,8 +58,8 @@ class Material:
         return labels_of(self.corpus, self.train.dimensions)
 
     def trained_on(self) -> TrainedOn:
-        """The training part's speakers and recordings, as digests."""
-        return trained_on(self.corpus.name, self.split.train)
+        """The speakers and recordings of the training part, and the speakers of the validation part, as digests."""
+        return trained_on(self.corpus.name, self.split.train, self.split.validation)
 
     def digest(self) -> str:
         """SHA-256 (hex) of which utterances stand in which part, where their audio begins and ends, and their ratings.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serfit.config.schema import ExperimentConfig
-from serfit.corpus.overlap import TrainedOn, check_unseen
+from serfit.corpus.overlap import TrainedOn, check_unseen, doubts
 from serfit.inference.about import mapped_scales
 from serfit.inference.bundle import Member, is_bundle, write_bundle
 from serfit.inference.source import start_of
@@ -40,11 +40,7 @@ class Start:
         yield f"start: {self.record}, from {self.record.source}"
         if self.record.part == "all":
             yield from mapped_scales(self.member.about, material.corpus.scales, material.corpus.name)
-        for name in self.seen.unknown:
-            yield (
-                f"warning: what {name} learnt from isn't recorded, so whether it knows speakers or recordings of "
-                f"{material.corpus.name} isn't known"
-            )
+        yield from doubts(self.seen, material.corpus.name, material.split.test)
 
     def keep(self, run: Run) -> None:
         """Keep the network in the run directory, which then needs nothing else to be gone on with or used."""
