@@ -30,7 +30,7 @@ def doubts(config: ExperimentConfig) -> Iterator[str]:
     if not frozen and config.model.params.pretrained and optimizer.encoder_lr >= HIGH_ENCODER_RATE:
         yield (
             f"warning: train.optimizer.encoder_lr={optimizer.encoder_lr:g} is a rate for new weights and can destroy a "
-            "pretrained encoder (usual: 0.00001)"
+            "pretrained encoder (usual: 0.00001, for small ones 0.00005)"
         )
 
 
