@@ -281,6 +281,23 @@ def test_a_mistake_is_a_sentence_before_anything_is_computed(
     assert computed == []
 
 
+def test_a_corpus_of_one_speaker_or_of_equal_ratings_is_a_sentence(tmp_path: Path, computed: list[int]) -> None:
+    alone = second(write_corpus(tmp_path / "alone", speakers=1, each=9), tmp_path)
+    with pytest.raises(UserError, match=r"has 1 speaker and data.split.folds is 3"):
+        run_probe(ExperimentConfig.model_validate(alone), silent_log())
+    table = write_corpus(tmp_path / "flat") / "second.csv"
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"arousal": "1"} for row in rows)
+    with pytest.raises(UserError, match=r"arousal is 1 in all of the train part"):
+        run_probe(ExperimentConfig.model_validate(second(table.parent, tmp_path)), silent_log())
+    assert computed == []
+    assert not (tmp_path / "runs").exists()
+
+
 def test_features_that_are_not_finite_name_the_utterance(
     release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
