@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serfit.labels import SAMPLE_RATE
-from serfit.nn.frames import frame_count, valid_mask
+from serfit.nn.frames import frame_count
 
 WINDOW, HOP = 400, 160
 """Samples of a window, and between the beginnings of two."""
@@ -31,14 +31,14 @@ def filterbank(waveforms: Tensor, lengths: Tensor, bands: int) -> Tensor:
     """Log-mel powers [B, M, bands] of waveforms, each band at zero mean and unit variance over an utterance's windows.
 
     Args:
-        waveforms: [B, S]; what lies beyond a waveform's length is never looked at.
+        waveforms: [B, S]; what lies beyond a waveform's length has no effect.
         lengths: [B], samples of each, enough for two windows: the variance is that of a sample.
         bands: mel bands from 20 Hz on.
 
     Returns:
         In the waveforms' precision; beyond an utterance's own windows it is 0.
     """
-    exact = torch.where(valid_mask(lengths, waveforms.shape[1]), waveforms, 0.0).double()
+    exact = waveforms.double()
     starts = torch.arange(0, waveforms.shape[1] - WINDOW + 1, HOP, device=exact.device)
     windows = exact[:, starts[:, None] + torch.arange(WINDOW, device=exact.device)]
     real, imaginary = (windows @ torch.from_numpy(_spectrum()).to(exact.device)).chunk(2, dim=-1)
