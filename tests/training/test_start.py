@@ -8,16 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.numpy import load_file
 
 import serfit
 from inference.public.published import Published, audeering, odyssey, vox_profile
 from serfit.config.schema import ExperimentConfig
 from serfit.errors import UserError
 from serfit.inference.begun import begun
-from serfit.inference.bundle import origins_of, write_bundle
+from serfit.inference.bundle import origins_of, read_bundle, write_bundle
 from serfit.inference.public.importing import import_model
 from serfit.inference.publish.hub import write_hub_folder
 from serfit.inference.source import calibrated_members, open_members, start_of
@@ -41,6 +43,7 @@ from serfit.training.start import find_start, kept_bytes
 from serfit.training.trainer import evaluate
 from support import RESULTS, settings
 from training.second_corpus import second, write_corpus
+from training.test_ranks import in_full
 
 TrainedRun = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -190,6 +193,19 @@ def test_the_source_is_recorded_and_never_needed_again(
     assert str(tmp_path) not in json.dumps(origin.settings) + origin.start.model_dump_json()
     with pytest.raises(UserError, match="source"):
         run_experiment(config, quiet())
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_it_as_one_does(trained: TrainedRun, release: Path, tmp_path: Path) -> None:
+    plan = settings(release, tmp_path, model__start_from=str(trained()))
+    alone, together = (in_full(count, tmp_path, plan, tmp_path / f"by{count}") for count in (1, 2))
+    mine, theirs = (load_file(run / runs.BEST_WEIGHTS) for run in (alone, together))
+    for name, weight in mine.items():
+        if not name.endswith("k_proj.bias"):  # whose gradient is rounding, which Adam scales up
+            np.testing.assert_allclose(theirs[name], weight, rtol=0, atol=1e-5, err_msg=name)
+    assert weights_digest(read_bundle(together / runs.START)[0].model) == weights_digest(
+        open_members(trained())[0].model
+    )
 
 
 def test_another_source_in_its_place_is_noticed(
