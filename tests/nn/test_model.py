@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nn.small import FAMILIES, LAYOUTS, build_hf, encode, padded
+from nn.small import FAMILIES, LAYOUTS, build_hf, encode, padded, theirs
 from serfit.config.schema import ModelParams
 from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.losses import ccc_loss
@@ -67,9 +67,9 @@ def test_layer_statistics_are_those_of_transformers_hidden_states(
         found = model.prefix(prepared, model.statistics_stage)
         assert found.shape == model.feature_shape(len(waveform), model.statistics_stage)
         with torch.no_grad():
-            theirs = hf(prepared[None], output_hidden_states=True)
+            expected = theirs(hf, model.encoder, prepared, output_hidden_states=True)
         # their list of wavlm's large layout ends before the final norm
-        for layer, state in enumerate((*theirs.hidden_states[:-1], theirs.last_hidden_state)):
+        for layer, state in enumerate((*expected.hidden_states[:-1], expected.last_hidden_state)):
             frames = state[0].double().numpy()
             np.testing.assert_allclose(found[0, layer], frames.mean(axis=0), rtol=1e-5, atol=3e-5)
             np.testing.assert_allclose(found[1, layer], frames.std(axis=0), rtol=1e-5, atol=3e-5)
