@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import serfit
+from nn.small import build_hf
 from serfit.errors import UserError
 from serfit.inference.bundle import DESCRIPTION, SHARED, read_bundle, write_bundle
 from serfit.inference.source import open_members, runs_of_one_experiment
@@ -86,6 +87,15 @@ def test_nothing_personal_travels(bundle: Path, folds: list[Path]) -> None:
     text = (bundle / DESCRIPTION).read_text()
     for private in (str(folds[0].parent), "runs_dir", '"host"', '"command"', "data.root", "/"):
         assert private not in text.replace("n/a", "").replace(" / ", ""), private
+
+
+def test_the_folder_of_an_encoder_travels_by_its_name_alone(trained: Callable[..., Path], tmp_path: Path) -> None:
+    build_hf("wavlm", "large").save_pretrained(tmp_path / "my-encoder")
+    write_bundle(tmp_path / "bundle", open_members(trained(model__params__speech_encoder=str(tmp_path / "my-encoder"))))
+    text = (tmp_path / "bundle" / DESCRIPTION).read_text()
+    assert str(tmp_path) not in text
+    assert "my-encoder" in text
+    serfit.load(tmp_path / "bundle")
 
 
 def _broken(bundle: Path, tmp_path: Path) -> Path:

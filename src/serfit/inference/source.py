@@ -208,7 +208,8 @@ def member_of_run(directory: Path) -> Member:
     about = _about(directory, config, model, environment, scores)
     carried = calibrations_of(directory, about.dimensions, about.scales)
     kept = Kept(applied=None, **{one.kind: one for one in carried}) if carried else None
-    return Member(about, config.model.params, model.requires_grad_(False).eval(), kept, variant_of(config, start))
+    params = config.model.params.model_copy(update={"speech_encoder": about.origin.encoder.name})
+    return Member(about, params, model.requires_grad_(False).eval(), kept, variant_of(config, start))
 
 
 def _as_trained(model: EmotionModel, then: EncoderRecord, directory: Path) -> EmotionModel:
