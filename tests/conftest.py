@@ -65,6 +65,17 @@ def trained(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 
 @pytest.fixture
+def bf16_cpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A CPU that computes in bf16, where even a tiny encoder is wide enough for it."""
+    from serfit.system import precision
+
+    monkeypatch.setattr(precision, "bf16_instructions", lambda: ("amx_bf16",))
+    monkeypatch.setattr(precision, "outruns_fp32", lambda: True)
+    monkeypatch.setattr(precision, "NARROWEST", 1)
+    return monkeypatch
+
+
+@pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Any]:
     """A function that writes a finished run into tmp_path/runs, each a second later than the one before."""
     from report.written import write_run as write_run_into

@@ -29,7 +29,7 @@ from serfit.config.schema import ExperimentConfig, ModelParams
 from serfit.nn.dropout import trouble_with_kernels
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, build_model
-from serfit.system.runtime import choose_precision
+from serfit.system.precision import Precision
 from serfit.training.batches import Example, plan_epoch
 from serfit.training.executor import Executor
 from serfit.training.forecast import measured_pace
@@ -65,7 +65,7 @@ class Machine:
 
     def executor(self, model: EmotionModel, precision: Any = "bf16", budget: int | None = None) -> Executor:
         """What computes its gradients."""
-        autocast = choose_precision(precision, self.device)[1]
+        autocast = Precision(precision, self.device.type).autocast
         return Executor(model, model.frozen_stages, self.device, autocast, budget)
 
 

@@ -37,7 +37,7 @@ from serfit.inference.recogniser import Recogniser
 from serfit.inference.stream import Samples, listen
 from serfit.labels import LabelScale
 from serfit.nn.model import EmotionModel, build_model
-from serfit.system.runtime import choose_precision
+from serfit.system.precision import Precision
 
 RATE = 16_000
 SCALES = {"valence": LabelScale(1, 5), "arousal": LabelScale(1, 5)}
@@ -54,8 +54,7 @@ def member(size: str) -> Member:
 
 
 def recogniser(one: Member, device: torch.device) -> Recogniser:
-    _, autocast = choose_precision("fp32", device)
-    return Recogniser((TorchNetwork(one.about, one.model.to(device), device, autocast),))
+    return Recogniser((TorchNetwork(one.about, one.model.to(device), device, Precision().autocast),))
 
 
 def utterances(count: int) -> list[np.ndarray]:

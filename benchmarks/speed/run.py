@@ -30,7 +30,7 @@ from serfit.nn.encoders.source import random_settings
 from serfit.nn.encoders.wav2vec2 import transformers_model
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, Head, build_model
-from serfit.system.runtime import choose_precision
+from serfit.system.precision import Precision, computes_bf16
 from serfit.training.batches import Example
 from serfit.training.executor import Executor
 
@@ -155,8 +155,8 @@ def ours(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-5, fused=True)
     executed: Any = torch.compile(model, dynamic=True) if compiled else model
-    autocast = choose_precision("bf16" if half else "fp32", device)[1]
-    executor = Executor(executed, stage, device, autocast)
+    precision = Precision("bf16" if half else "fp32", device.type)
+    executor = Executor(executed, stage, device, precision.autocast)
 
     def work(batches: int | None = None) -> None:
         for batch in plan[:batches]:
@@ -230,10 +230,14 @@ def variants(size: str, device: torch.device, data: Any) -> dict[str, tuple[Call
         "+ CNN frozen": (partial(mine, cnn, stored=False), (bucketed, False, frozen_cnn)),
         "+ CNN from the store (serfit's default)": (partial(mine, cnn), (bucketed, False, stored_cnn)),
     }
-    if device.type == "cuda":
+    if computes_bf16(device):
         rows |= {
             "Hugging Face: padded random batches, bf16": (partial(plain, shuffled, half=True), (shuffled, True, whole)),
+            "Hugging Face, bucketed, bf16": (partial(plain, bucketed, half=True), (bucketed, True, whole)),
             "serfit's default, bf16": (partial(mine, cnn, half=True), (bucketed, True, stored_cnn)),
+        }
+    if device.type == "cuda":
+        rows |= {
             "+ torch.compile": (partial(mine, cnn, half=True, compiled=True), (bucketed, True, stored_cnn)),
             "serfit's default, bf16, gradient checkpointing": (
                 partial(mine, cnn, half=True, checkpointing=True),
@@ -250,7 +254,7 @@ def measure(
     """All rows, `rounds` times in turn."""
     data = material()
     seconds = sum(len(waveform) for waveform in data[0]) / RATE
-    peaks = {half: ceiling(device, clock, half=half) for half in ({False, True} if device.type == "cuda" else {False})}
+    peaks = {half: ceiling(device, clock, half=half) for half in ({False, True} if computes_bf16(device) else {False})}
     table: list[Row] = []
     ready: list[tuple[Row, Work]] = []
     rows = variants(size, device, data)

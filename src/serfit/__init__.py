@@ -52,7 +52,8 @@ def load(
         sources: a run directory, a bundle or an ONNX file made by `serfit export`, or a bundle's name on the hub;
             several of them, or a folder of runs of one experiment, make an ensemble, which predicts the mean.
         gpu: index of a visible GPU; None takes the first, or the CPU where there is none.
-        precision: of the encoder's passes; with fp32 the values are those of the run's own predictions.csv.
+        precision: of the encoder's passes. With fp32 the values are those of the run's own predictions.csv (up to
+            rounding, where its environment.json has a frozen_precision of bf16); auto takes bf16 where it pays.
         calibrate: bring the values onto the scale as raters use it (see docs/calibration.md); None does so only where
             a bundle or an ONNX file was exported so.
 

@@ -20,6 +20,7 @@ from serfit.cli import main
 from serfit.corpus.iemocap import read_iemocap
 from serfit.inference.windows import curve
 from serfit.runs import directory as runs
+from serfit.system import precision
 from support import PATIENCE
 
 EMODB = Path(__file__).resolve().parents[3] / "shared/corpora/emodb"
@@ -40,6 +41,29 @@ def rows(text: str) -> list[dict[str, str]]:
 def run(trained: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return trained()
+
+
+def test_the_precision_is_said_and_a_labelling_in_another_one_is_not_gone_on_with(
+    run: Path, bf16_cpu: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write("a.wav", 0.1 * np.random.default_rng(1).standard_normal(16_000), 16_000)
+    values = {}
+    for chosen, said in {
+        "fp32": "precision: fp32; --precision auto takes bf16 here: faster, and values change in the third digit",
+        "auto": "precision: bf16, since the CPU computes in it, and the encoder is 64 wide",
+        "bf16": "precision: bf16\n",
+    }.items():
+        assert exit_code("predict", run, "a.wav", "--precision", chosen) == 0
+        shown = capsys.readouterr()
+        assert said in shown.err
+        values[chosen] = float(rows(shown.out)[0]["valence"])
+    assert values["auto"] == values["bf16"] != values["fp32"]
+    assert values["auto"] == pytest.approx(values["fp32"], abs=0.02)
+    assert exit_code("predict", run, "a.wav", "--precision", "auto", "-o", "l.csv") == 0
+    bf16_cpu.setattr(precision, "bf16_instructions", lambda: ())
+    assert exit_code("predict", run, "a.wav", "--precision", "auto", "-o", "l.csv") == 0
+    assert "nothing was computed" not in capsys.readouterr().err
+    assert float(rows(Path("l.csv").read_text())[0]["valence"]) == values["fp32"]
 
 
 def test_labels_are_the_runs_own_predictions(

@@ -229,6 +229,18 @@ def test_readout_stays_in_float32_under_autocast(waveforms: list[Tensor]) -> Non
     assert seen == [torch.float32] * 4
 
 
+@pytest.mark.parametrize("pooling", ["mean", "attentive_statistics"])
+def test_predictions_from_every_stage_are_in_float32_under_autocast(pooling: str, waveforms: list[Tensor]) -> None:
+    model = tiny(pooling=pooling)
+    exact = model(*padded(waveforms), 0)
+    for stage in range(model.last_stage + 1):
+        with torch.autocast("cpu", torch.bfloat16):
+            features = [model.prefix(waveform, stage) if stage else waveform for waveform in waveforms]
+            found = model(*padded([feature.float() for feature in features]), stage)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, exact, rtol=0.0, atol=0.02)
+
+
 def test_hidden_frames_change_predictions_where_something_is_hidden(waveforms: list[Tensor]) -> None:
     model = tiny()
     features, lengths = padded([model.prefix(waveform, 1) for waveform in waveforms])

@@ -234,6 +234,7 @@ def test_runs_of_older_versions_on_corpora_of_different_sizes_are_different_expe
     [
         ("encoder weights", {"encoder": {"name": "x", "revision": None, "sha256": "other"}}),
         ("precision", {"precision": "bf16"}),
+        ("precision of the frozen part", {"frozen_precision": "bf16"}),
         ("source code", {"commit": "beef"}),
         ("torch", {"packages": {"torch": "3.0"}}),
     ],

@@ -25,6 +25,7 @@ from serfit.report.page import write_report
 from serfit.runs import directory as runs
 from serfit.runs.finished import read_predictions, read_run
 from serfit.scores.records import Predictions
+from serfit.system import precision
 from serfit.system.interrupt import Interrupted
 from serfit.system.log import silent_log
 from serfit.training import evaluation
@@ -96,6 +97,33 @@ def test_at_home_a_run_predicts_what_it_predicted_to_the_byte(
         native.scenario_baseline,
         native.raters_agreement,
     )
+
+
+@pytest.mark.parametrize("changes", [FROZEN, {"model__params__freeze_layers": 1}], ids=["frozen", "partly"])
+def test_a_run_in_bf16_predicts_at_home_what_it_predicted_and_says_where_it_cannot(
+    home: Callable[..., Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    bf16_cpu: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = home(train__precision="auto", **changes)
+    bundle = tmp_path / "bundle"
+    write_bundle(bundle, open_members(run))
+    bf16_cpu.setattr(precision, "NARROWEST", 1000)  # the record decides, and not what auto would take by now
+    assert exit_code("evaluate", bundle, "--config", tmp_path / "home.json") == 0
+    assert "evaluation in fp32 (frozen part in bf16, as in training) on CPU" in capsys.readouterr().out
+    (made,) = written(tmp_path)
+    assert (made / runs.PREDICTIONS).read_bytes() == (run / runs.PREDICTIONS).read_bytes()
+    about = runs.read_environment(made)
+    assert about is not None
+    assert about.frozen_precision == "bf16"
+    bf16_cpu.setattr(precision, "bf16_instructions", lambda: ())
+    assert exit_code("evaluate", bundle, "--config", tmp_path / "home.json") == 0
+    assert "was computed in bf16 in training, and is computed in float32 here" in capsys.readouterr().out
+    other = written(tmp_path)[-1]
+    assert (other / runs.PREDICTIONS).read_bytes() != (run / runs.PREDICTIONS).read_bytes()
+    assert np.allclose(predictions(other).values, predictions(run).values, atol=0.01)
 
 
 def test_the_validation_part_is_predicted_as_in_training(home: Callable[..., Path], tmp_path: Path) -> None:

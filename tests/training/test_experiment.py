@@ -82,6 +82,22 @@ def test_a_frozen_encoder_gives_the_same_weights_with_and_without_the_store(
     assert all(not name.startswith("encoder.") for name in load_file(cold / runs.BEST_WEIGHTS))
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_where_auto_takes_bf16_it_is_said_and_recorded(
+    run: Callable[..., Path], bf16_cpu: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    changes = {"model__params__freeze_speech_encoder": frozen}
+    half, exact = run(**changes), run(**changes, train__precision="fp32")
+    log = (half / runs.TRAIN_LOG).read_text()
+    assert ", bf16 on CPU" in log
+    assert "precision: bf16, since the CPU computes in it, and the encoder is 64 wide; train.precision=fp32" in log
+    assert "precision:" not in (exact / runs.TRAIN_LOG).read_text()
+    assert contents(half) != contents(exact)
+    about = runs.read_environment(half)
+    assert about is not None
+    assert (about.precision, about.frozen_precision) == ("bf16", "bf16")  # the CNN is frozen in any case
+
+
 def test_a_trained_encoder_changes_and_its_frozen_part_does_not(run: Callable[..., Path]) -> None:
     from serfit.config.schema import ModelParams
     from serfit.nn.model import build_model

@@ -1,6 +1,7 @@
 """Normalising a waveform: what transformers' feature extractor does, and never silence out of noise."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ import soundfile
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
-from serfit.config.schema import ModelParams
+from serfit.config.schema import FeatureSettings, ModelParams
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
 from serfit.nn.encoders.base import normalised
 from serfit.nn.model import EmotionModel, build_model
-from serfit.training.features import Features
+from serfit.system.precision import Precision
+from serfit.training.features import Features, features_at
 
 
 def test_normalising_is_that_of_transformers() -> None:
@@ -50,4 +52,32 @@ def test_an_output_that_is_not_finite_is_blamed_on_the_recording_only_for_its_ow
     assert model.encoder.normalise
     monkeypatch.setattr(EmotionModel, "prefix", lambda *_: torch.full((3, 64), float("nan")))
     with pytest.raises(UserError, match=rf"utterance u: .*a\.wav isn't finite: its samples {cause}"):
-        Features(model, model.frozen_stages, None)(Utterance("u", tmp_path / "a.wav", {}))
+        Features(model, model.frozen_stages, Precision(), None)(Utterance("u", tmp_path / "a.wav", {}))
+
+
+HALF = Precision("bf16", "cpu", "bf16")
+ONLY_TRAINED = Precision("bf16", "cpu", "fp32")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attentive_statistics"])
+def test_features_in_bf16_are_near_those_in_float32_and_never_mistaken_for_them(
+    pooling: Literal["mean", "attentive_statistics"], tmp_path: Path
+) -> None:
+    """All stages that are ever kept, statistics of layers among them."""
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(1).standard_normal(8_000), 16_000)
+    spoken = Utterance("u", tmp_path / "a.wav", {})
+    params = ModelParams(speech_encoder="random:tiny", freeze_speech_encoder=True, pooling=pooling)
+    model, store = build_model(params, 2, 1), FeatureSettings(store=tmp_path / "store")
+    for stage in (1, model.encoder.last_stage, model.last_stage, model.statistics_stage):
+        exact, half, trained = (features_at(model, stage, store, one) for one in (Precision(), HALF, ONLY_TRAINED))
+        alone = features_at(model, stage, FeatureSettings(store=None), HALF)
+        assert exact.store is not None
+        assert half.store is not None
+        assert trained.store is not None
+        assert half.store.folder != exact.store.folder == trained.store.folder
+        assert half(spoken).dtype == torch.float32
+        assert torch.equal(half(spoken), alone(spoken))
+        assert torch.equal(exact(spoken), trained(spoken))
+        error = (half(spoken) - exact(spoken)).norm() / exact(spoken).norm()
+        assert 1e-5 < error < 2e-2
+        assert (exact.frozen_precision, half.frozen_precision, trained.frozen_precision) == (None, "bf16", None)

@@ -10,6 +10,7 @@ from serfit.errors import UserError, counted
 from serfit.nn.model import build_model, model_of
 from serfit.system import counters
 from serfit.system.files import gigabytes
+from serfit.system.precision import Precision
 from serfit.training import forecast as forecast_module
 from serfit.training.features import features_of
 from serfit.training.forecast import (
@@ -72,7 +73,7 @@ def test_the_disk_that_features_will_take_is_foretold(release: Path, tmp_path: P
     plan["model"]["params"] |= how
     config = ExperimentConfig.model_validate(plan)
     material, model = prepare(config), model_of(config)
-    features = features_of(config, model)
+    features = features_of(config, model, Precision())
     foretold = sum(_feature_bytes(model, features, seconds) for seconds in material.seconds().values())
     *_, before = disk_lines(config, material, model, features)
     assert f"frozen features of 40 of 40 utterances are still to be stored, {gigabytes(foretold)}," in before
@@ -121,7 +122,7 @@ def test_the_frozen_part_counts_once_where_it_is_stored_and_in_every_epoch_where
         assert line.endswith(
             f" of 40 of 40 utterances is computed and stored, about {_duration(1000 * (heard + scored))}"
         )
-        features = features_of(config, model_of(config))
+        features = features_of(config, model_of(config), Precision())
         assert len(list(features.fill(material.split.train))) == len(material.split.train)
         rest = 1000 * (sum(material.validation.seconds) + sum(material.test.seconds))
         assert f" of 16 of 40 utterances is computed and stored, about {_duration(rest)}" in "".join(
@@ -143,8 +144,8 @@ def test_the_frozen_part_counts_once_where_it_is_stored_and_in_every_epoch_where
 def test_the_pace_of_the_frozen_part_is_positive_and_that_of_the_waveform_is_not_asked(
     release: Path, tmp_path: Path
 ) -> None:
-    model = build_model(ExperimentConfig.model_validate(settings(release, tmp_path)).model.params, 2, 1)
-    assert frozen_pace(model, model.frozen_stages, [0.3, 0.4]) > 0.0
+    config = ExperimentConfig.model_validate(settings(release, tmp_path))
+    assert frozen_pace(features_of(config, model_of(config), Precision()), [0.3, 0.4]) > 0.0
 
 
 def test_no_padding_is_no_negative_padding(tmp_path: Path) -> None:

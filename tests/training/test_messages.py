@@ -19,6 +19,7 @@ from serfit.report.diagnosis.diagnose import diagnose
 from serfit.runs import directory as runs
 from serfit.runs.live import Reader
 from serfit.system.log import Log
+from serfit.system.precision import Precision
 from serfit.training.batches import Example
 from serfit.training.executor import Executor
 from serfit.training.experiment import run_experiment
@@ -66,7 +67,7 @@ def test_many_notes_on_a_corpus_are_counted(trained: Callable[..., Path]) -> Non
     material = prepare(history.config)
     many = replace(material, corpus=replace(material.corpus, notes=tuple(f"note {number}" for number in range(40))))
     shown = io.StringIO()
-    greet(Log(Console(file=shown)), history.config, many, "device: CPU", "fp32")
+    greet(Log(Console(file=shown)), history.config, many, "device: CPU", Precision())
     assert "note 4\n" in shown.getvalue()
     assert "note 5\n" not in shown.getvalue()
     assert "and 35 more notes on the corpus: see environment.json" in shown.getvalue()

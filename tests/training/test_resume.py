@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,12 +18,15 @@ from serfit.cli import main
 from serfit.errors import NumericalError, UserError
 from serfit.runs import directory as runs
 from serfit.runs.directory import locked
+from serfit.runs.records import CorpusRecord, Environment
+from serfit.system import precision
 from serfit.system.files import WriteError
 from serfit.system.interrupt import Interrupted
 from serfit.system.log import Log
 from serfit.training import checkpoint, resume
 from serfit.training import progress as story
 from serfit.training.executor import Executor
+from serfit.training.resume import precision_as_begun
 from serfit.training.store import FeatureStore
 from support import RESULTS, config_file, small_release
 
@@ -130,6 +133,50 @@ def test_leftovers_of_a_kill_are_swept(cut: Callable[..., Path], run: Runner) ->
         (directory / name).write_bytes(b"half")
     run(directory, resume=True)
     assert not list(directory.rglob("*.tmp"))
+
+
+PARTLY_FROZEN = {"model__params__freeze_layers": 1}
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_the_precision_it_was_begun_in(
+    cut: Callable[..., Path], run: Runner, bf16_cpu: pytest.MonkeyPatch
+) -> None:
+    """To the byte, whatever auto would take by now; older versions took float32 on every CPU."""
+    half, in_half = contents(run(**PARTLY_FROZEN)), cut("half", **PARTLY_FROZEN)
+    bf16_cpu.setattr(precision, "NARROWEST", 1000)
+    exact, in_exact = contents(run(**PARTLY_FROZEN)), cut("exact", **PARTLY_FROZEN)
+    assert half != exact
+    assert contents(run(in_half, resume=True, **PARTLY_FROZEN)) == half
+    bf16_cpu.setattr(precision, "NARROWEST", 1)
+    assert contents(run(in_exact, resume=True, **PARTLY_FROZEN)) == exact
+    for directory, expected in ((in_half, ("bf16", "bf16")), (in_exact, ("fp32", None))):
+        about = runs.read_environment(directory)
+        assert about is not None
+        assert (about.precision, about.frozen_precision) == expected
+        assert "was begun with other" not in (directory / runs.TRAIN_LOG).read_text()
+
+
+def test_a_run_that_was_begun_in_bf16_goes_on_in_float32_where_nothing_computes_in_it(
+    cut: Callable[..., Path], run: Runner, bf16_cpu: pytest.MonkeyPatch
+) -> None:
+    directory = cut(**PARTLY_FROZEN)
+    bf16_cpu.setattr(precision, "bf16_instructions", lambda: ())
+    run(directory, resume=True, **PARTLY_FROZEN)
+    about = runs.read_environment(directory)
+    assert about is not None
+    assert (about.precision, about.frozen_precision) == ("fp32", None)
+    assert "was begun with other precision, frozen_precision" in (directory / runs.TRAIN_LOG).read_text()
+
+
+@pytest.mark.parametrize("wanted", ["fp32", "bf16"])
+def test_what_a_configuration_asks_for_outdoes_the_record(
+    wanted: Literal["fp32", "bf16"], bf16_cpu: pytest.MonkeyPatch
+) -> None:
+    """The frozen part of a run that an older version began was in float32, whatever was asked for."""
+    before = Environment(precision="bf16", corpus=CorpusRecord(name="iemocap"))
+    chosen = precision_as_begun(before, wanted, torch.device("cpu"), width=64)
+    assert (chosen.name, chosen.frozen) == (wanted, "fp32")
 
 
 def test_another_configuration_is_refused(cut: Callable[..., Path], run: Runner) -> None:

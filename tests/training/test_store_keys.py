@@ -9,6 +9,7 @@ import torch
 from nn.small import build_hf
 from serfit.config.schema import Augmentation, FeatureSettings, ModelParams
 from serfit.nn.model import build_model
+from serfit.system.precision import Precision
 from serfit.training.features import build_features
 
 KEYS = {
@@ -47,6 +48,6 @@ def test_a_store_filled_by_serfit_0_1_is_still_found(
         "pooled": {"freeze_speech_encoder": True, "pooling": "mean"},
     }[params]
     model = build_model(ModelParams(speech_encoder=str(tmp_path / "encoder"), **chosen), dimensions=2, seed=1)
-    made = build_features(model, FeatureSettings(store=tmp_path / "store"), Augmentation(), crop=False)
+    made = build_features(model, FeatureSettings(store=tmp_path / "store"), Augmentation(), Precision(), crop=False)
     assert made.store is not None
     assert made.store.folder.name == key

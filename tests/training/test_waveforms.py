@@ -10,6 +10,7 @@ from serfit.corpus.audio import content_digest, read_audio
 from serfit.corpus.utterance import Utterance
 from serfit.errors import UserError
 from serfit.nn.model import build_model
+from serfit.system.precision import Precision
 from serfit.training.features import build_features
 from serfit.training.store import store_contents
 from serfit.training.waveforms import Waveforms, is_plain, open_waveforms
@@ -83,8 +84,10 @@ def test_training_from_waveforms_decodes_once(tmp_path: Path, monkeypatch: pytes
     soundfile.write(tmp_path / "b.wav", SOUND, 16_000)
     model = build_model(ModelParams(speech_encoder="random:tiny", freeze_cnn=False), dimensions=1, seed=1)
     utterances = [Utterance(id=name, path=tmp_path / name, speaker="s", ratings={}) for name in ("a.flac", "b.wav")]
-    plain = build_features(model, schema.FeatureSettings(store=None), schema.Augmentation(), crop=False)
-    kept = build_features(model, schema.FeatureSettings(store=tmp_path / "store"), schema.Augmentation(), crop=False)
+    plain = build_features(model, schema.FeatureSettings(store=None), schema.Augmentation(), Precision(), crop=False)
+    kept = build_features(
+        model, schema.FeatureSettings(store=tmp_path / "store"), schema.Augmentation(), Precision(), crop=False
+    )
     for _ in range(2):
         for utterance in utterances:
             np.testing.assert_array_equal(kept(utterance), plain(utterance))

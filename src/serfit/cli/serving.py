@@ -1,13 +1,13 @@
 """The verb that puts a model on a page: serve."""
 
 from importlib.util import find_spec
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
 from serfit.cli.boundary import needs_torch
 from serfit.cli.options import Cpu
-from serfit.cli.using import Calibrate, Gpu
+from serfit.cli.using import Calibrate, Gpu, Precision, aside, asked, load_models
 from serfit.errors import UserError
 
 
@@ -34,6 +34,7 @@ def serve(
     megabytes: Annotated[float, typer.Option("--megabytes", help="Largest file accepted.")] = 100.0,
     gpu: Gpu = None,
     cpu: Cpu = False,
+    precision: Precision = "fp32",
     calibrate: Calibrate = None,
 ) -> None:
     """Open a page on which to record or drop speech and see its emotion through time.
@@ -44,16 +45,13 @@ def serve(
     """
     if find_spec("gradio") is None:
         raise UserError("`serfit serve` needs gradio, which isn't installed: `uv sync --extra serve`")
-    import serfit
     from serfit.inference.page.answers import Limits
     from serfit.inference.page.words import spoken
     from serfit.inference.windows import window_samples
 
     limits = Limits(minutes=minutes, megabytes=megabytes, window=window, hop=hop)
     chosen = None if language is None else spoken(language)
-    if calibrate not in (None, "affine", "isotonic", "none"):
-        raise UserError(f"--calibrate is {calibrate}; it must be affine, isotonic or none")
-    recogniser = serfit.load(*models, gpu=gpu, calibrate=cast(Any, calibrate))
+    recogniser = load_models(models, gpu, asked(precision, calibrate), aside)
     window_samples(recogniser, window, hop)
     from serfit.inference.page.server import serve as run
 

@@ -1,7 +1,7 @@
 """The verbs that use a trained model: predict, evaluate, stream."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -86,19 +86,21 @@ def predict(
 
     cutting = _cutting(window, hop, segments, picture)
     target = _target(output, embeddings)
-    options = _options(precision, calibrate)
+    options = asked(precision, calibrate)
     from serfit.inference.labelling.inputs import list_items
     from serfit.inference.labelling.run import Request, label_to_file, label_to_lines
+    from serfit.inference.source import precision_here
 
     log = Log(Terminal(stderr=True))
     listing = list_items(paths)
     for note in listing.notes:
         log.say(note)
     names = (model, *(models or []))
-    request = Request(names, listing, cutting, options, picture)
+    told = options | {"precision": precision_here(cast(Any, precision), gpu)}
+    request = Request(names, listing, cutting, told, picture)
 
     def load() -> "Recogniser":
-        return _load(names, gpu, options)
+        return load_models(names, gpu, options, log.say)
 
     if target is not None:
         errors = label_to_file(request, target, load, log)
@@ -147,7 +149,7 @@ def evaluate(
     overrides += [] if name is None else [f"experiment.name={name}"]
     named = [given for given in models if "=" not in given]
     _one_of("--part", part, ("test", "validation", "train", "all"))
-    _options("fp32", calibrate)
+    asked("fp32", calibrate)
     if not named:
         raise UserError("no model is named; give a run directory, a bundle, its name on the hub or an ONNX file")
     if config is None:
@@ -188,7 +190,7 @@ def stream(
     Example: serfit stream runs/ema_iemocap_finetune_fold1_seed1_20260101-120000 --hop 1 < speech.raw
     """
     _one_of("--format", form, ("s16le", "f32le"))
-    options = _options(precision, calibrate)
+    options = asked(precision, calibrate)
     if not microphone and (sys.stdin is None or sys.stdin.isatty()):
         raise UserError(
             "nothing is piped into `serfit stream`; pipe raw samples into it, for example from ffmpeg, or use "
@@ -197,7 +199,7 @@ def stream(
     from serfit.inference import stream as streams
     from serfit.inference.windows import window_samples
 
-    recogniser = _load((model, *(models or [])), gpu, options)
+    recogniser = load_models((model, *(models or [])), gpu, options, aside)
     window_samples(recogniser, window, hop)
     encoding = cast(streams.Encoding, form)
     read = streams.microphone(rate, encoding) if microphone else streams.pipe(sys.stdin.buffer)
@@ -259,7 +261,8 @@ def _target(output: Path | None, embeddings: Path | None) -> "Target | None":
     raise UserError(f"--output is {output}; its name must end in .csv or .jsonl, which sets the format")
 
 
-def _options(precision: str, calibrate: str | None) -> dict[str, str]:
+def asked(precision: str, calibrate: str | None) -> dict[str, str]:
+    """The keywords of `serfit.load`. Raises UserError for words that it doesn't know."""
     _one_of("--precision", precision, ("fp32", "bf16", "auto"))
     if calibrate is not None:
         _one_of("--calibrate", calibrate, ("affine", "isotonic", "none"))
@@ -271,10 +274,21 @@ def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:
         raise UserError(f"{option} is {value}; it must be {listed(allowed, most=9)}")
 
 
-def _load(names: Sequence[str], gpu: int | None, options: dict[str, str]) -> "Recogniser":
+def load_models(
+    names: Sequence[str], gpu: int | None, options: dict[str, str], say: Callable[[str], object]
+) -> "Recogniser":
+    """Open models, and say what there is to say about them."""
     import serfit
 
-    return serfit.load(*names, gpu=gpu, **cast(Any, options))
+    recogniser = serfit.load(*names, gpu=gpu, **cast(Any, options))
+    for note in recogniser.notes:
+        say(note)
+    return recogniser
+
+
+def aside(line: str) -> None:
+    """Print a line beside the output proper."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _write(line: str) -> None:

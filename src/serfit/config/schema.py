@@ -277,7 +277,8 @@ class Train(Section):
     grad_clip: NotNegative = 1.0
     """Largest global L2 norm of the gradient over all trainable tensors; 0 turns clipping off."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 mixed precision on GPUs that have it, else fp32. Pooling, CCC and weights are always fp32."""
+    """auto: bf16 mixed precision on GPUs and CPUs that have it and where it pays, else fp32; a run goes on as it began.
+    Pooling, CCC and weights are always fp32."""
     micro_batch_seconds: Positive | None = None
     """Most padded seconds of speech in one forward pass; null takes the largest that should fit. Changes memory and
     speed, never the result beyond rounding."""

@@ -116,6 +116,7 @@ class Origin(Record):
         protocol: which utterances were trained, validated and tested on, in words.
         folds: of the experiment.
         precision: of training.
+        frozen_precision: "bf16" where features of the frozen part were computed in it; None for float32.
         packages: versions by name.
         commit: of the source.
         parameters: number of parameters.
@@ -137,6 +138,7 @@ class Origin(Record):
     protocol: str = NOT_RECORDED
     folds: Fold | None = None
     precision: str | None = None
+    frozen_precision: str | None = None
     packages: dict[str, str | None] = Field(default_factory=dict)
     commit: str | None = None
     parameters: Count | None = None

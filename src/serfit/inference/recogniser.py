@@ -103,9 +103,11 @@ class Recogniser:
 
     Attributes:
         networks: at least one; all predict the same dimensions on the same scales.
+        notes: sentences for whoever uses them: in which precision they compute.
     """
 
     networks: tuple[Network, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_together([network.about for network in self.networks])

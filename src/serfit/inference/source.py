@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
@@ -31,13 +31,15 @@ from serfit.runs.calibration import calibrations_of
 from serfit.runs.experiments import IRRELEVANT
 from serfit.runs.records import CorpusRecord, EncoderRecord, Environment, TestScores
 from serfit.scores.calibration import Kind
+from serfit.system.precision import Precision, Wanted, choose_precision, computes_bf16
 from serfit.system.records import plain, read_record
-from serfit.system.runtime import choose_device, choose_precision
+from serfit.system.runtime import choose_device
 
-Precision = Literal["auto", "fp32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISIONS: tuple[Wanted, ...] = get_args(Wanted)
 
-KEPT = ("protocol", "folds", "precision", "packages", "commit", "parameters", "trained_parameters")
+KEPT = (
+    *("protocol", "folds", "precision", "frozen_precision", "packages", "commit", "parameters", "trained_parameters"),
+)
 """Parts of a run's environment that describe its network."""
 
 _ANEW = "that run can't be used; train it again"
@@ -52,51 +54,48 @@ def open_recogniser(
     sources: Sequence[str | Path],
     *,
     gpu: int | None = None,
-    precision: Precision = "fp32",
+    precision: Wanted = "fp32",
     calibrate: Choice = None,
 ) -> Recogniser:
-    """Everything named as one recogniser; see `serfit.load`."""
+    """Everything named as one recogniser, in order, on a device; see `serfit.load`."""
     if not sources:
         raise UserError("no model is named; give a run directory, a bundle or a name on the hub")
     if precision not in PRECISIONS:
         raise UserError(f"there is no precision called {precision}; choose {', '.join(PRECISIONS)}")
     device, _ = choose_device(gpu)
-    return Recogniser(tuple(open_networks(sources, device, precision, calibrate)))
-
-
-def open_networks(
-    sources: Sequence[str | Path],
-    device: torch.device,
-    precision: Precision = "fp32",
-    calibrate: Choice = None,
-) -> list[Network]:
-    """The networks behind everything named, in order, ready on a device.
-
-    Args:
-        sources: run directories, folders of run directories of one experiment, bundles, names on the hub, ONNX files.
-        device: where torch computes.
-        precision: of torch's encoder passes.
-        calibrate: the calibration that each of them applies; None takes what a bundle or ONNX file was exported with.
-
-    Raises:
-        UserError: one of them is none of these, isn't finished or was damaged.
-    """
-    _, autocast = choose_precision(precision, device)
     networks: list[Network] = []
+    notes: list[str] = []
     for source in sources:
         path = Path(source).expanduser()
         if is_onnx(path):
             networks.append(open_onnx(path, device, calibrate))
             continue
         for member in open_members(source):
-            network = TorchNetwork(member.about, member.model.to(device), device, autocast)
+            computed = choose_precision(precision, device, member.model.encoder.width)
+            notes.append(_precision_note(computed, device, member.model.encoder.width))
+            network = TorchNetwork(member.about, member.model.to(device), device, computed.autocast)
             maps = chosen(member.calibration, calibrate, member.about.dimensions, str(source))
             networks.append(network if maps is None else Calibrated(network, maps))
-    return networks
+    return Recogniser(tuple(networks), tuple(dict.fromkeys(notes)))
+
+
+def _precision_note(computed: Precision, device: torch.device, width: int) -> str:
+    """Which precision an encoder is computed in, and where there would be a faster one."""
+    automatic = choose_precision("auto", device, width)
+    if computed.name == "fp32" and automatic.name == "bf16":
+        return "precision: fp32; --precision auto takes bf16 here: faster, and values change in the third digit"
+    return f"precision: {computed.name}" + (f", since {computed.reason}" if computed.reason else "")
+
+
+def precision_here(precision: Wanted, gpu: int | None) -> str:
+    """A precision with what auto comes to on this machine, so that a labelling isn't gone on with in another one."""
+    if precision != "auto":
+        return precision
+    return f"auto, {'bf16' if computes_bf16(choose_device(gpu)[0]) else 'fp32'} here"
 
 
 def open_members(source: str | Path) -> list[Member]:
-    """The torch networks behind one source that is no ONNX file, on the CPU. Raises UserError as `open_networks`."""
+    """The torch networks behind one source that is no ONNX file, on the CPU. Raises UserError as `open_recogniser`."""
     path = Path(source).expanduser()
     if is_bundle(path):
         return read_bundle(path)

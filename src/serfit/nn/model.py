@@ -182,7 +182,8 @@ class EmotionModel(nn.Module):
         inputs = inputs.to(self.encoder.dtype)
         if start > self.encoder.last_stage:
             assert self.pooling.linear, f"no stage {start} without a linear pooling"
-            return self.mix.pooled(inputs[:, 0])
+            with torch.autocast(inputs.device.type, enabled=False):
+                return self.mix.pooled(inputs[:, 0])
         layout = Layout.of(lengths.tolist(), inputs.shape[1], inputs.device)
         split = start >= EMBEDDING and self.encoder.keep_all
         states = States(inputs.unbind(2) if split else (inputs,), layout)
@@ -208,11 +209,12 @@ class EmotionModel(nn.Module):
 def layer_statistics(states: States) -> Tensor:
     """Mean and standard deviation over valid frames of each hidden state as it comes, [B, 2, K, H]."""
     weights = mean_weights(states.layout, states.newest.dtype)
-    means = [weighted_mean(tensor, weights) for tensor in states.tensors]
-    variances = [
-        weighted_mean((tensor - mean[:, None]).square(), weights)
-        for tensor, mean in zip(states.tensors, means, strict=True)
-    ]
+    with torch.autocast(states.newest.device.type, enabled=False):
+        means = [weighted_mean(tensor, weights) for tensor in states.tensors]
+        variances = [
+            weighted_mean((tensor - mean[:, None]).square(), weights)
+            for tensor, mean in zip(states.tensors, means, strict=True)
+        ]
     return torch.stack([torch.stack(means, dim=1), torch.stack(variances, dim=1).sqrt()], dim=1)
 
 

@@ -130,7 +130,8 @@ def _model_words(label: str, run: FinishedRun) -> str:
     revision = f" at {encoder.revision[:12]}" if encoder.revision else ""
     digest = f", weights sha256 {encoder.sha256[:12]}" if encoder.sha256 else ""
     trained = f", training starts from: {start}" if start else ""
-    return f"{label}: {encoder.name}{revision}{digest}, {run.environment.precision}{trained}"
+    frozen = " (frozen part too)" if run.environment.frozen_precision == "bf16" else ""
+    return f"{label}: {encoder.name}{revision}{digest}, {run.environment.precision}{frozen}{trained}"
 
 
 def _main_table(experiments: Sequence[ExperimentResult], dimensions: Sequence[Dimension]) -> str:

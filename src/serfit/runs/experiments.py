@@ -34,6 +34,7 @@ MADE_OF: Mapping[str, Callable[[Environment], object]] = {
     "normalisation of waveforms": lambda about: about.encoder.normalise,
     "encoder architecture": lambda about: about.encoder.architecture or None,
     "precision": lambda about: about.precision,
+    "precision of the frozen part": lambda about: about.frozen_precision or "fp32",
     "source code": lambda about: about.commit,
     "torch": lambda about: about.packages.get("torch"),
 }

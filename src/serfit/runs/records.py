@@ -150,6 +150,7 @@ class Environment(VersionedRecord):
         cuda: version that torch was built for.
         system: what was fitted or scored, where no network was trained.
         precision: "fp32", "bf16" or "fp64".
+        frozen_precision: "bf16" where features of the frozen part were computed in it; None for float32.
         encoder: what training began with.
         start: the trained network that it went on from; None where there was none.
         features: number of features of a ridge regression.
@@ -177,6 +178,7 @@ class Environment(VersionedRecord):
     cuda: str | None = None
     system: str | None = None
     precision: str | None = None
+    frozen_precision: str | None = None
     encoder: EncoderRecord = EncoderRecord()
     start: StartRecord | None = None
     features: Count | None = None

@@ -1,4 +1,4 @@
-"""The machine a run happens on: its device, its precision, its versions."""
+"""The machine a run happens on: its device, its memory, its versions."""
 
 import importlib
 import os
@@ -6,15 +6,15 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from serfit.errors import UserError
+from serfit.system.precision import bf16_line
 
 RECORDED_PACKAGES = ("serfit", "torch", "transformers", "safetensors", "numpy", "soundfile", "soxr")
 
@@ -61,30 +61,11 @@ def check_cpu_is_meant(environment: Mapping[str, str] = os.environ) -> None:
         )
 
 
-def choose_precision(
-    precision: Literal["auto", "fp32", "bf16"], device: torch.device
-) -> tuple[str, Callable[[], AbstractContextManager[object]]]:
-    """The precision in force ("fp32" or "bf16") and a function that makes the autocast context for it.
-
-    The context keeps no 16-bit weights: each is used once in a pass, and kept copies would be 2 bytes a parameter.
-    """
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and computes_bf16() else "fp32"
-    if precision == "fp32":
-        return precision, nullcontext
-    return precision, lambda: torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
-
-
 def computer_memory() -> int:
     """Bytes of memory of this computer; 8 GiB where the system doesn't say (Windows)."""
     if not hasattr(os, "sysconf"):
         return 8 * 1024**3
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def computes_bf16() -> bool:
-    """Whether the current GPU computes in bf16 itself. Older ones (compute capability 7.5) emulate it, slowly."""
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def gpu_memory(device: torch.device) -> tuple[int, int] | None:
@@ -155,7 +136,7 @@ def machine_lines() -> list[str]:
             lines.append(f"GPU {index}: {properties.name}, {free / 1024**3:.1f} of {total / 1024**3:.1f} GiB free")
         if version_of("nvidia-ml-py") is None:
             lines.append("how busy a GPU is stays unknown without nvidia-ml-py: `uv sync --extra gpu`")
-        lines.append(f"bf16 mixed precision: {'yes' if computes_bf16() else 'no'}")
+    lines.append(bf16_line(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
     lines.append(f"Python {platform.python_version()}, CUDA build {torch.version.cuda or 'none'}")
     lines += [f"{name} {version_of(name) or 'is missing'}" for name in RECORDED_PACKAGES]
     if version_of("torchaudio") is not None:

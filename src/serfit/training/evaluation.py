@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +91,8 @@ def run_evaluation(
     unfinished = run_to_go_on_with(recorded, fits=lambda candidate: _is_of(candidate, about))
     with opened(recorded, log, unfinished=unfinished) as run, StopRequest(AGAIN) as stop:
         run.describe(about)
-        log.say(f"evaluation in fp32 on {device_line.removeprefix('device: ')}: {about.protocol}")
+        frozen = " (frozen part in bf16, as in training)" if about.frozen_precision else ""
+        log.say(f"evaluation in fp32{frozen} on {device_line.removeprefix('device: ')}: {about.protocol}")
         for note in about.corpus.notes:
             log.say(note)
         predictions = _predicted(run, predictors, material.test, config.train.checkpoint_minutes, stop.check, log)
@@ -189,12 +191,14 @@ def _environment(
     record = material.record()
     scales = {name: material.corpus.scales[name] for name in material.test.dimensions}
     notes = [*mapped_scales(predictors[0].about, scales, corpus), *doubts(seen, corpus, material.split.test)]
+    notes += [note for one in predictors for note in one.notes]
     return Environment(
         kind="evaluation",
         evaluation=evaluation,
         system=evaluation.model,
         **environment(device),
         precision="fp32",
+        frozen_precision="bf16" if any(one.frozen_precision for one in predictors) else None,
         encoder=origins[0].encoder,
         corpus=record.model_copy(update={"notes": (*record.notes, *notes)}),
         protocol=f"{material.split.protocol}, predicted by {evaluation.model}",
@@ -247,4 +251,5 @@ def _configuration(
 def _is_of(candidate: Path, about: Environment) -> bool:
     """Whether a run directory is of the same evaluation."""
     then = runs.read_environment(candidate)
-    return then is not None and (then.evaluation, then.corpus.digest) == (about.evaluation, about.corpus.digest)
+    same = ("evaluation", "frozen_precision", "corpus.digest")
+    return then is not None and attrgetter(*same)(then) == attrgetter(*same)(about)

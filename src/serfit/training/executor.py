@@ -27,7 +27,6 @@ from serfit.nn.dropout import DropoutSeeds
 from serfit.nn.losses import LossFunction
 from serfit.nn.model import EmotionModel
 from serfit.nn.passes import PASS_SECONDS, plan_passes
-from serfit.system.runtime import choose_precision
 from serfit.training.batches import Example, collate
 from serfit.training.features import Features
 from serfit.training.memory import first_budget
@@ -236,11 +235,9 @@ def build_executor(
     config: ExperimentConfig, model: EmotionModel, features: Features, device: torch.device, ranks: Ranks
 ) -> Executor:
     """Return what computes the optimisation batches of an experiment, within the memory of the process with least."""
-    precision, autocast = choose_precision(config.train.precision, device)
-    budget = first_budget(
-        model, features.stage, features.entries_per_second, device, config.train, half=precision == "bf16"
-    )
-    return Executor(model, features.stage, device, autocast, ranks.least(budget), ranks)
+    precision = features.precision
+    budget = first_budget(model, features.stage, features.entries_per_second, device, config.train, half=precision.half)
+    return Executor(model, features.stage, device, precision.autocast, ranks.least(budget), ranks)
 
 
 def exactly(executor: Executor) -> Executor:

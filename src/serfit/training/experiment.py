@@ -15,7 +15,8 @@ from serfit.runs.results import results
 from serfit.system.files import check_room
 from serfit.system.interrupt import StopRequest
 from serfit.system.log import Log
-from serfit.system.runtime import choose_device, choose_precision
+from serfit.system.precision import computes_bf16
+from serfit.system.runtime import choose_device
 from serfit.training.checkpoint import bytes_on_disk
 from serfit.training.executor import build_executor, exactly
 from serfit.training.features import features_of
@@ -33,7 +34,7 @@ from serfit.training.messages import (
 from serfit.training.optim import build_optimizer
 from serfit.training.progress import EpochTimer, ProgressWriter
 from serfit.training.ranks import ALONE, Ranks
-from serfit.training.resume import load_best, restore, share_state
+from serfit.training.resume import load_best, precision_as_begun, restore, share_state
 from serfit.training.start import find_start, kept_bytes
 from serfit.training.trainer import TrainingState, evaluate, fit
 
@@ -68,18 +69,20 @@ def run_experiment(
     with ExitStack() as stack:
         with ranks.together():
             device, device_line = choose_device(gpu)
+        able = not ranks.any(not computes_bf16(device))
+        with ranks.together():
             material = prepare(config)
             start = find_start(config, directory if resume else None)
             if start is not None and ranks.first:
                 start.check(material)
-            precision, _ = choose_precision(config.train.precision, device)
             run = stack.enter_context(opened_run(config, log, directory, resume, written=ranks.first))
             stop = stack.enter_context(StopRequest(resuming(run)))
             stack.enter_context(with_remedy(run))
-            greet(log, config, material, device_line, precision)
             model = begun(config, None if start is None else start.member).to(device)
-            features = features_of(config, model)
-            introduce(run, log, material, model, features, device, precision, start)
+            precision = precision_as_begun(run.before, config.train.precision, device, model.encoder.width, able)
+            greet(log, config, material, device_line, precision)
+            features = features_of(config, model, precision)
+            introduce(run, log, material, model, features, device, start)
             needed = bytes_on_disk(model) + kept_bytes(config, model)
             check_room(run.directory, needed, "weights and checkpoints", "make room or move runs_dir")
             if start is not None:

@@ -2,8 +2,8 @@
 
 A feature is a function of the utterance alone: its waveform, or the output of the model's frozen prefix (CNN,
 CNN + k layers, the whole encoder). The prefix ends before the first stage with a trainable parameter, found from
-the model itself, so nothing trainable is ever stored. Each feature is computed from one unpadded utterance in
-float32: it is the same whether it comes from the store or not, and whatever batch it will go into.
+the model itself, so nothing trainable is ever stored. Each feature is computed from one unpadded utterance, in one
+precision: it is the same whether it comes from the store or not, and whatever batch it will go into.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from serfit.labels import SAMPLE_RATE
 from serfit.nn.encoders.base import CNN
 from serfit.nn.model import EmotionModel
 from serfit.nn.saved import weights_digest
+from serfit.system.precision import Name, Precision
 from serfit.system.runtime import computer_memory
 from serfit.system.timer import Timer
 from serfit.training.augment import changes_waveform
@@ -48,6 +49,7 @@ class Features:
     Attributes:
         model: the network whose prefix computes the features.
         stage: the stage at which they end; 0 is the encoder's input (see `serfit.nn`).
+        precision: of the passes, frozen and others.
         store: where they are kept; None computes them every time.
         waveforms: where decoded audio is kept; None decodes it every time.
         timer: what reading and computing features has cost so far.
@@ -55,6 +57,7 @@ class Features:
 
     model: EmotionModel
     stage: int
+    precision: Precision
     store: FeatureStore | None
     waveforms: Waveforms | None = None
     timer: Timer = field(default_factory=Timer)
@@ -81,6 +84,11 @@ class Features:
         """Length of a feature per second of speech: samples, frames, or None once pooled over time."""
         return self.model.entries_per_second(self.stage)
 
+    @property
+    def frozen_precision(self) -> Name | None:
+        """The precision of what the frozen part computes, for records; None for float32, or where nothing is frozen."""
+        return "bf16" if self.stage > 0 and self.precision.frozen == "bf16" else None
+
     def fill(self, utterances: Iterable[Utterance]) -> Iterator[Utterance]:
         """Compute what the store doesn't have yet, yielding each utterance when it is there."""
         if self.stage == 0 or self.store is None:
@@ -101,15 +109,15 @@ class Features:
 
     def _compute(self, utterance: Utterance) -> torch.Tensor:
         prepared = self._prepared(utterance)
-        with self.timer.timing("frozen part"):
+        with self.timer.timing("frozen part"), self.precision.autocast_frozen():
             feature = self.model.prefix(prepared, self.stage).float().cpu()
         if not feature.isfinite().all():
             peak = float(np.abs(self._samples(utterance)).max())
             cause = (
                 f"its samples reach {peak:.3g}, and sound lies within 1; export it again, or leave it out"
                 if peak > LOUD
-                else f"its samples reach {peak:.3g}, as sound may, and the weights are finite, so float32 "
-                "overflows in the encoder; leave the recording out, or use another encoder"
+                else f"its samples reach {peak:.3g}, as sound may, and the weights are finite, so "
+                f"{self.precision.frozen} overflows in the encoder; leave the recording out, or use another encoder"
             )
             raise UserError(
                 f"utterance {utterance.id}: the encoder's output for {utterance.path} isn't finite: {cause}"
@@ -162,7 +170,12 @@ class Features:
 
 
 def build_features(
-    model: EmotionModel, features: schema.FeatureSettings, augmentation: schema.Augmentation, *, crop: bool
+    model: EmotionModel,
+    features: schema.FeatureSettings,
+    augmentation: schema.Augmentation,
+    precision: Precision,
+    *,
+    crop: bool,
 ) -> Features:
     """The features that training starts from, given what is trainable in the model.
 
@@ -190,29 +203,29 @@ def build_features(
             f"data.loader.crop_seconds crops what training starts from, but the {frozen} is frozen and has no time "
             "axis left; set it to null, or unfreeze the encoder"
         )
-    return features_at(model, stage, features)
+    return features_at(model, stage, features, precision)
 
 
-def features_at(model: EmotionModel, stage: int, settings: schema.FeatureSettings) -> Features:
+def features_at(model: EmotionModel, stage: int, settings: schema.FeatureSettings, precision: Precision) -> Features:
     """The features of a stage at or below which nothing is trained, in the store where there is one."""
     most = None if settings.max_gb is None else round(settings.max_gb * 1e9)
     if stage == 0 or settings.store is None:
         waveforms = None if settings.store is None else open_waveforms(settings.store, most)
-        return Features(model, stage, store=None, waveforms=waveforms)
-    about = prefix_description(model, stage, settings.dtype)
+        return Features(model, stage, precision, store=None, waveforms=waveforms)
+    about = prefix_description(model, stage, settings.dtype, precision)
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     store = FeatureStore(settings.store / key[:32], getattr(torch, settings.dtype), most)
     store.describe(about | {"encoder": model.provenance.name})
-    return Features(model, stage, store)
+    return Features(model, stage, precision, store)
 
 
-def features_of(config: schema.ExperimentConfig, model: EmotionModel) -> Features:
+def features_of(config: schema.ExperimentConfig, model: EmotionModel, precision: Precision) -> Features:
     """Return what the training of an experiment starts from. Raises UserError as `build_features`."""
     cropped = config.data.loader.crop_seconds is not None
-    return build_features(model, config.features, config.data.augmentation, crop=cropped)
+    return build_features(model, config.features, config.data.augmentation, precision, crop=cropped)
 
 
-def prefix_description(model: EmotionModel, stage: int, dtype: str) -> dict[str, object]:
+def prefix_description(model: EmotionModel, stage: int, dtype: str, precision: Precision) -> dict[str, object]:
     """Everything that determines a feature besides the audio: weights, architecture, stage, precision, format."""
     return {
         "format": FORMAT,
@@ -221,5 +234,6 @@ def prefix_description(model: EmotionModel, stage: int, dtype: str) -> dict[str,
         "device": next(model.parameters()).device.type,
         "normalise": model.encoder.normalise,
         "weights": weights_digest(model.prefix_parameters(stage)),
+        **({} if precision.frozen == "fp32" else {"precision": precision.frozen}),
         **model.prefix_recipe(stage),
     }

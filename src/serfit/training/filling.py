@@ -8,6 +8,7 @@ from serfit.errors import counted
 from serfit.inference.begun import begun
 from serfit.inference.source import start_of
 from serfit.system.log import Log
+from serfit.system.precision import choose_precision
 from serfit.system.runtime import choose_device
 from serfit.training.features import Features, features_of
 from serfit.training.material import Material, prepare
@@ -23,7 +24,7 @@ def fill_features(config: ExperimentConfig, log: Log, *, gpu: int | None = None)
     material = prepare(config)
     log.say(device_line)
     model = begun(config, start_of(config)).to(device)
-    features = features_of(config, model)
+    features = features_of(config, model, choose_precision(config.train.precision, device, model.encoder.width))
     if features.store is None:
         log.say(f"nothing to store: training starts from the {model.stage_name(features.stage)}")
         return

@@ -17,7 +17,8 @@ from serfit.labels import SAMPLE_RATE
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel
 from serfit.system.files import check_room, free_bytes, gigabytes
-from serfit.system.runtime import choose_device, choose_precision
+from serfit.system.precision import choose_precision
+from serfit.system.runtime import choose_device
 from serfit.training.batches import Example, plan_epoch
 from serfit.training.checkpoint import bytes_on_disk
 from serfit.training.executor import Executor
@@ -44,12 +45,12 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
         UserError: the encoder can't be loaded, or a disk is clearly too small.
     """
     device, _ = choose_device(None)
-    precision, autocast = choose_precision(config.train.precision, device)
-    half = precision == "bf16"
     model = begun(config, start_of(config))
+    precision = choose_precision(config.train.precision, device, model.encoder.width)
+    half = precision.half
     yield from memory_table(model, config, material)
     model.to(device)
-    features = features_of(config, model)
+    features = features_of(config, model, precision)
     yield from disk_lines(config, material, model, features)
     train, stage = material.train, features.stage
     crop = config.data.loader.crop_seconds
@@ -57,8 +58,8 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     if (warning := memory_warning(model, stage, float(lengths.max()), device, config.train, half=half)) is not None:
         yield warning
     budget = first_budget(model, stage, features.entries_per_second, device, config.train, half=half)
-    frozen = frozen_pace(model, stage, train.seconds) if stage > 0 else 0.0
-    executor = Executor(model, stage, device, autocast, budget)
+    frozen = frozen_pace(features, train.seconds) if stage > 0 else 0.0
+    executor = Executor(model, stage, device, precision.autocast, budget)
     plan = plan_epoch(lengths, config.optimisation_batch, seed=1, epoch=1, bucketing=config.data.loader.bucketing)
     pace = measured_pace(executor, config, plan, lengths)
     padded = sum(len(batch) * lengths[batch].max() for batch in plan)
@@ -68,7 +69,7 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     run = config.last_epoch * epoch + pace.seconds(0, scored) / 3.0 + anew * scored
     epochs = counted(config.last_epoch, "epoch")
     yield (
-        f"time on {device} in {precision}, from a few steps: {pace.update:.3g} s per update and {pace.speech:.3g} s "
+        f"time on {device} in {precision.name}, from a few steps: {pace.update:.3g} s per update and {pace.speech:.3g} s "
         f"per second of speech, an epoch about {_duration(epoch)}, {epochs} about {_duration(run)}; "
         f"{max(0.0, 1 - lengths.sum() / padded):.1%} of it is padding"
     )
@@ -100,13 +101,15 @@ def frozen_line(material: Material, features: Features, pace: float) -> str:
     )
 
 
-def frozen_pace(model: EmotionModel, stage: int, lengths: Sequence[float]) -> float:
+def frozen_pace(features: Features, lengths: Sequence[float]) -> float:
     """Seconds that the frozen part of a model takes per second of speech where it lies, from an utterance of noise."""
+    model = features.model
     length = min(max(float(np.median(lengths)), 0.1), 5.0)
     waveform, taken = torch.randn(round(SAMPLE_RATE * length)), []
     for _ in range(3):
         began = time.perf_counter()
-        model.prefix(model.encoder.prepare(waveform), stage).cpu()  # which waits for a GPU
+        with features.precision.autocast_frozen():
+            model.prefix(model.encoder.prepare(waveform), features.stage).cpu()  # which waits for a GPU
         taken.append(time.perf_counter() - began)
     return min(taken[1:]) / length
 

@@ -34,8 +34,9 @@ from serfit.scores.records import Predictions, StepRecord
 from serfit.scores.reference import Reference
 from serfit.system.files import WriteError
 from serfit.system.log import Log
+from serfit.system.precision import Precision
 from serfit.system.records import write_record
-from serfit.system.runtime import choose_precision, environment, version_of
+from serfit.system.runtime import environment, version_of
 from serfit.training.features import Features
 from serfit.training.material import Material
 from serfit.training.memory import memory_warning
@@ -46,11 +47,13 @@ MOST_NOTES = 5
 """Most notes on a corpus that are said; environment.json holds all of them."""
 
 
-def greet(log: Log, config: ExperimentConfig, material: Material, device_line: str, precision: str) -> None:
+def greet(log: Log, config: ExperimentConfig, material: Material, device_line: str, precision: Precision) -> None:
     """Say which experiment this is, where it runs, and on what."""
     split, notes = material.split, material.corpus.notes
     whose = f"{config.experiment.name}, fold {split.fold} of {split.folds}, seed {config.experiment.seed}"
-    log.say(f"serfit {version_of('serfit')}: {whose}, {precision} on {device_line.removeprefix('device: ')}")
+    log.say(f"serfit {version_of('serfit')}: {whose}, {precision.name} on {device_line.removeprefix('device: ')}")
+    if precision.reason:
+        log.say(f"precision: {precision.name}, since {precision.reason}; train.precision=fp32 prevents it")
     log.say(f"data: {split.protocol.removeprefix(f'fold {split.fold} of {split.folds}: ')}")
     for note in (*notes[:MOST_NOTES], *doubts(config)):
         log.say(brief(note))
@@ -82,7 +85,6 @@ def introduce(
     model: EmotionModel,
     features: Features,
     device: torch.device,
-    precision: str,
     start: Start | None,
 ) -> None:
     """Say and write down which network is trained, on what, from where."""
@@ -103,7 +105,8 @@ def introduce(
     labels = material.labels()
     about = Environment(
         **environment(device),
-        precision=precision,
+        precision=features.precision.name,
+        frozen_precision=features.frozen_precision,
         encoder=EncoderRecord(**asdict(model.provenance)),
         **({} if start is None else {"start": start.record}),
         trained_parameters=trainable,
@@ -145,9 +148,8 @@ def warn_of_memory(
     device: torch.device,
 ) -> None:
     """Say so where the longest utterance alone will hardly fit into the memory of a device."""
-    half = choose_precision(config.train.precision, device)[0] == "bf16"
     longest = min(max(material.train.seconds), config.data.loader.crop_seconds or math.inf)
-    doubt = memory_warning(model, features.stage, longest, device, config.train, half=half)
+    doubt = memory_warning(model, features.stage, longest, device, config.train, half=features.precision.half)
     if doubt is not None:
         log.say(doubt)
 

@@ -20,10 +20,12 @@ from serfit.inference.recogniser import Recogniser, check_together
 from serfit.inference.source import calibrated_members
 from serfit.nn.saved import weights_digest
 from serfit.scores.calibration import Calibration
+from serfit.system.precision import Name, Precision, Wanted
 from serfit.training.batches import prefetched
 from serfit.training.executor import build_executor, exactly
 from serfit.training.features import build_features
 from serfit.training.ranks import ALONE
+from serfit.training.resume import precision_as_begun
 from serfit.training.trainer import predictions_of
 
 Check = Callable[[], None]
@@ -39,6 +41,8 @@ class Predictor:
         sha256: digest of its weights, or of its ONNX file.
         members: number of networks whose mean it is.
         calibration: kind that its predictions go through, or None.
+        frozen_precision: see `serfit.runs.records.Environment`.
+        notes: sentences about what can't be as in training.
         predict: gives predictions [n, D] on [0, 1], float64, of each group of n utterances.
     """
 
@@ -47,6 +51,8 @@ class Predictor:
     members: int
     calibration: str | None
     predict: Callable[[Sequence[Utterance], Groups, Check], Iterator[torch.Tensor]]
+    frozen_precision: Name | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -63,8 +69,13 @@ def open_predictors(
     predictors = []
     for member in members:
         maps = chosen(member.calibration, None, member.about.dimensions, member.about.name)
-        predict = partial(_by_torch, member, maps, config, device)
-        predictors.append(Predictor(member.about, weights_digest(member.model), 1, kind, predict))
+        precision = _precision_of(member, device)
+        predict = partial(_by_torch, member, maps, config, device, precision)
+        one = Predictor(member.about, weights_digest(member.model), 1, kind, predict)
+        if member.about.origin.frozen_precision == "bf16":
+            same = precision.frozen == "bf16"
+            one = replace(one, frozen_precision="bf16") if same else replace(one, notes=(_elsewhere(member.about),))
+        predictors.append(one)
     for path in (Path(model).expanduser() for model in models if is_onnx(Path(model))):
         network = open_onnx(path, device, calibrate)
         predict = partial(_by_onnx, network, config.data.loader.workers)
@@ -75,11 +86,26 @@ def open_predictors(
     return predictors
 
 
+def _precision_of(member: Member, device: torch.device) -> Precision:
+    """As it was trained in, where the device computes in it; float32 where that isn't recorded."""
+    origin = member.about.origin
+    wanted: Wanted = "fp32" if origin.precision is None else "auto"
+    return precision_as_begun(origin, wanted, device, member.model.encoder.width)
+
+
+def _elsewhere(about: About) -> str:
+    return (
+        f"warning: the frozen part of {about.name} was computed in bf16 in training, and is computed in float32 here, "
+        "where there is nothing that computes in bf16; predictions differ in the third digit"
+    )
+
+
 def _by_torch(
     member: Member,
     maps: Calibration | None,
     config: ExperimentConfig,
     device: torch.device,
+    precision: Precision,
     utterances: Sequence[Utterance],
     groups: Groups,
     check: Check,
@@ -87,7 +113,7 @@ def _by_torch(
     """As training does at its end, to the byte."""
     model = member.model.to(device).requires_grad_(True)
     model.encoder.freeze(member.params)  # what is frozen comes from the store, each utterance alone, and rounds so
-    features = build_features(model, config.features, Augmentation(), crop=False)
+    features = build_features(model, config.features, Augmentation(), precision, crop=False)
     executor = exactly(build_executor(config, model, features, device, ALONE))
     for values in predictions_of(executor, features, utterances, groups, config.data.loader.workers, check):
         unit = values.double()

@@ -27,10 +27,11 @@ from serfit.scores.statistics.contrast import Contrast, minus
 from serfit.scores.statistics.interval import estimate
 from serfit.system.files import write_bytes, write_text
 from serfit.system.log import Log
+from serfit.system.precision import Name, choose_precision
 from serfit.system.runtime import choose_device, environment
 from serfit.training.baselines import hand_made_features, open_hand_made
 from serfit.training.closed_form import finish_run, folds_of, is_there, opened, predictions_of, record_of
-from serfit.training.features import features_at
+from serfit.training.features import Features, features_at
 from serfit.training.filling import fill_store
 from serfit.training.forecast import forecast
 from serfit.training.material import Material
@@ -119,6 +120,7 @@ class ProbedEncoder:
     Attributes:
         config: with the encoder.
         provenance: where its weights came from.
+        precision: of its passes, see `Features.frozen_precision`.
         label: its name in tables.
         fits: of every candidate, one per fold.
         layers: of each fold, the layer that is best on its validation part.
@@ -127,6 +129,7 @@ class ProbedEncoder:
 
     config: ExperimentConfig
     provenance: Provenance
+    precision: Name | None
     label: str
     fits: tuple[tuple[Fitted, ...], ...]
     layers: tuple[Fitted, ...]
@@ -253,7 +256,12 @@ def probe_encoder(
         device: where the encoder computes.
         log: where to show how far it is.
     """
-    statistics, rows, provenance = _statistics(plan, materials[0], device, log)
+    frozen = _with_params(plan, FROZEN, start_part="encoder" if plan.model.start_from else "all")
+    model = begun(frozen, start_of(frozen)).to(device)
+    precision = choose_precision(plan.train.precision, device, model.encoder.width)
+    log.say(f"precision of {label}: {precision.frozen}" + (f", since {precision.reason}" if precision.reason else ""))
+    features = features_at(model, model.statistics_stage, plan.features, precision)
+    statistics, rows = _statistics(features, materials[0], log)
     parts = [
         [[rows[utterance.id] for utterance in part.utterances] for part in (one.train, one.validation, one.test)]
         for one in materials
@@ -268,24 +276,19 @@ def probe_encoder(
     layers, chosen = (
         tuple(best_on_validation(of_fold) for of_fold in zip(*among, strict=True)) for among in (alone, fits)
     )
-    return ProbedEncoder(plan, provenance, label, tuple(fits), layers, chosen)
+    return ProbedEncoder(plan, model.provenance, features.frozen_precision, label, tuple(fits), layers, chosen)
 
 
-def _statistics(
-    plan: ExperimentConfig, material: Material, device: torch.device, log: Log
-) -> tuple[Statistics, dict[str, int], Provenance]:
-    """The statistics of all utterances, from the store as far as it has them; the row of each; the encoder."""
-    frozen = _with_params(plan, FROZEN, start_part="encoder" if plan.model.start_from else "all")
-    model = begun(frozen, start_of(frozen)).to(device)
-    features = features_at(model, model.statistics_stage, plan.features)
+def _statistics(features: Features, material: Material, log: Log) -> tuple[Statistics, dict[str, int]]:
+    """The statistics of all utterances, from the store as far as it has them, and the row of each."""
     fill_store(features, material, log)
     utterances = [utterance for part in material.split.parts.values() for utterance in part]
     found = []
     for done, utterance in enumerate(utterances, start=1):
         found.append(features(utterance).numpy())
-        log.advance(f"layers of {model.provenance.name}", done, len(utterances))
+        log.advance(f"layers of {features.model.provenance.name}", done, len(utterances))
     log.settle()
-    return np.stack(found), {utterance.id: row for row, utterance in enumerate(utterances)}, model.provenance
+    return np.stack(found), {utterance.id: row for row, utterance in enumerate(utterances)}
 
 
 def _fits(
@@ -365,6 +368,7 @@ def _leave_runs(
                 material,
                 fitted.ridge,
                 system=SYSTEM,
+                frozen_precision=one.precision,
                 encoder=EncoderRecord(**asdict(one.provenance)),
                 training_starts_from=f"{fitted.candidate.words}, {fitted.candidate.pooling} over time",
                 **environment(device),

@@ -1,11 +1,13 @@
 """A training state to and from the checkpoints of its run, and the question whether it is still the same run."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from serfit.errors import UserError, counted, listed
+from serfit.inference.origin import Origin
 from serfit.nn.encoders.build import encoder_differences
 from serfit.nn.model import EmotionModel
 from serfit.nn.saved import load_weights, save_weights, trainable
@@ -14,6 +16,7 @@ from serfit.runs.directory import Run
 from serfit.runs.records import NOT_RECORDED, Environment
 from serfit.scores.records import EpochRecord
 from serfit.system.files import WriteError, link
+from serfit.system.precision import Precision, Wanted, choose_precision, computes_bf16
 from serfit.system.records import plain
 from serfit.system.tensors import Shapes
 from serfit.training.checkpoint import (
@@ -110,6 +113,27 @@ def load_best(model: EmotionModel, run: Run, frozen: str, ranks: Ranks) -> Epoch
     return best
 
 
+def precision_as_begun(
+    begun: Environment | Origin | None, wanted: Wanted, device: torch.device, width: int, able: bool | None = None
+) -> Precision:
+    """The precision that a run was begun with, where the device computes in it; else as `choose_precision`.
+
+    Args:
+        begun: what the run, or the network that it left, has on record; None for a new one.
+        wanted: as configured.
+        device: where it computes.
+        width: of the encoder.
+        able: whether all processes of the run compute in bf16 themselves; None asks the device.
+    """
+    if begun is None or begun.precision not in ("fp32", "bf16"):
+        return choose_precision(wanted, device, width, able)
+    able = computes_bf16(device) if able is None else able
+    if wanted == "auto":
+        wanted = "bf16" if begun.precision == "bf16" and able else "fp32"
+    chosen = choose_precision(wanted, device, width, able)
+    return chosen if begun.frozen_precision == "bf16" else replace(chosen, frozen="fp32")
+
+
 def check_unchanged(before: Environment | None, now: Environment, labels: str = "") -> list[str]:
     """Refuse to go on with a run on other data or another encoder than it was begun with.
 
@@ -144,7 +168,7 @@ def check_unchanged(before: Environment | None, now: Environment, labels: str = 
             f"the encoder's configuration has changed since this run was begun ({listed(differing)}), so going on "
             "would mix two experiments; bring its config.json and preprocessor_config.json back, or start a new run"
         )
-    compared = ("packages", "device", "device_type", "threads", "precision")
+    compared = ("packages", "device", "device_type", "threads", "precision", "frozen_precision")
     others = [name for name in compared if getattr(before, name) not in (None, {}, getattr(now, name))]
     if not others:
         return []

@@ -34,8 +34,8 @@ from serfit.nn.passes import padded
 from serfit.scores.calibration import Calibration
 from serfit.system import counters
 from serfit.system.files import write_text
+from serfit.system.precision import Precision
 from serfit.system.records import plain
-from serfit.system.runtime import choose_precision
 
 MOST_DIFFERENCE = 1e-4
 """Largest difference to torch with which a file is left behind: on [0, 1], and of pooled vectors relative to their
@@ -177,10 +177,9 @@ def _workshop(parent: Path) -> Iterator[Path]:
 def _reference(members: Sequence[Member], calibrations: Sequence[Calibration | None]) -> Recogniser:
     """Compute torch's outputs in float32 on the CPU. Raises UserError if the members don't go together."""
     device = torch.device("cpu")
-    _, autocast = choose_precision("fp32", device)
     networks: list[Network] = []
     for member, calibration in zip(members, calibrations, strict=True):
-        network = TorchNetwork(member.about, member.model, device, autocast)
+        network = TorchNetwork(member.about, member.model, device, Precision().autocast)
         networks.append(network if calibration is None else Calibrated(network, calibration))
     return Recogniser(tuple(networks))
 
