@@ -50,6 +50,7 @@ class Row:
     name: str
     padding: float
     seconds: list[float]
+    wall: list[float]
     utterances_per_second: float = 0.0
     audio_seconds_per_second: float = 0.0
     share_of_ceiling: float = 0.0
@@ -263,7 +264,7 @@ def measure(
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         work(None if device.type == "cuda" else 1)  # warm-up: on CUDA with everything, for the memory's peak
-        row = Row(name, padding([len(waveform) for waveform in data[0]], plan), [])
+        row = Row(name, padding([len(waveform) for waveform in data[0]], plan), [], [])
         if device.type == "cuda":
             row.peak_memory_gib = torch.cuda.max_memory_allocated(device) / 1024**3
         table.append(row)
@@ -271,11 +272,12 @@ def measure(
         log(f"warm: {name}")
     for number in range(rounds):
         for row, work in ready:
-            began = clock()
+            began, at = clock(), time.perf_counter()
             work()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             row.seconds.append(clock() - began)
+            row.wall.append(time.perf_counter() - at)
             log(f"{row.seconds[-1]:8.2f} s  {row.name}")
         peaks = {half: max(peak, ceiling(device, clock, half=half)) for half, peak in peaks.items()}
         log(f"round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}")
@@ -305,15 +307,15 @@ def measure(
 def markdown(result: dict[str, Any]) -> str:
     """The table, as docs/performance.md holds it."""
     peaks = ", ".join(f"{name} {peak:,.0f} GFLOP/s" for name, peak in result["ceiling_gflops"].items())
-    base = statistics.median(result["rows"][1]["seconds"])
+    base, base_wall = (statistics.median(result["rows"][1][kind]) for kind in ("seconds", "wall"))
     lines = [
         f"{result['size']}, {result['device']}, torch {result['torch']}, {result['clock']}, {result['date']}; "
         f"matrix products: {peaks}; {result['audio_seconds']:.0f} s of audio a round; load average at the end "
         f"{result['load'][0]:.1f}",
         "",
-        "| | utt/s | audio s/s | padding | of the ceiling | peak GiB | x Hugging Face padded | slowest / fastest round "
-        "| epoch of a fold |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | utt/s | audio s/s | padding | of the ceiling | peak GiB | x Hugging Face padded | by the clock "
+        "| slowest / fastest round | epoch of a fold |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         times = row["seconds"]
@@ -321,7 +323,7 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append(
             f"| {row['name']} | {row['utterances_per_second']:.2f} | {row['audio_seconds_per_second']:.1f} | "
             f"{row['padding']:.1%} | {row['share_of_ceiling']:.0%} | {memory} | "
-            f"{base / statistics.median(times):.2f} | "
+            f"{base / statistics.median(times):.2f} | {base_wall / statistics.median(row['wall']):.2f} | "
             f"{max(times) / min(times):.2f} | {row['epoch_minutes']:.1f} min |"
         )
     return "\n".join(lines)

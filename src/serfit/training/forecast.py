@@ -69,8 +69,8 @@ def forecast(config: ExperimentConfig, material: Material) -> Iterator[str]:
     run = config.last_epoch * epoch + pace.seconds(0, scored) / 3.0 + anew * scored
     epochs = counted(config.last_epoch, "epoch")
     yield (
-        f"time on {device} in {precision.name}, from a few steps: {pace.update:.3g} s per update and {pace.speech:.3g} s "
-        f"per second of speech, an epoch about {_duration(epoch)}, {epochs} about {_duration(run)}; "
+        f"time on {device} in {precision.name}, from a few steps: {pace.update:.3g} s per update and {pace.speech:.3g} "
+        f"s per second of speech, an epoch about {_duration(epoch)}, {epochs} about {_duration(run)}; "
         f"{max(0.0, 1 - lengths.sum() / padded):.1%} of it is padding"
     )
     if stage > 0:
