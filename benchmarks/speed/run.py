@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from durations import iemocap_durations
 from torch import Tensor, nn
+from transformers import WavLMConfig, WavLMModel
 
 from serfit.config.schema import ModelParams
 from serfit.nn.encoders.source import random_settings
-from serfit.nn.encoders.wav2vec2 import transformers_model
 from serfit.nn.losses import ccc_loss
 from serfit.nn.model import EmotionModel, Head, build_model
 from serfit.system.precision import Precision, computes_bf16
@@ -60,7 +60,7 @@ class Row:
 
 def untrained(size: str) -> Any:
     """Transformers' WavLM with random weights."""
-    return transformers_model(random_settings(f"random:{size}"), None, size, size)
+    return WavLMModel(WavLMConfig.from_dict(random_settings(f"random:{size}")))
 
 
 class PlainWavLM(nn.Module):
