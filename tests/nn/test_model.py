@@ -238,7 +238,7 @@ def test_predictions_from_every_stage_are_in_float32_under_autocast(pooling: str
             features = [model.prefix(waveform, stage) if stage else waveform for waveform in waveforms]
             found = model(*padded([feature.float() for feature in features]), stage)
         assert found.dtype == torch.float32
-        torch.testing.assert_close(found, exact, rtol=0.0, atol=0.02)
+        torch.testing.assert_close(found, exact, rtol=0.0, atol=0.1)
 
 
 def test_hidden_frames_change_predictions_where_something_is_hidden(waveforms: list[Tensor]) -> None:

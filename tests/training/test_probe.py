@@ -258,7 +258,7 @@ def test_a_layer_that_follows_the_ratings_is_chosen(
     statistics = generator("layers").normal(size=(len(utterances), 2, 4, 8)).astype(np.float32)
     statistics[:, 0, 2, :2] = [[one.ratings["valence"], one.ratings["arousal"]] for one in utterances]
     rows = {one.id: row for row, one in enumerate(utterances)}
-    monkeypatch.setattr(probe, "_statistics", lambda *_: (statistics, rows, None))
+    monkeypatch.setattr(probe, "_statistics", lambda *_: (statistics, rows))
     found = probed(config, materials)
     assert [fitted.candidate.layer for fitted in found.layers] == [2] * 5
     assert {fitted.candidate.pooling for fitted in found.layers} == {"mean"}
