@@ -47,10 +47,11 @@ def run(changes: dict[str, Any], trained: Callable[..., Path]) -> Path:
 
 def test_training_fills_the_store_with_what_is_frozen(run: Path, changes: dict[str, Any]) -> None:
     from serfit.nn.model import model_of
+    from serfit.system.precision import Precision
     from serfit.training.features import features_of
 
     config = ExperimentConfig.model_validate_json((run / "config.json").read_text())
-    features = features_of(config, model_of(config))
+    features = features_of(config, model_of(config), Precision())
     assert features.stage == (3 if changes["model__params__freeze_layers"] else 1)
     material = prepare(config)
     assert features.missing([*material.split.train, *material.split.validation]) == []

@@ -31,6 +31,7 @@ from serfit.runs import directory as runs
 from serfit.runs.directory import predictions_csv
 from serfit.system.interrupt import Interrupted
 from serfit.system.log import Log, silent_log
+from serfit.system.precision import Precision
 from serfit.training import experiment
 from serfit.training.evaluation import run_evaluation
 from serfit.training.executor import build_executor, exactly
@@ -68,7 +69,7 @@ def abroad(tmp_path: Path) -> Callable[..., ExperimentConfig]:
 def before_the_first_step(config: ExperimentConfig) -> str:
     """The table of predictions of an experiment's test part by the network that training begins with."""
     material, model = prepare(config), begun(config, start_of(config))
-    features = features_of(config, model)
+    features = features_of(config, model, Precision())
     executor = exactly(build_executor(config, model, features, CPU, ALONE))
     part = material.test
     return predictions_csv(evaluate(executor, features, part), part.utterances, part.seconds)

@@ -7,7 +7,7 @@ import typer
 
 from serfit.cli.boundary import needs_torch
 from serfit.cli.options import Cpu
-from serfit.cli.using import Calibrate, Gpu, Precision, aside, asked, load_models
+from serfit.cli.using import Calibrate, Gpu, Precision, asked, load_models, show_notes
 from serfit.errors import UserError
 
 
@@ -51,8 +51,9 @@ def serve(
 
     limits = Limits(minutes=minutes, megabytes=megabytes, window=window, hop=hop)
     chosen = None if language is None else spoken(language)
-    recogniser = load_models(models, gpu, asked(precision, calibrate), aside)
+    recogniser = load_models(models, gpu, asked(precision, calibrate))
     window_samples(recogniser, window, hop)
+    show_notes(recogniser)
     from serfit.inference.page.server import serve as run
 
     run(recogniser, host=host, port=port, language=chosen, limits=limits)

@@ -1,7 +1,7 @@
 """The verbs that use a trained model: predict, evaluate, stream."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -100,7 +100,7 @@ def predict(
     request = Request(names, listing, cutting, told, picture)
 
     def load() -> "Recogniser":
-        return load_models(names, gpu, options, log.say)
+        return load_models(names, gpu, options)
 
     if target is not None:
         errors = label_to_file(request, target, load, log)
@@ -199,7 +199,7 @@ def stream(
     from serfit.inference import stream as streams
     from serfit.inference.windows import window_samples
 
-    recogniser = load_models((model, *(models or [])), gpu, options, aside)
+    recogniser = load_models((model, *(models or [])), gpu, options)
     window_samples(recogniser, window, hop)
     encoding = cast(streams.Encoding, form)
     read = streams.microphone(rate, encoding) if microphone else streams.pipe(sys.stdin.buffer)
@@ -207,6 +207,7 @@ def stream(
     names = recogniser.dimensions
     spreads = [f"{name}_spread" for name in names] if recogniser.members > 1 else []
     lines, slow = 0, 0
+    show_notes(recogniser)
     with _unless_closed():
         _write(",".join(["start", "end", *names, *spreads, "latency_ms"]) + "\n")
         for heard in streams.listen(recogniser, samples, window=window, hop=hop):
@@ -274,21 +275,17 @@ def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:
         raise UserError(f"{option} is {value}; it must be {listed(allowed, most=9)}")
 
 
-def load_models(
-    names: Sequence[str], gpu: int | None, options: dict[str, str], say: Callable[[str], object]
-) -> "Recogniser":
-    """Open models, and say what there is to say about them."""
+def load_models(names: Sequence[str], gpu: int | None, options: dict[str, str]) -> "Recogniser":
+    """Open models with what `asked` gave."""
     import serfit
 
-    recogniser = serfit.load(*names, gpu=gpu, **cast(Any, options))
+    return serfit.load(*names, gpu=gpu, **cast(Any, options))
+
+
+def show_notes(recogniser: "Recogniser") -> None:
+    """Print what there is to say about models, beside the output proper."""
     for note in recogniser.notes:
-        say(note)
-    return recogniser
-
-
-def aside(line: str) -> None:
-    """Print a line beside the output proper."""
-    print(line, file=sys.stderr, flush=True)
+        print(note, file=sys.stderr, flush=True)
 
 
 def _write(line: str) -> None:

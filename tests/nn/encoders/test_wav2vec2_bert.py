@@ -12,6 +12,7 @@ from nn.small import build_hf, encode, encoder_of, load_encoder, padded
 from serfit.config.schema import Augmentation, FeatureSettings, ModelParams
 from serfit.errors import UserError
 from serfit.nn.model import build_model
+from serfit.system.precision import Precision
 from serfit.training.features import build_features
 
 
@@ -65,5 +66,5 @@ def test_augmentation_acts_before_the_filterbank(folder: Path, tmp_path: Path) -
     with pytest.raises(
         UserError, match=r"the log-mel filterbank is frozen.*switch these off, or compute it anew for every"
     ):
-        build_features(model, FeatureSettings(store=tmp_path / "store"), noisy, crop=False)
-    assert build_features(model, FeatureSettings(store=None), noisy, crop=False).stage == 0
+        build_features(model, FeatureSettings(store=tmp_path / "store"), noisy, Precision(), crop=False)
+    assert build_features(model, FeatureSettings(store=None), noisy, Precision(), crop=False).stage == 0

@@ -100,6 +100,8 @@ def label_to_file(request: Request, target: Target, load: Callable[[], Recognise
     with _locks(target):
         recogniser = load()
         check_cutting(recogniser, request.cutting)
+        for note in recogniser.notes:
+            log.say(note)
         items = request.listing.items
         columns = columns_of(recogniser, items)
         width = sum(network.about.embedding_width for network in recogniser.networks)
@@ -127,6 +129,8 @@ def label_to_lines(
 ) -> tuple[str, ...]:
     """Label everything and hand each line over as soon as it is known; returns sentences as `label_to_file`."""
     check_cutting(recogniser, request.cutting)
+    for note in recogniser.notes:
+        log.say(note)
     items = request.listing.items
     columns, errors = columns_of(recogniser, items), []
     write(header(columns.names, form))
