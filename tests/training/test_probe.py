@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nn.small import build_hf
+from nn.small import build_hf, build_whisper
 from serfit.config.schema import ExperimentConfig
 from serfit.corpus.audio import read_audio
 from serfit.corpus.utterance import Utterance
@@ -238,6 +238,18 @@ def test_what_is_chosen_leaves_runs_that_compare_lists_with_the_same_score(relea
     rows = list(csv.DictReader((folder / f"{TABLES}.csv").open()))
     assert {row["encoder"] for row in rows} == {"", *names}
     assert len(rows) == 3 * (1 + 2 * (2 * 5 + 3))
+
+
+def test_two_ways_to_use_an_encoder_are_two_experiments(release: Path, tmp_path: Path) -> None:
+    build_whisper().save_pretrained(tmp_path / "encoder")
+    for mode in ("utterance", "window"):
+        config = config_of(release, tmp_path, model__params__encoder_input=mode)
+        run_probe(config, silent_log(), encoders=[str(tmp_path / "encoder")])
+    comparison = compare(tmp_path / "runs")
+    assert not [line for line in comparison.warnings if "times" in line]
+    assert {result.label for result in comparison.experiments} == {
+        f"tiny_probe (model.params.encoder_input={mode})" for mode in ("absent", "window")
+    }
 
 
 def test_the_first_line_is_the_hand_made_baseline(release: Path, tmp_path: Path) -> None:

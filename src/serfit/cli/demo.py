@@ -15,7 +15,7 @@ from serfit.config.schema import ExperimentConfig
 from serfit.corpus.synthetic.corpus import synthetic_corpus
 from serfit.corpus.synthetic.release import write_release
 from serfit.errors import UserError
-from serfit.nn.encoders.source import find_encoder
+from serfit.nn.model import model_of
 from serfit.report.compare import read_run, write_comparison
 from serfit.runs.finished import FinishedRun
 from serfit.system.log import Log
@@ -50,7 +50,7 @@ def run_demo(folder: Path, console: Console, encoder: str | None = None) -> None
     if encoder is None:
         torch.set_num_threads(1)  # networks this small are slowed down by more, badly so on a busy machine
     else:
-        find_encoder(encoder, None)  # before the corpus is written
+        model_of(configs[0])  # refuses an encoder that is damaged, before the corpus is written
     root = folder / "corpus"
     _write_corpus(root, console)
     finished: list[FinishedRun] = []

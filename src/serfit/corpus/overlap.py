@@ -95,9 +95,9 @@ def check_unseen(trained: TrainedOn, model: str, corpus: str, parts: Mapping[str
         if known:
             raise UserError(
                 f"{model} was trained on {' and '.join(known)}, which the {part} part of {corpus} holds too, so its "
-                "scores there would flatter; choose a part that it wasn't trained on (of a cross-validated run, the "
-                "fold of its own), or, where other people only have the same names, call this corpus otherwise with "
-                "data.name"
+                "scores there would flatter; choose a part or fold that it wasn't trained on (of a cross-validated "
+                "run, the fold of its own), or, where other people only have the same names, call this corpus "
+                "otherwise with data.name"
             )
 
 

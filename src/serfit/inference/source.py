@@ -254,7 +254,7 @@ def runs_of_one_experiment(folder: Path) -> list[Path]:
     if differing:
         raise UserError(
             f"{folder} holds runs of several experiments (they differ in {listed(differing, most=5)}), and one is "
-            f"wanted; name its runs one by one, the first as MODEL and others by --model, for example {found[0]}"
+            f"wanted; name the runs themselves, for example {found[0]}"
         )
     latest: dict[object, Path] = {}
     for run, one in zip(found, told, strict=True):
@@ -281,8 +281,8 @@ def _check_labels(folder: Path, chosen: Sequence[Path]) -> None:
             older = [run.name for run, labels in found if not agree(labels, latest)]
             raise UserError(
                 f"{folder} holds runs that were made from different labels: {one.name} and {other.name}{what}; to use "
-                f"the labels of {last.name}, the latest, train again {listed(older, most=6)}; or name runs one by one, "
-                f"the first as MODEL and others by --model, for example {last}"
+                f"the labels of {last.name}, the latest, train again {listed(older, most=6)}; or name the runs "
+                f"themselves, for example {last}"
             )
 
 

@@ -63,7 +63,7 @@ def run_evaluation(
 ) -> Path:
     """Score trained networks, or the mean of several, and write a finished run directory.
 
-    An unfinished evaluation of the same networks on the same part is gone on with.
+    An unfinished evaluation of the same networks on the same part is gone on with; a finished one is the result.
 
     Args:
         config: says on what: its section data, folds included; where its sections experiment and features lie.
@@ -89,6 +89,9 @@ def run_evaluation(
     about = _environment(predictors, material, part, config, device)
     recorded = _configuration(config, predictors, part, name)
     unfinished = run_to_go_on_with(recorded, fits=lambda candidate: _is_of(candidate, about))
+    if (before := _finished(recorded, about)) is not None:
+        log.say(f"scored already, with the same networks on the same utterances: {before}")
+        return before
     with opened(recorded, log, unfinished=unfinished) as run, StopRequest(AGAIN) as stop:
         run.describe(about)
         frozen = " (frozen part in bf16, as in training)" if about.frozen_precision else ""
@@ -246,6 +249,13 @@ def _configuration(
     if part == "all":  # there are no folds then
         data["split"] = {"scheme": "official"}
     return ExperimentConfig.model_validate({"experiment": experiment, "data": data})
+
+
+def _finished(config: ExperimentConfig, about: Environment) -> Path | None:
+    """The directory of a finished run of the same evaluation, the newest, or None."""
+    stem = f"{config.experiment.name}_fold{config.data.split.fold}_*/{runs.FINISHED}"
+    found = sorted(marker.parent for marker in config.experiment.runs_dir.glob(stem) if _is_of(marker.parent, about))
+    return found[-1] if found else None
 
 
 def _is_of(candidate: Path, about: Environment) -> bool:

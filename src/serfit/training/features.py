@@ -131,7 +131,7 @@ class Features:
         if len(samples) < shortest:
             raise UserError(
                 f"utterance {utterance.id}: {utterance.path} has {counted(len(samples), 'sample')} at {SAMPLE_RATE} "
-                f"Hz, and the encoder needs at least {shortest} ({1000 * shortest / SAMPLE_RATE:.0f} ms); remove it "
+                f"Hz, and the encoder needs at least {shortest} ({1000 * shortest / SAMPLE_RATE:.3g} ms); remove it "
                 "from the corpus"
             )
         prepared = self.model.encoder.prepare(torch.from_numpy(samples))

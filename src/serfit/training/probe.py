@@ -43,6 +43,9 @@ from serfit.training.store import FeatureStore
 SUFFIX = "probe"
 """Run directories, and the folder of tables and pictures, are called `<name>_probe`."""
 
+OF_THE_ENCODER = ("speech_encoder", "encoder_revision", "encoder_input")
+"""The keys of model.params that decide what a frozen encoder gives."""
+
 SYSTEM = "ridge regression on layers of a frozen encoder, chosen on the validation part"
 
 WIDE_PENALTIES = (*PENALTIES, *(float(penalty) for penalty in 10.0 ** np.arange(6.0, 9.0, 0.5)))
@@ -354,10 +357,8 @@ def _leave_runs(
     one: ProbedEncoder, folds: Sequence[tuple[ExperimentConfig, Material]], device: torch.device, log: Log
 ) -> None:
     """Write a finished run for each fold with what was chosen of all, which `serfit compare` lists with the others."""
-    params = one.config.model.params
-    model: dict[str, Any] = {
-        "params": {"speech_encoder": params.speech_encoder, "encoder_revision": params.encoder_revision},
-    }
+    params = one.config.model.params.model_dump(mode="json")
+    model: dict[str, Any] = {"params": {key: params[key] for key in OF_THE_ENCODER}}
     model |= {"start_from": start, "start_part": "encoder"} if (start := one.config.model.start_from) else {}
     for (config, material), fitted in zip(folds, one.chosen, strict=True):
         if is_there(config, model, prediction_tables(material, fitted.validated, fitted.tested)):

@@ -140,17 +140,15 @@ def test_a_stored_feature_gives_what_the_waveform_gives(
 
 @MODES
 def test_the_graph_computes_what_the_network_computes(windows: bool, sounds: list[Tensor]) -> None:
-    for normalise in (False, True):
-        encoder = build(windows=windows, normalise=normalise)
-        batch, lengths = padded(sounds)
-        prepared, _ = padded([encoder.prepare(sound) for sound in sounds])
-        rubbish = torch.where(valid_mask(lengths, batch.shape[1]), batch, torch.nan)
-        with torch.no_grad():
-            expected, found = encode(encoder, prepared, lengths, INPUT, LAST), encoder.traced(rubbish, lengths)
-        for row, count in enumerate(expected.layout.counts):
-            assert found.layout.lengths[row] == count
-            for mine, other in zip(found.tensors, expected.tensors, strict=True):
-                torch.testing.assert_close(mine[row, :count], other[row, :count], rtol=1e-4, atol=1e-4)
+    encoder = build(windows=windows)
+    batch, lengths = padded(sounds)
+    rubbish = torch.where(valid_mask(lengths, batch.shape[1]), batch, torch.nan)
+    with torch.no_grad():
+        expected, found = encode(encoder, batch, lengths, INPUT, LAST), encoder.traced(rubbish, lengths)
+    for row, count in enumerate(expected.layout.counts):
+        assert found.layout.lengths[row] == count
+        for mine, other in zip(found.tensors, expected.tensors, strict=True):
+            torch.testing.assert_close(mine[row, :count], other[row, :count], rtol=1e-4, atol=1e-4)
 
 
 def test_stages_partition_the_parameters_and_positions_stay_fixed() -> None:
@@ -208,6 +206,20 @@ def test_the_decoder_is_left_out_of_a_folder_that_has_it(tmp_path: Path, sounds:
     assert {one.dtype for one in encoder.parameters()} == {torch.float32}
     for name, one in encoder.hf.state_dict().items():
         assert torch.equal(one, expected.state_dict()[name].half().float()), name
+
+
+def test_a_normalisation_that_transformers_states_and_never_does_is_not_done(tmp_path: Path) -> None:
+    """`WhisperFeatureExtractor` keeps do_normalize from its file, and asks only its caller."""
+    from transformers import WhisperFeatureExtractor
+
+    build_whisper().save_pretrained(tmp_path)
+    WhisperFeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
+    assert "do_normalize" in (tmp_path / "preprocessor_config.json").read_text()
+    encoder, about = load_encoder(ModelParams(speech_encoder=str(tmp_path)), seed=1)
+    assert not encoder.normalise
+    assert not about.normalise
+    sound = torch.linspace(0.0, 0.1, 8_000)
+    assert torch.equal(encoder.prepare(sound), sound)
 
 
 def test_windows_are_for_whisper_alone() -> None:

@@ -148,6 +148,7 @@ def _licence(folder: Path, usual: str) -> tuple[str, str]:
     except Exception:  # a hostile or missing file makes its reader raise whatever it can
         front = {}
     stated: Any = front.get("license_name") or front.get("license")
+    stated = " ".join(stated.split()) if isinstance(stated, str) else stated
     if stated and isinstance(stated, str | list):
         return ", ".join(map(str, stated)) if isinstance(stated, list) else stated, "its README.md"
     return usual, "its page on the hub when this serfit was written; no README.md here states it"

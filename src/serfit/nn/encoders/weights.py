@@ -73,8 +73,8 @@ def fitting(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: s
     inside = {key.removeprefix(prefix): tensor for key, tensor in named.items() if key.startswith(prefix)}
     if missing := sorted(key for key in wanted if key not in inside and not key.endswith(_UNREAD)):
         raise UserError(
-            f"{name} lacks weights that its configuration promises ({listed(missing)}), and training would start from "
-            "random numbers there; the file is incomplete or of another architecture: fetch it again"
+            f"{name} lacks weights that its configuration promises ({listed(missing)}), and random numbers would "
+            "take their place; the file is incomplete or of another architecture: fetch it again"
         )
     left = sorted(prefix + key for key in inside.keys() - wanted.keys() if not _belongs_elsewhere(key))
     if left:

@@ -22,7 +22,6 @@ from serfit.nn.encoders.log_mel import HOP, SHORTEST, WINDOW, log_mel
 from serfit.nn.encoders.sizes import Sizes
 from serfit.nn.encoders.source import Source
 from serfit.nn.encoders.wav2vec2_config import configured, shown, skeleton
-from serfit.nn.encoders.wav2vec2_graph import normalised_rows
 from serfit.nn.encoders.weights import with_weights
 from serfit.nn.encoders.whisper_config import Settings
 from serfit.nn.frames import Layout, valid_mask
@@ -87,7 +86,7 @@ class WhisperEncoder(Encoder):
                     f"{source.normalisation.stated_by} of {source.name} states {key}: {shown(about[key])}, and this "
                     f"encoder takes {value}; fetch it and config.json again, together"
                 )
-        return cls(hf, normalise=bool(source.normalisation.normalise), **options)
+        return cls(hf, normalise=False, **options)  # whatever is stated: transformers' extractor doesn't do it either
 
     @property
     def shortest_input(self) -> int:
@@ -152,9 +151,6 @@ class WhisperEncoder(Encoder):
 
     def traced(self, waveforms: Tensor, lengths: Tensor) -> States:
         """See `Encoder`; the convolutions, layers and attention are those of `run`."""
-        if self.normalise:
-            valid = valid_mask(lengths, waveforms.shape[1])
-            waveforms = normalised_rows(torch.where(valid, waveforms, 0.0), lengths, valid)
         hidden = self._convolved(
             self._spectra(waveforms, lengths, graph=True), None if self.windows else lengths // HOP
         )
