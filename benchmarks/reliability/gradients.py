@@ -134,7 +134,7 @@ class _Tight(torch.nn.Module):
     def __init__(self, model: EmotionModel, where: str, message: str, room: int) -> None:
         super().__init__()
         self.model, self.where, self.message, self.room = model, where, message, room
-        self.feature_shape = model.feature_shape
+        self.feature_shape, self.computed_entries = model.feature_shape, model.computed_entries
         self.hook: Any = None
 
     def _check(self, inputs: torch.Tensor) -> None:

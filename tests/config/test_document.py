@@ -2,10 +2,11 @@
 
 import json
 import math
+import re
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from serfit.config.document import Document, Place, fill_in, parse
@@ -40,7 +41,10 @@ def test_json_reads_back_as_it_was(data):
 
 @given(data=PLAIN)
 def test_what_pyyaml_writes_reads_back_as_it_was(data):
-    assert read(yaml.safe_dump(data, allow_unicode=True)).data == data
+    written = yaml.safe_dump(data, allow_unicode=True)
+    # YAML 1.1, which PyYAML writes, takes 08 for text, being no octal number; here, as in YAML 1.2, it is the number 8
+    assume(not re.search(r"(?<![\w.'\"])0\d*[89]", written))
+    assert read(written).data == data
 
 
 @pytest.mark.parametrize(

@@ -199,4 +199,4 @@ def test_memory_that_runs_out_halves_the_passes(trained: Callable[..., Path], mo
 def test_a_recogniser_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="no model is named"):
         serfit.load()
-    assert Recogniser.__slots__ == ("networks",)
+    assert Recogniser.__slots__ == ("networks", "notes")

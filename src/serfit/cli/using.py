@@ -10,7 +10,7 @@ import typer
 
 from serfit.cli.boundary import forget_output, needs_torch
 from serfit.cli.options import Config, Cpu, experiment, new_log
-from serfit.errors import UserError, below, counted, listed, visible
+from serfit.errors import UserError, below, counted, visible
 from serfit.labels import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def asked(precision: str, calibrate: str | None) -> dict[str, str]:
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise UserError(f"{option} is {value}; it must be {listed(allowed, most=9)}")
+        raise UserError(f"{option} is {value}; it must be {', '.join(allowed[:-1])} or {allowed[-1]}")
 
 
 def load_models(names: Sequence[str], gpu: int | None, options: dict[str, str]) -> "Recogniser":
