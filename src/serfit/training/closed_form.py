@@ -95,12 +95,17 @@ def is_there(config: ExperimentConfig, model: Mapping[str, Any] | None, tables: 
         tables: of predictions, by file.
     """
     settings = json.loads(json.dumps(_settings(config, model), default=str))
-    stem = f"{config.experiment.name}_fold{config.data.split.fold}_seed{config.experiment.seed}_*"
-    for marker in config.experiment.runs_dir.glob(f"{stem}/{runs.FINISHED}"):
-        texts = {name: (marker.parent / name).read_text(encoding="utf-8") for name in (runs.CONFIG, *tables)}
+    for directory in finished_before(config):
+        texts = {name: (directory / name).read_text(encoding="utf-8") for name in (runs.CONFIG, *tables)}
         if json.loads(texts.pop(runs.CONFIG)) == settings and texts == tables:
             return True
     return False
+
+
+def finished_before(config: ExperimentConfig) -> Iterator[Path]:
+    """The directories of finished runs of the same name, fold and seed."""
+    stem = f"{config.experiment.name}_fold{config.data.split.fold}_seed{config.experiment.seed}_*"
+    return (marker.parent for marker in config.experiment.runs_dir.glob(f"{stem}/{runs.FINISHED}"))
 
 
 def finish_run(

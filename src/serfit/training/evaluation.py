@@ -38,7 +38,7 @@ from serfit.system.interrupt import Interrupted, StopRequest
 from serfit.system.log import Log
 from serfit.system.runtime import choose_device, environment
 from serfit.training.checkpoint import latest_checkpoint, save_checkpoint
-from serfit.training.closed_form import SETTINGS, finish_run, opened
+from serfit.training.closed_form import SETTINGS, finish_run, finished_before, opened
 from serfit.training.material import Material, prepare
 from serfit.training.predictors import Check, Predictor, open_predictors
 from serfit.training.trainer import Part, evaluated_together
@@ -253,9 +253,7 @@ def _configuration(
 
 def _finished(config: ExperimentConfig, about: Environment) -> Path | None:
     """The directory of a finished run of the same evaluation, the newest, or None."""
-    stem = f"{config.experiment.name}_fold{config.data.split.fold}_*/{runs.FINISHED}"
-    found = sorted(marker.parent for marker in config.experiment.runs_dir.glob(stem) if _is_of(marker.parent, about))
-    return found[-1] if found else None
+    return max((before for before in finished_before(config) if _is_of(before, about)), default=None)
 
 
 def _is_of(candidate: Path, about: Environment) -> bool:

@@ -107,8 +107,13 @@ class Rotation:
 
 def distances(frames: int, device: torch.device) -> Tensor:
     """Signed distance key - query, int64 [T, P]: T rows, and columns as the fused kernels want them."""
-    columns = -(-frames // mask_row_step(device)) * mask_row_step(device)
-    return torch.arange(columns, device=device) - torch.arange(frames, device=device)[:, None]
+    return torch.arange(_columns(frames, device), device=device) - torch.arange(frames, device=device)[:, None]
+
+
+def _columns(frames: int, device: torch.device) -> int:
+    """P: so many frames, rounded up to rows of a mask that the fused kernels read uncopied."""
+    step = mask_row_step(device)
+    return -(-frames // step) * step
 
 
 Positions = Bounded | Sinusoidal | Rotation | None
@@ -117,18 +122,16 @@ Positions = Bounded | Sinusoidal | Rotation | None
 def positions_of(hf: Any, frames: int) -> Positions:
     """The positions of a pass over so many frames through a transformers model, as its configuration wants them."""
     config, like = hf.config, hf.feature_projection.projection.weight
-    step = mask_row_step(like.device)
-    columns = -(-frames // step) * step
     match config.position_embeddings_type:
         case "relative":
+            columns = _columns(frames, like.device)
             apart = torch.arange(frames - 1, -columns, -1, device=like.device).float()
             rates = torch.arange(0, config.hidden_size, 2, device=like.device).float()
             angles = apart[:, None] * torch.exp(rates * -(math.log(10_000.0) / config.hidden_size))
             return Sinusoidal(torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(like.dtype))
         case "relative_key":
             left, right = config.left_max_position_embeddings, config.right_max_position_embeddings
-            ahead = torch.arange(columns, device=like.device) - torch.arange(frames, device=like.device)[:, None]
-            return Bounded(ahead.clamp(-left, right) + left)
+            return Bounded(distances(frames, like.device).clamp(-left, right) + left)
         case "rotary":
             return Rotation.of(hf.encoder.embed_positions.inv_freq, frames)
     return None

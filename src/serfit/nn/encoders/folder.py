@@ -26,6 +26,12 @@ MOST_JSON_BYTES = 4 * 1024**2
 """Longest JSON file that is parsed; a list of shards needs some hundred kilobytes."""
 
 
+def shown(value: Any) -> str:
+    """A value from somebody's file, shortened for a message."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 @dataclass(frozen=True, slots=True)
 class Normalisation:
     """Whether an encoder wants its waveforms at zero mean and unit variance.
@@ -39,6 +45,24 @@ class Normalisation:
     normalise: bool | None
     stated_by: str
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    def check_spectra(self, name: str, taken: Mapping[str, Any], whose: str) -> None:
+        """Refuse a file that states other spectra than an encoder takes.
+
+        Args:
+            name: of the encoder, for messages.
+            taken: what it takes, by key.
+            whose: what decides that, in words: "this encoder takes".
+
+        Raises:
+            UserError: naming the key.
+        """
+        for key, value in taken.items():
+            if self.about.get(key, value) != value:
+                raise UserError(
+                    f"{self.stated_by} of {name} states {key}: {shown(self.about[key])}, and {whose} "
+                    f"{value}; fetch it and config.json again, together"
+                )
 
 
 _HUB_LAYOUT = "the folder must hold config.json and model.safetensors (or pytorch_model.bin), as on the hub"

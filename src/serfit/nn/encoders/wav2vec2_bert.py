@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from serfit.errors import UserError
 from serfit.nn.encoders.base import CNN, States
 from serfit.nn.encoders.conformer import ConformerSettings
 from serfit.nn.encoders.filterbank import HOP, WINDOW, filterbank
 from serfit.nn.encoders.source import Source
-from serfit.nn.encoders.wav2vec2_config import Activation, Size, shown
+from serfit.nn.encoders.wav2vec2_config import Activation, Size
 from serfit.nn.encoders.wav2vec2_conformer import Wav2Vec2ConformerEncoder
 from serfit.nn.frames import Layout, frame_count, shortest_input, valid_mask
 
@@ -68,13 +67,8 @@ class Wav2Vec2BertEncoder(Wav2Vec2ConformerEncoder):
     def of(cls, source: Source, **options: Any) -> Self:
         """As for `Wav2Vec2Encoder`. Raises UserError too where a file states spectra that it doesn't compute."""
         encoder = super().of(source, **options)
-        about, wanted = source.normalisation.about, {"num_mel_bins": encoder.bands, "stride": _STRIDE}
-        for key, value in wanted.items():
-            if about.get(key, value) != value:
-                raise UserError(
-                    f"{source.normalisation.stated_by} of {source.name} states {key}: {shown(about[key])}, and its "
-                    f"config.json wants {value}; fetch both again, together"
-                )
+        taken = {"num_mel_bins": encoder.bands, "stride": _STRIDE}
+        source.normalisation.check_spectra(source.name, taken, "its config.json wants")
         return encoder
 
     @property

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serfit.errors import UserError, error_line
+from serfit.nn.encoders.folder import shown
 
 LARGEST = 1 << 20
 """Largest size, number or distance that a configuration may ask for; known encoders stay below 5,120."""
@@ -176,12 +177,6 @@ def skeleton(config: Any, where: str, build: Callable[[Any], Any] | None = None)
         return (build or AutoModel.from_config)(config)
     except (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, AttributeError) as error:
         _refuse(where, f"transformers can't build it ({type(error).__name__})", error)
-
-
-def shown(value: Any) -> str:
-    """A value from somebody's file, shortened for a message."""
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _in_words(message: str) -> str:

@@ -14,14 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serfit.errors import UserError
 from serfit.nn.dropout import DropoutSeeds, dropout
 from serfit.nn.encoders.attention import attend
 from serfit.nn.encoders.base import CNN, EMBEDDING, INPUT, Encoder, States
 from serfit.nn.encoders.log_mel import HOP, SHORTEST, WINDOW, log_mel
 from serfit.nn.encoders.sizes import Sizes
 from serfit.nn.encoders.source import Source
-from serfit.nn.encoders.wav2vec2_config import configured, shown, skeleton
+from serfit.nn.encoders.wav2vec2_config import configured, skeleton
 from serfit.nn.encoders.weights import with_weights
 from serfit.nn.encoders.whisper_config import Settings
 from serfit.nn.frames import Layout, valid_mask
@@ -79,13 +78,8 @@ class WhisperEncoder(Encoder):
         config = configured(source.settings, source.where, Settings)
         build = modeling_whisper.WhisperEncoder
         hf = with_weights(lambda: skeleton(config, source.where, build), source.tensors, source.name)
-        about = source.normalisation.about
-        for key, value in (("feature_size", config.num_mel_bins), ("n_fft", WINDOW), ("hop_length", HOP)):
-            if about.get(key, value) != value:
-                raise UserError(
-                    f"{source.normalisation.stated_by} of {source.name} states {key}: {shown(about[key])}, and this "
-                    f"encoder takes {value}; fetch it and config.json again, together"
-                )
+        taken = {"feature_size": config.num_mel_bins, "n_fft": WINDOW, "hop_length": HOP}
+        source.normalisation.check_spectra(source.name, taken, "this encoder takes")
         return cls(hf, normalise=False, **options)  # whatever is stated: transformers' extractor doesn't do it either
 
     @property
